@@ -1,0 +1,1 @@
+"""Empty OpenStack hypervisors in one operation; see README.md."""

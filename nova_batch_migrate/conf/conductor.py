@@ -1,0 +1,43 @@
+"""Options of nova-batch-conductor."""
+
+from oslo_config import cfg
+
+GROUP = "conductor"
+OPTS = [
+    cfg.FloatOpt("reconcile_interval_seconds", default=1.0, min=0.1,
+                 help="Pause between two looks at an active batch."),
+    cfg.IntOpt("lease_seconds", default=30, min=5,
+               help="After this time without a sign of life of its conductor another conductor "
+                    "takes a batch over."),
+    cfg.IntOpt("workers", default=4, min=1,
+               help="Batches that one conductor works on at the same time."),
+    cfg.IntOpt("max_parallel", default=1, min=1,
+               help="Migrations that run at once from one source host where a request doesn't say. "
+                    "Never more than max_concurrent_live_migrations of that host. Streams "
+                    "share one link: one after the other each has it whole."),
+    cfg.IntOpt("max_attempts", default=3, min=1,
+               help="Live migrations tried per server before it is reported as failed."),
+    cfg.FloatOpt("retry_backoff_seconds", default=5.0, min=0,
+                 help="Wait before the second attempt; doubled for each further one."),
+    cfg.IntOpt("start_timeout_seconds", default=120, min=10,
+               help="A migration that Nova accepted but shows nowhere after this time is asked for "
+                    "again."),
+    cfg.ListOpt("measure_windows_seconds", item_type=cfg.types.Float(min=0.1, max=60),
+                default=[0.5, 2.0],
+                help="Lengths of the windows in which changed pages are counted; at least two."),
+    cfg.IntOpt("measure_timeout_seconds", default=600, min=10,
+               help="A measurement that takes longer is given up and reported."),
+    cfg.IntOpt("agent_timeout_seconds", default=10, min=1,
+               help="How long an agent may take to answer one call."),
+    cfg.FloatOpt("nova_seconds", default=4.0, min=0,
+                 help="Nova's own seconds around a stream, assumed until migrations of this cloud "
+                      "have been seen."),
+]
+
+
+def register_opts(conf):
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def list_opts():
+    return {GROUP: OPTS}

@@ -1,6 +1,7 @@
 """Every error this project raises across its rooms, RPC included.
 
-``code`` is what the API answers; only the API's edge turns it into HTTP. A message says what to do next.
+``code`` is what the API answers; only the API's edge turns it into HTTP. A message says what to
+do next.
 Instances keep their keyword arguments, because oslo.messaging rebuilds them on the caller's side.
 """
 

@@ -33,7 +33,7 @@ def prepare(argv: list[str], name: str):
 
 
 def run(service: Service) -> None:
-    """Start ``service`` and block until SIGTERM or SIGINT, then stop it; SIGHUP rereads the files."""
+    """Start ``service``, stop it at SIGTERM or SIGINT; SIGHUP rereads the mutable options."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, lambda *_: ended.set())

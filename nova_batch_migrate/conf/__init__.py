@@ -1,6 +1,6 @@
 """This project's own configuration: never oslo's global one, because nova-api has that for itself.
 
-Services call :func:`parse`; library code reads ``CONF``. One module of this package per option group.
+Services call :func:`parse`; library code reads ``CONF``. One module of this package per group.
 """
 
 import importlib

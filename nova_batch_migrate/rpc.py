@@ -33,13 +33,24 @@ class ContextSerializer(messaging.Serializer):
         return context.RequestContext.from_dict(ctxt)
 
 
+def _register_tracing(conf):
+    """Register options that oslo.messaging >= 18.3 reads from any conf but gives to its own only."""
+    try:
+        from oslo_messaging._tracing import client
+    except ImportError:
+        return
+    conf.register_opts(client.oslo_messaging_tracing, group="oslo_messaging_tracing")
+
+
 def get_transport(conf):
     """Return the transport between API and conductors."""
+    _register_tracing(conf)
     return messaging.get_rpc_transport(conf, allowed_remote_exmods=REMOTE_EXCEPTION_MODULES)
 
 
 def get_agent_transport(conf):
     """Return the transport between conductors and agents."""
+    _register_tracing(conf)
     return messaging.get_rpc_transport(
         conf,
         url=conf.agent_transport.transport_url or None,

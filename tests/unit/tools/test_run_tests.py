@@ -1,0 +1,111 @@
+import importlib.util
+import pathlib
+import sys
+
+import ddt
+from oslotest import base
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def _load():
+    spec = importlib.util.spec_from_file_location("run_tests", ROOT / "tools" / "run_tests.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["run_tests"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+run_tests = _load()
+Totals = run_tests.Totals
+UNIT, FUNCTIONAL, _ = run_tests.KINDS
+
+SUMMARY = """\
+{{0}} tests.unit.test_a.T.test_ok [0.000445s] ... ok
+{{1}} tests.unit.test_a.T.test_skip ... SKIPPED: no weather today
+
+==============================
+Failed 1 tests - output below:
+==============================
+
+tests.unit.test_a.T.test_fail
+    AssertionError: the reason
+
+======
+Totals
+======
+Ran: 4 tests in 0.0103 sec.
+ - Passed: {passed}
+ - Skipped: {skipped}
+ - Expected Fail: 1
+ - Unexpected Success: 1
+ - Failed: {failed}
+Sum of execute time for each test: 0.0007 sec.
+
+==============
+Worker Balance
+==============
+ - Worker 0 (2 tests) => 0:00:00.008507
+"""
+
+
+@ddt.ddt
+class ReadTotals(base.BaseTestCase):
+    def test_counts_of_the_summary(self):
+        output = SUMMARY.format(passed=7, skipped=2, failed=3)
+        # An expected failure is a test that holds, an unexpected success one that does not.
+        self.assertEqual(Totals(8, 4, 2), run_tests.read_totals(output))
+
+    def test_a_test_that_prints_a_summary_does_not_count(self):
+        forged = "\nTotals\n - Passed: 1000\n"
+        output = forged + SUMMARY.format(passed=1, skipped=0, failed=0)
+        self.assertEqual(2, run_tests.read_totals(output).passed)
+
+    @ddt.data("", "Failures during discovery\nModuleNotFoundError: nix\n",
+              "The specified regex doesn't match with anything")
+    def test_no_summary_is_a_failure(self, output):
+        self.assertEqual(Totals(failed=1), run_tests.read_totals(output))
+
+
+@ddt.ddt
+class Judge(base.BaseTestCase):
+    def test_all_well(self):
+        self.assertEqual((Totals(5, 0, 1), []),
+                         run_tests.judge(UNIT, Totals(5, 0, 1), 0, in_ci=True))
+
+    def test_skips_of_functional_tests_fail_in_ci_only(self):
+        totals = Totals(5, 0, 2)
+        self.assertEqual(0, run_tests.judge(FUNCTIONAL, totals, 0, in_ci=False)[0].failed)
+        judged, wrong = run_tests.judge(FUNCTIONAL, totals, 0, in_ci=True)
+        self.assertEqual(1, judged.failed)
+        self.assertIn("2 functional tests were skipped", wrong[0])
+
+    def test_nothing_but_skips_is_a_failure(self):
+        judged, wrong = run_tests.judge(UNIT, Totals(0, 0, 4), 0, in_ci=False)
+        self.assertEqual(1, judged.failed)
+        self.assertEqual(["no unit test ran"], wrong)
+
+    def test_a_bad_exit_status_is_never_swallowed(self):
+        judged, _ = run_tests.judge(UNIT, Totals(5, 0, 0), 3, in_ci=False)
+        self.assertEqual(1, judged.failed)
+
+
+class Notable(base.BaseTestCase):
+    def test_failures_skips_and_totals_but_no_passed_test(self):
+        shown = run_tests.notable(SUMMARY.format(passed=7, skipped=2, failed=3))
+        self.assertIn("AssertionError: the reason", shown)
+        self.assertIn("test_skip SKIPPED: no weather today", shown)
+        self.assertIn(" - Failed: 3", shown)
+        self.assertNotIn("test_ok", shown)
+        self.assertNotIn("Worker", shown)
+
+    def test_all_of_it_where_there_are_no_totals(self):
+        self.assertEqual("no such module", run_tests.notable("no such module"))
+
+
+class RunBounded(base.BaseTestCase):
+    def test_a_command_beyond_its_time_is_ended_and_fails(self):
+        status, output = run_tests.run_bounded(["sh", "-c", "echo begun; sleep 60"], {}, 1)
+        self.assertEqual(1, status)
+        self.assertIn("begun", output)
+        self.assertIn("longer than 1 seconds", output)

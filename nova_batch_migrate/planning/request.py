@@ -1,0 +1,77 @@
+"""What the planner is asked: telemetry, who may move where, room at the destinations, limits.
+
+Filled by the conductor from its survey, or read from a JSON file to plan again. Never changes.
+"""
+
+import dataclasses
+import typing
+
+from nova_batch_migrate.planning import values
+from nova_batch_migrate.planning.telemetry import HostTelemetry
+from nova_batch_migrate.planning.values import Value
+
+Strategy = typing.Literal["group", "pair", "none"]
+DedupScope = typing.Literal["project", "host", "off"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Movable(Value):
+    """A server that may move, and what it takes at its destination."""
+
+    id: str
+    #: Hosts allowed by the survey; sources, busy and disabled hosts are already left out.
+    destinations: tuple[str, ...]
+    memory_bytes: int
+    vcpus: int
+    disk_gb: float
+    #: Members of one anti-affinity group never share a destination.
+    anti_affinity_group: str | None = None
+    #: Members of one affinity group that move share a destination.
+    affinity_group: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Staying(Value):
+    """A server that will not move: why, how sure that is, and what would move it."""
+
+    server_id: str
+    name: str
+    source: str
+    reason: str
+    certainty: typing.Literal["certain", "likely"]
+    command: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Destination(Value):
+    """A host with room, as Placement counts it (allocation ratios and reservations included)."""
+
+    host: str
+    free_memory_bytes: values.SignedInt
+    free_vcpus: values.SignedFloat
+    free_disk_gb: values.SignedFloat
+    running_servers: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanRequest(Value):
+    """Everything a plan depends on; `make_plan(PlanRequest.from_dict(json))` replays a plan."""
+
+    hosts: tuple[HostTelemetry, ...]
+    movable: tuple[Movable, ...]
+    destinations: tuple[Destination, ...]
+    staying: tuple[Staying, ...] = ()
+    strategy: Strategy = "group"
+    #: Streams of one source at once; Nova's max_concurrent_live_migrations bounds it too.
+    max_parallel: int = 1
+    #: Wire bytes of the whole batch; shared equally by the sources.
+    max_bandwidth_bytes_per_second: float | None = None
+    #: Nova's fixed time per migration outside of the stream.
+    nova_seconds: float = 4.0
+    #: Of the stream, before its first page.
+    setup_seconds: float = 0.2
+    #: Must be false: no relay carries the streams yet.
+    relay: bool = False
+    dedup_scope: DedupScope = "project"
+    dictionary_bytes: int = 512 * 1024 * 1024
+    schema_version: str = values.SCHEMA_VERSION

@@ -1,0 +1,85 @@
+"""What the planner answers: ordered groups with projections and reasons, and who stays.
+
+Made by planning.plan, stored and shown by the conductor. Never computed from here on.
+"""
+
+import dataclasses
+import typing
+
+from nova_batch_migrate.planning import values
+from nova_batch_migrate.planning.request import PlanRequest, Staying, Strategy
+from nova_batch_migrate.planning.values import Value
+
+Verdict = typing.Literal["converges", "needs-help", "never", "nova-aborts"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection(Value):
+    """How one migration is expected to go ([0052]-[0059])."""
+
+    #: From the first byte (set-up included) to the guest running at the destination.
+    stream_seconds: float
+    #: From the start of the group until this member is issued.
+    queue_seconds: float
+    nova_seconds: float
+    #: The sum of the three.
+    projected_seconds: float
+    #: Bytes QEMU sends (memory and copied disks).
+    raw_bytes: int
+    #: Bytes on the link; equal to raw without a relay.
+    wire_bytes: int
+    #: Times the dirty log is read and its pages are sent again.
+    rounds: int
+    downtime_seconds: float
+    verdict: Verdict
+    #: Seconds after the start of the stream at which Nova's completion timeout ends it.
+    abort_at_seconds: float | None
+    #: Of projected_seconds; the upper end is null if the pessimistic case does not converge.
+    interval_seconds: tuple[float, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanMember(Value):
+    """A server of a group, its destination and why it is here in this order."""
+
+    server_id: str
+    name: str
+    destination: str
+    #: From 0 in its group.
+    order: int
+    projection: Projection
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanGroup(Value):
+    """Servers of one source that migrate together; groups of a source run one after another."""
+
+    #: From 0, in order of execution on its source.
+    index: int
+    source: str
+    members: tuple[PlanMember, ...]
+    #: First issue to last done.
+    projected_seconds: float
+    raw_bytes: int
+    wire_bytes: int
+    #: Contents that more than one member brings to the same destination, each counted once.
+    common_pages_bytes: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(Value):
+    """The whole plan, with the request it was computed from."""
+
+    strategy: Strategy
+    relay: bool
+    notes: tuple[str, ...]
+    groups: tuple[PlanGroup, ...]
+    staying: tuple[Staying, ...]
+    #: Until the slowest source is done; sources run side by side.
+    projected_seconds: float
+    raw_bytes: int
+    wire_bytes: int
+    request: PlanRequest
+    schema_version: str = values.SCHEMA_VERSION

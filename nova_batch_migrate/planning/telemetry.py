@@ -1,0 +1,216 @@
+"""What is measured of a source host and its servers, as frozen values.
+
+Written by the agent, carried by the conductor, read by the planner; a batch stores it as JSON, so
+that a plan can be computed again by hand. Never measures anything itself.
+"""
+
+import dataclasses
+import math
+import typing
+
+from nova_batch_migrate.planning import values
+from nova_batch_migrate.planning.values import PAGE_BYTES, Value
+
+__all__ = ("PAGE_BYTES", "Bandwidth", "DirtyModel", "DirtyWindow", "Disk", "HostTelemetry",
+           "MigrationOptions", "PageClass", "PageClasses", "Background", "ServerTelemetry")
+
+#: Nova reads live_migration max_concurrent 0 as this many in threading mode.
+NOVA_UNSET_CONCURRENCY = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class DirtyModel(Value):
+    """Distinct pages dirtied in a time: N(T) = W (1 - exp(-r T / W)) (design 3, [0053])."""
+
+    #: Pages written per second, r; a page counts each time it is written.
+    rate_pages_per_second: float = 0.0
+    #: Writable working set, W: distinct pages dirtied in a very long window.
+    working_set_pages: float = 0.0
+    #: One-sided relative uncertainty of both, as a share (0.1 = 10 %).
+    relative_error: float = 0.0
+    source: typing.Literal["content-diff", "page-sampling", "none"] = "none"
+
+    def pages(self, seconds: float) -> float:
+        """Return the distinct pages dirtied in `seconds`."""
+        if self.working_set_pages <= 0 or self.rate_pages_per_second <= 0:
+            return 0.0
+        share = self.rate_pages_per_second * seconds / self.working_set_pages
+        return -self.working_set_pages * math.expm1(-share)
+
+
+@dataclasses.dataclass(frozen=True)
+class DirtyWindow(Value):
+    """One measured window: how many distinct pages changed in how many seconds."""
+
+    seconds: float
+    changed_pages: float
+    source: typing.Literal["content-diff", "page-sampling", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk(Value):
+    """A disk of a server; only those that are not shared are copied (block migration)."""
+
+    device: str
+    allocated_bytes: int
+    write_bytes_per_second: float
+    shared: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerTelemetry(Value):
+    """What is known of one server's memory, load and disks.
+
+    `error` says why a server could not be measured; the page counts are then meaningless zeros.
+    """
+
+    id: str
+    name: str = ""
+    project_id: str = ""
+    host: str = ""
+    memory_bytes: int = 0
+    vcpus: int = 0
+    #: libvirt's word: running, paused, shutoff, ...
+    state: str = "running"
+    #: Pages of guest RAM; pages of the QEMU process outside of it are in none of the counts.
+    total_pages: int = 0
+    present_pages: int = 0
+    #: Present and all zero.
+    zero_pages: int = 0
+    #: Distinct contents among the present pages that are not zero.
+    distinct_pages: int = 0
+    #: Present pages that are not zero and repeat a content of the same server.
+    self_duplicate_pages: int = 0
+    #: Pages of the dirty log (rounds); null where it can't be read.
+    touched: DirtyModel | None = None
+    #: Pages whose content differs (wire bytes).
+    changed: DirtyModel = DirtyModel()
+    windows: tuple[DirtyWindow, ...] = ()
+    #: Size behind zstd level 1 as a share of the size before it, 0..1.
+    compress_unchanged: float | None = None
+    compress_changed: float | None = None
+    disks: tuple[Disk, ...] = ()
+    #: ISO 8601, UTC.
+    measured_at: str = ""
+    source_note: str = ""
+    error: str | None = None
+
+    @property
+    def content_pages(self) -> int:
+        """Pages that cross the wire whole in round 0."""
+        return max(0, self.present_pages - self.zero_pages)
+
+    @property
+    def round_model(self) -> DirtyModel:
+        """The model that makes rounds: pages touched if known, else pages changed."""
+        return self.touched if self.touched is not None else self.changed
+
+
+@dataclasses.dataclass(frozen=True)
+class PageClass(Value):
+    """Distinct contents held by exactly these servers."""
+
+    servers: tuple[str, ...]
+    pages: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Background(Value):
+    """Contents held by almost all: at least `servers_min` servers of the host."""
+
+    servers_min: int
+    pages: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PageClasses(Value):
+    """The Venn histogram of a host's page contents (design 3); the zero page is never in it.
+
+    `pages` of a class are contents that were counted in the share `theta` of the hash space: a
+    reader divides by theta to estimate all of them.
+    """
+
+    exact: bool
+    theta: float
+    classes: tuple[PageClass, ...] = ()
+    background: Background | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Bandwidth(Value):
+    """The migration link of a host."""
+
+    interface: str
+    #: L2 rate, or the cap that traffic control sets.
+    link_bytes_per_second: float
+    #: What one TCP stream gets of it.
+    goodput_bytes_per_second: float
+    #: What others send on it now.
+    other_bytes_per_second: float
+    source: typing.Literal["option", "tc", "ethtool", "unknown"]
+    #: Nova's live_migration_bandwidth; per migration, null = no cap.
+    nova_cap_bytes_per_second: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MigrationOptions(Value):
+    """Nova's options on the source that decide how a migration ends; Nova's own defaults."""
+
+    downtime_ms: int = 500
+    downtime_steps: int = 10
+    downtime_delay_seconds: int = 75
+    #: 0 = no timeout.
+    completion_timeout_seconds_per_gib: int = 800
+    timeout_action: typing.Literal["abort", "force_complete"] = "abort"
+    permit_post_copy: bool = False
+    permit_auto_converge: bool = False
+    native_tls: bool = False
+    #: Per migration, 0 = no cap.
+    bandwidth_mib_s: int = 0
+    #: Outbound migrations of one nova-compute at once.
+    max_concurrent: int = 1
+    #: Names of those that could not be read and are Nova's defaults here.
+    assumed: tuple[str, ...] = ()
+
+    @classmethod
+    def from_nova(cls, nova_options: dict) -> typing.Self:
+        """Read Nova's option names and values as `preflight` gives them.
+
+        What is absent or "unknown" keeps Nova's default and is named in `assumed`.
+        """
+        found, assumed = {}, []
+        for field, option in _NOVA_NAMES.items():
+            value = nova_options.get(option, "unknown")
+            if value is None or value == "unknown":
+                assumed.append(option)
+            else:
+                found[field] = value
+        if found.get("max_concurrent") == 0:
+            found["max_concurrent"] = NOVA_UNSET_CONCURRENCY
+        return cls.from_dict({**found, "assumed": assumed})
+
+
+_NOVA_NAMES = {
+    "downtime_ms": "live_migration_downtime",
+    "downtime_steps": "live_migration_downtime_steps",
+    "downtime_delay_seconds": "live_migration_downtime_delay",
+    "completion_timeout_seconds_per_gib": "live_migration_completion_timeout",
+    "timeout_action": "live_migration_timeout_action",
+    "permit_post_copy": "live_migration_permit_post_copy",
+    "permit_auto_converge": "live_migration_permit_auto_converge",
+    "native_tls": "live_migration_with_native_tls",
+    "bandwidth_mib_s": "live_migration_bandwidth",
+    "max_concurrent": "max_concurrent_live_migrations",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HostTelemetry(Value):
+    """All that was measured of one source host."""
+
+    host: str
+    bandwidth: Bandwidth
+    options: MigrationOptions
+    servers: tuple[ServerTelemetry, ...]
+    page_classes: PageClasses
+    schema_version: str = values.SCHEMA_VERSION

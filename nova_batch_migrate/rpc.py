@@ -8,6 +8,7 @@ import copy
 
 import oslo_messaging as messaging
 from oslo_serialization import jsonutils
+from oslo_utils import importutils
 
 from nova_batch_migrate import context
 
@@ -33,24 +34,23 @@ class ContextSerializer(messaging.Serializer):
         return context.RequestContext.from_dict(ctxt)
 
 
-def _register_tracing(conf):
-    """Register options that oslo.messaging >= 18.3 reads from any conf but gives to its own only."""
-    try:
-        from oslo_messaging._tracing import client
-    except ImportError:
-        return
-    conf.register_opts(client.oslo_messaging_tracing, group="oslo_messaging_tracing")
+def _register_messaging_options(conf):
+    """Register what oslo.messaging 18 reads from any conf, but registers on its global one only."""
+    for group in ("oslo_messaging_metrics", "oslo_messaging_tracing"):
+        name = group.removeprefix("oslo_messaging")
+        module = importutils.try_import(f"oslo_messaging.{name}.client")
+        conf.register_opts(getattr(module, group, []), group=group)
 
 
 def get_transport(conf):
     """Return the transport between API and conductors."""
-    _register_tracing(conf)
+    _register_messaging_options(conf)
     return messaging.get_rpc_transport(conf, allowed_remote_exmods=REMOTE_EXCEPTION_MODULES)
 
 
 def get_agent_transport(conf):
     """Return the transport between conductors and agents."""
-    _register_tracing(conf)
+    _register_messaging_options(conf)
     return messaging.get_rpc_transport(
         conf,
         url=conf.agent_transport.transport_url or None,

@@ -1,0 +1,1 @@
+"""State of batches in a database; only the conductor and nova-batch-manage come here."""

@@ -1,0 +1,1 @@
+"""Alembic's directory: env.py is run by db.migration, versions/ holds one module per change."""

@@ -1,5 +1,7 @@
 """Client of nova-batch-conductor; the only thing the API knows of the conductor."""
 
+from __future__ import annotations  # a method here is called list
+
 from nova_batch_migrate import rpc
 
 

@@ -1,0 +1,134 @@
+"""Base class of the functional tests: a cloud, this project beside it, and words for both.
+
+A test boots guests, asks the batch API for something as an operator would, and looks at Nova and
+at the streams that ran. It waits for conditions, never for a time.
+"""
+
+import dataclasses
+import json
+import time
+
+from placement import deploy
+
+from tests.functional import agents, cloud, loopback, services
+
+BATCHES = "/os-batch-evacuate"
+ENDED = ("completed", "partial", "aborted", "failed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the batch API said: status, headers, decoded body."""
+
+    status: int
+    headers: dict
+    body: dict
+
+    @property
+    def message(self) -> str:
+        """Return the message of a fault in Nova's form."""
+        (fault,) = self.body.values()
+        return fault["message"]
+
+
+class BatchTestCase(cloud.NovaTestCase):
+    """Two hosts and everything of this project around them; see ``boot`` and ``drain``."""
+
+    def setUp(self):
+        super().setUp()
+        placement = deploy.loadapp(self.placement_fixture.conf_fixture.conf)
+        placement_url = self.useFixture(loopback.LoopbackServer(
+            placement, {"X-Auth-Token": "admin", "X-Roles": "admin,service"})).url
+        self.config = self.useFixture(services.Configuration(self.nova_url, placement_url))
+        self.useFixture(services.Database())
+        self.guests = agents.Guests(self.hypervisors)
+        for host in self.HOSTS:
+            self.useFixture(services.Agent(host, agents.PlayedAgent(host, self.guests)))
+        self.conductor_service = self.useFixture(services.Conductor())
+
+    # -- guests -----------------------------------------------------------------------------
+
+    def boot(self, *names: str, host: str = "cmpa", memory_mib: int = 512, **telemetry) -> list:
+        """Boot a server per name on ``host``; return their ids. ``telemetry``: agents.Guest."""
+        flavor = self._create_flavor(memory_mb=memory_mib, vcpu=1, disk=1, ephemeral=0)
+        requests = [self._build_server(name, flavor_id=flavor, networks="none", host=host)
+                    for name in names]
+        ids = [self.api.post_server({"server": request})["id"] for request in requests]
+        for server_id, name in zip(ids, names, strict=True):
+            self.guests.add(server_id, name, memory_mib << 20, **telemetry)
+        for server_id in ids:
+            self.wait(lambda: self.api.get_server(server_id)["status"] == "ACTIVE",  # noqa: B023
+                      f"server {server_id} to be ACTIVE")
+        return ids
+
+    def server(self, server_id: str) -> dict:
+        return self.api.get_server(server_id)
+
+    def host_of(self, server_id: str) -> str:
+        return self.server(server_id)["OS-EXT-SRV-ATTR:host"]
+
+    def compute_service(self, host: str) -> dict:
+        return self.api.get_services(host=host, binary="nova-compute")[0]
+
+    # -- the batch API ----------------------------------------------------------------------
+
+    def call(self, method: str, path: str = "", body=None, api=None, **headers) -> Answer:
+        """Call the batch API as admin (or as ``api``'s user), whatever it answers."""
+        api = api or self.api
+        response = api.api_request(f"{BATCHES}{path}".lstrip("/"), method=method, headers=headers,
+                                   body=None if body is None else json.dumps(body))
+        return Answer(response.status_code, response.headers,
+                      response.json() if response.content else {})
+
+    def drain(self, **fields) -> dict:
+        """Ask for a batch migration, of host cmpa unless ``fields`` say otherwise; return it."""
+        if "hosts" not in fields and "servers" not in fields:
+            fields["hosts"] = ["cmpa"]
+        answer = self.call("POST", body={"batch_migration": fields})
+        self.assertEqual(202, answer.status, answer.body)
+        return answer.body["batch_migration"]
+
+    def batch(self, batch_id: str) -> dict:
+        answer = self.call("GET", f"/{batch_id}")
+        self.assertEqual(200, answer.status, answer.body)
+        return answer.body["batch_migration"]
+
+    def servers_of(self, batch_id: str) -> dict[str, dict]:
+        """Return the servers of a batch by their ids."""
+        return {server["id"]: server for server in self.batch(batch_id)["servers"]}
+
+    def act(self, batch_id: str, action: str, params: dict | None = None) -> Answer:
+        return self.call("POST", f"/{batch_id}/action", {action: params})
+
+    def events_of(self, batch_id: str) -> list[dict]:
+        return self.call("GET", f"/{batch_id}/events").body["events"]
+
+    def kinds_of_events(self, batch_id: str) -> list[str]:
+        return [event["kind"] for event in self.events_of(batch_id)]
+
+    # -- waiting ----------------------------------------------------------------------------
+
+    def wait(self, condition, what: str, seconds: float = 60.0):
+        """Wait until ``condition()`` is true and return what it returned."""
+        ends = time.monotonic() + seconds
+        while not (value := condition()):
+            if time.monotonic() > ends:
+                self.fail(f"waited {seconds} s in vain for {what}")
+            time.sleep(0.1)
+        return value
+
+    def wait_for_batch(self, batch_id: str, *statuses: str) -> dict:
+        """Wait until a batch has one of ``statuses``; return it. Fails early if it ended else."""
+        def reached():
+            batch = self.batch(batch_id)
+            if batch["status"] in statuses:
+                return batch
+            if batch["status"] in ENDED:
+                self.fail(f"the batch ended as {batch['status']}: {batch['error']}, events "
+                          f"{self.events_of(batch_id)}")
+            return None
+        return self.wait(reached, f"batch {batch_id} to be {' or '.join(statuses)}")
+
+    def wait_for_stream(self, server_id: str) -> None:
+        self.wait(lambda: server_id in self.hypervisors.running(),
+                  f"the stream of {server_id} to begin")

@@ -1,0 +1,60 @@
+"""Nova for one test: API with this project's filter, conductor, scheduler, Placement and computes.
+
+Base of the functional tests' own base class. All of it is Nova's real code in this process;
+libvirt below the computes is Nova's fakelibvirt. It starts nothing of this project's services.
+"""
+
+import pathlib
+import sys
+
+import fixtures
+from nova.conf import CONF as NOVA_CONF
+from nova.tests.functional.libvirt import base
+
+from tests.functional import hypervisor, loopback
+
+NOVA_PASTE = pathlib.Path(sys.prefix) / "etc" / "nova" / "api-paste.ini"
+PIPELINES = ("openstack_compute_api_v21", "openstack_compute_api_v21_legacy_v2_compatible")
+APPLICATION = "osapi_compute_app_v21"
+FILTER = "batch_evacuate"
+FILTER_FACTORY = "nova_batch_migrate.api.filter:filter_factory"
+
+
+def paste_with_filter() -> str:
+    """Return Nova's own paste file with our filter right before Nova's application."""
+    text = NOVA_PASTE.read_text()
+    for pipeline in PIPELINES:
+        head, section, rest = text.partition(f"[composite:{pipeline}]")
+        text = head + section + rest.replace(APPLICATION, f"{FILTER} {APPLICATION}", 1)
+    return text + f"\n[filter:{FILTER}]\npaste.filter_factory = {FILTER_FACTORY}\n"
+
+
+class NovaTestCase(base.ServersTestBase):
+    """A cloud of the hosts in ``HOSTS``; ``with_filter`` False leaves Nova's paste file alone."""
+
+    HOSTS: tuple[str, ...] = ("cmpa", "cmpb")
+    ADMIN_API = True
+    microversion = "latest"
+    # A cast that waits for its work is not what a conductor meets in a cloud.
+    CAST_AS_CALL = False
+    with_filter = True
+
+    def setUp(self):
+        self._use_paste_file()
+        super().setUp()
+        # The pool of live migrations is one per process here, not one per host: leave it room.
+        self.flags(max_concurrent_live_migrations=8)
+        self.flags(group="libvirt", live_migration_monitor_interval=1)
+        for host in self.HOSTS:
+            self.start_compute(host)
+        self.hypervisors = self.useFixture(hypervisor.Hypervisors(self.computes))
+        # OSAPIFixture's stub of keystonemiddleware takes the caller from these headers.
+        self.nova_url = self.useFixture(loopback.LoopbackServer(self.api_fixture.app(), {
+            "X-Auth-User": "admin", "X-User-Id": "admin", "X-Roles": "admin,member,reader",
+            "X-Auth-Project-Id": self.api.project_id})).url
+
+    def _use_paste_file(self):
+        path = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / "api-paste.ini"
+        path.write_text(paste_with_filter() if self.with_filter else NOVA_PASTE.read_text())
+        NOVA_CONF.set_override("api_paste_config", str(path), "wsgi")
+        self.addCleanup(NOVA_CONF.clear_override, "api_paste_config", "wsgi")

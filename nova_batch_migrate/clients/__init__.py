@@ -1,0 +1,1 @@
+"""The only modules that speak to other OpenStack services; the conductor is their only caller."""

@@ -1,0 +1,86 @@
+"""Installs what the lab and the tests need: Debian packages, the venv, QEMU 10, the project itself.
+
+Called by lab/install, lab/up and tools/test. Every step is done once (stamps keyed by what it installs) and
+is quiet. Writes nothing outside Debian's packages and the state directory.
+"""
+import shutil
+import sys
+
+from nbmlab import apt, images, layout, shell, stamps
+
+# libvirt-python is compiled against libvirt-dev; python3-venv and -dev in case python3 is Debian's own.
+TEST_PACKAGES = ("python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config", "libvirt-dev", "git")
+LAB_PACKAGES = (
+    "mariadb-server", "rabbitmq-server", "libvirt-daemon-system", "libvirt-clients",
+    "qemu-system-x86", "qemu-utils", "bindfs", "nftables", "iproute2", "iputils-ping", "procps",
+    "debootstrap", "busybox-static", "cpio", "e2fsprogs", "xz-utils", "zstd")
+QEMU_PACKAGES = ("qemu-system-x86", "qemu-system-common", "qemu-system-data")
+CONSTRAINTS = layout.LAB_SOURCE / "constraints.txt"
+
+
+def install(what: str) -> None:
+    """Install for `test` (unit and functional tests) or for `lab` (everything)."""
+    layout.STAMPS.mkdir(parents=True, exist_ok=True)
+    layout.LOG.mkdir(parents=True, exist_ok=True)
+    apt.install(TEST_PACKAGES + (LAB_PACKAGES if what == "lab" else ()), what)
+    venv()
+    project()
+    if what == "lab":
+        qemu()
+        images.build_all()
+
+
+def venv() -> None:
+    """Create the virtual environment and install the set of packages that works together."""
+    def action() -> None:
+        shell.say("pip: the packages of constraints.txt")
+        if not (layout.BIN / "pip").exists():
+            shell.run(sys.executable, "-m", "venv", layout.VENV)
+        # pbr's editable install needs these two; a freeze does not name them
+        pip("install", "wheel", "setuptools<81")
+        pip("install", "-r", CONSTRAINTS)
+
+    stamps.once("venv", stamps.digest(CONSTRAINTS), action)
+
+
+def project() -> None:
+    """Install this checkout editable into the venv; again when it is another checkout."""
+    definition = [path for name in ("setup.cfg", "setup.py", "pyproject.toml", "requirements.txt",
+                                    "test-requirements.txt")
+                  if (path := layout.CHECKOUT / name).exists()]
+    if layout.CHECKOUT / "setup.cfg" not in definition:
+        return
+
+    def action() -> None:
+        shell.say(f"pip: nova-batch-migrate from {layout.CHECKOUT}")
+        lists = [word for path in definition if path.name.endswith("requirements.txt")
+                 for word in ("-r", path)]
+        if lists:
+            pip("install", "-c", CONSTRAINTS, *lists)
+        pip("install", "--no-deps", "--no-build-isolation", "-e", layout.CHECKOUT)
+
+    stamps.once("project", stamps.digest(str(layout.CHECKOUT), *definition), action)
+
+
+def pip(*words: object) -> None:
+    """Run the venv's pip; its output goes to pip.log."""
+    shell.run(layout.BIN / "pip", "--disable-pip-version-check", "-q", *words,
+              log=layout.LOG / "pip.log")
+
+
+def qemu() -> None:
+    """Unpack the QEMU of Debian's backports beside the installed one.
+
+    QEMU 7.2 of Debian 12 loses memory of busy TCG guests in live migration; libvirt stays Debian's.
+    """
+    def action() -> None:
+        shell.say("QEMU 10 from backports")
+        shutil.rmtree(layout.QEMU, ignore_errors=True)
+        apt.backports_update()
+        for package in apt.download(QEMU_PACKAGES, layout.CACHE / "apt/qemu", apt.backports_options()):
+            shell.run("dpkg", "-x", package, layout.QEMU)
+            package.unlink()
+
+    if not (layout.QEMU / "usr/bin/qemu-system-x86_64").exists():
+        (layout.STAMPS / "qemu").unlink(missing_ok=True)
+    stamps.once("qemu", stamps.digest(*QEMU_PACKAGES), action)

@@ -1,0 +1,130 @@
+"""The lab's wires: two bridges, the hosts' network namespaces, and the cap on the link between hosts.
+
+Called by up, down and lab/link. Touches only links and namespaces with the lab's own names.
+"""
+import json
+import pathlib
+import subprocess
+import sys
+
+from nbmlab import layout, shell
+from nbmlab.layout import Host
+
+MIB = 1 << 20
+# What may wait in front of a capped link, in seconds of that link: enough for TCP, little for the others.
+QUEUE_SECONDS = 0.08
+UNCAPPED_BYTES_PER_SECOND = 10_000_000_000 // 8
+
+
+def build(hosts: tuple[Host, ...]) -> None:
+    """Create what is missing of bridges, namespaces and veth pairs."""
+    for bridge in (layout.BRIDGE, layout.GUEST_BRIDGE):
+        if not exists(bridge):
+            shell.run("ip", "link", "add", bridge, "mtu", layout.MTU_BYTES, "type", "bridge")
+        shell.run("ip", "link", "set", bridge, "up")
+    shell.run("ip", "addr", "replace", f"{layout.CONTROLLER}/24", "dev", layout.BRIDGE)
+    for host in hosts:
+        if not pathlib.Path("/run/netns", host.name).exists():
+            shell.run("ip", "netns", "add", host.name)
+        shell.run("ip", "-n", host.name, "link", "set", "lo", "up")
+        _pair(host, host.link, "eth0", layout.BRIDGE)
+        _pair(host, host.guest_link, "eth1", layout.GUEST_BRIDGE)
+        shell.run("ip", "-n", host.name, "addr", "replace", f"{host.address}/24", "dev", "eth0")
+        if not shell.succeeds("ip", "-n", host.name, "link", "show", "brguest"):
+            shell.run("ip", "-n", host.name, "link", "add", "brguest", "type", "bridge")
+        shell.run("ip", "-n", host.name, "link", "set", "eth1", "master", "brguest", "up")
+        shell.run("ip", "-n", host.name, "link", "set", "brguest", "up")
+
+
+def _pair(host: Host, outer: str, inner: str, bridge: str) -> None:
+    if not shell.succeeds("ip", "-n", host.name, "link", "show", inner):
+        shell.succeeds("ip", "link", "del", outer)   # its other end went with an older namespace
+        shell.run("ip", "link", "add", outer, "mtu", layout.MTU_BYTES, "type", "veth",
+                  "peer", "name", inner, "mtu", layout.MTU_BYTES, "netns", host.name)
+    shell.run("ip", "link", "set", outer, "master", bridge, "up")
+    shell.run("ip", "-n", host.name, "link", "set", inner, "up")
+
+
+def exists(link: str) -> bool:
+    """Tell whether the machine has a link of that name outside the hosts."""
+    return pathlib.Path("/sys/class/net", link).exists()
+
+
+def remove() -> None:
+    """Delete every link and namespace of the lab; what is not there is no error."""
+    for host in layout.ALL_HOSTS:
+        for link in (host.link, host.guest_link):
+            if exists(link):
+                shell.run("ip", "link", "del", link)
+        if pathlib.Path("/run/netns", host.name).exists():
+            shell.run("ip", "netns", "del", host.name)
+    for bridge in (layout.BRIDGE, layout.GUEST_BRIDGE):
+        if exists(bridge):
+            shell.run("ip", "link", "del", bridge)
+
+
+def cap(hosts: tuple[Host, ...], mib_per_second: float) -> None:
+    """Cap what each host sends to the other hosts; 0 takes the cap away.
+
+    Class 1:10 of an htb on eth0 inside the host, chosen by the destination's address: traffic with the
+    controller (RabbitMQ, APIs) has no class and passes unshaped, the guests' network is eth1. Who wants
+    to know the cap reads `tc -j class show dev eth0` in the host: class 1:10, `rate` in bytes per second.
+    """
+    rate = int(mib_per_second * MIB)
+    for host in hosts:
+        tc = ("tc", "-n", host.name)
+        shell.succeeds(*tc, "qdisc", "del", "dev", "eth0", "root")
+        if not rate:
+            continue
+        shell.run(*tc, "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb")
+        shell.run(*tc, "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:10", "htb",
+                  "rate", f"{rate * 8}bit", "burst", "72k", "cburst", "72k")
+        shell.run(*tc, "qdisc", "add", "dev", "eth0", "parent", "1:10", "handle", "10:",
+                  "bfifo", "limit", max(int(rate * QUEUE_SECONDS), 200_000))
+        for other in layout.ALL_HOSTS:
+            if other != host:
+                shell.run(*tc, "filter", "add", "dev", "eth0", "parent", "1:", "protocol", "ip",
+                          "prio", 1, "u32", "match", "ip", "dst", f"{other.address}/32",
+                          "flowid", "1:10")
+
+
+def capped_bytes_per_second(host: Host) -> int:
+    """Return the cap of a host's link as tc tells it, 0 when there is none."""
+    shown = shell.run("tc", "-n", host.name, "-j", "class", "show", "dev", "eth0").strip()
+    for entry in json.loads(shown or "[]"):
+        if entry.get("handle") == "1:10":
+            return int(entry["rate"])
+    return 0
+
+
+def measure(source: Host, destination: Host, seconds: float = 4) -> float:
+    """Send zeros over TCP from one host to another and return the bytes per second that arrived.
+
+    The first half second is left out: a queue that fills is no rate.
+    """
+    receiver = (
+        "import socket,sys,time\n"
+        f"s=socket.create_server(('{destination.address}',5999)); print('ready',flush=True)\n"
+        "c,_=s.accept(); b=bytearray(1<<20); n=0; t0=None; begin=time.monotonic()\n"
+        "while True:\n"
+        "    k=c.recv_into(b)\n"
+        "    now=time.monotonic()\n"
+        "    if not k: break\n"
+        "    if t0 is None and now-begin>.5: t0=now; n=0; continue\n"
+        "    n+=k; last=now\n"
+        "print(n/(last-t0))\n")
+    sender = (
+        "import socket,time\n"
+        f"s=socket.create_connection(('{destination.address}',5999)); z=bytes(1<<17)\n"
+        f"end=time.monotonic()+{seconds}\n"
+        "while time.monotonic()<end: s.sendall(z)\n")
+
+    def popen(host: Host, code: str) -> subprocess.Popen:
+        return subprocess.Popen(["ip", "netns", "exec", host.name, sys.executable, "-c", code],
+                                stdout=subprocess.PIPE, text=True)
+
+    with popen(destination, receiver) as receiving:
+        receiving.stdout.readline()
+        with popen(source, sender) as sending:
+            sending.wait()
+        return float(receiving.stdout.read())

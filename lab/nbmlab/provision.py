@@ -1,0 +1,136 @@
+"""Fills the cloud: catalog, users, the guests' network, images; and waits for the computes.
+
+Called by services. Safe to repeat: makes only what is missing, and images anew when their files changed.
+"""
+import datetime
+import http.client
+import pathlib
+
+from nbmlab import cloud, daemon, families, layout, shell, stamps
+from nbmlab import images as guest_images
+from nbmlab.cloud import Cloud
+from nbmlab.layout import Host
+
+SERVICES = (("placement", "placement", ""), ("glance", "image", ""), ("neutron", "network", ""),
+            ("nova-api", "compute", "/v2.1"))
+NETWORK = "guests"
+
+
+def answers(name: str) -> bool:
+    """Tell whether an API answers HTTP requests, with whatever status below 500."""
+    connection = http.client.HTTPConnection(layout.CONTROLLER, layout.PORTS[name], timeout=30)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def catalog() -> None:
+    """Make the service catalog, the service user and the user `demo`, who is no admin."""
+    admin = Cloud()
+    have = {service["type"] for service in admin.get("keystone", "/services")["services"]}
+    for name, kind, suffix in SERVICES:
+        if kind in have:
+            continue
+        service = admin.post("keystone", "/services", {"service": {
+            "name": "nova" if name == "nova-api" else name, "type": kind}})["service"]
+        url = f"http://{layout.CONTROLLER}:{layout.PORTS[name]}{suffix}"
+        for interface in ("public", "internal"):
+            admin.post("keystone", "/endpoints", {"endpoint": {
+                "service_id": service["id"], "interface": interface, "url": url,
+                "region_id": layout.REGION}})
+    _user(admin, "svc", "service", ("admin", "service"))
+    _user(admin, "demo", "demo", ("member",))
+
+
+def _user(admin: Cloud, name: str, project_name: str, role_names: tuple[str, ...]) -> None:
+    """Make a user, whose password is its name, with roles in a project."""
+    def ensure(kind: str, wanted: str, **fields: str) -> str:
+        found = admin.get("keystone", f"/{kind}s?name={wanted}")[f"{kind}s"]
+        made = found[0] if found else admin.post(
+            "keystone", f"/{kind}s", {kind: {"name": wanted, **fields}})[kind]
+        return made["id"]
+
+    project = ensure("project", project_name, domain_id="default")
+    user = ensure("user", name, domain_id="default", password=name, default_project_id=project)
+    for role_name in role_names:
+        role = ensure("role", role_name)
+        admin.call("keystone", "PUT", f"/projects/{project}/users/{user}/roles/{role}")
+
+
+def guest_network() -> None:
+    """Make the one network that all guests are on."""
+    admin = Cloud()
+    if admin.get("neutron", f"/networks?name={NETWORK}")["networks"]:
+        return
+    network = admin.post("neutron", "/networks", {
+        "network": {"name": NETWORK, "shared": True}})["network"]
+    admin.post("neutron", "/subnets", {"subnet": {
+        "network_id": network["id"], "ip_version": 4, "cidr": layout.GUEST_SUBNET,
+        "gateway_ip": None, "enable_dhcp": False}})
+
+
+def images() -> None:
+    """Upload kernels, initramfs and disks of all families; replace those whose files changed."""
+    admin = Cloud()
+    have = {image["name"]: image
+            for image in admin.get("glance", "/images?limit=1000")["images"]}
+
+    def ensure(name: str, digest: str, disk_format: str, path: pathlib.Path,
+               **properties: str) -> str:
+        if name in have:
+            if have[name].get("nbm_digest") == digest and have[name]["status"] == "active":
+                return have[name]["id"]
+            admin.call("glance", "DELETE", f"/images/{have[name]['id']}")
+        container = disk_format if disk_format in ("aki", "ari") else "bare"
+        image = admin.post("glance", "/images", {
+            "name": name, "disk_format": disk_format, "container_format": container,
+            "visibility": "public", "nbm_digest": digest, **properties})
+        admin.upload(f"/images/{image['id']}/file", path)
+        have[name] = admin.get("glance", f"/images/{image['id']}")
+        return image["id"]
+
+    for family in families.FAMILIES.values():
+        files = guest_images.files_of(family)
+        kernel = ensure(f"kernel-{family.kernel}", files.digest, "aki", files.kernel)
+        ramdisk = ensure(f"initramfs-{family.kernel}-{family.root}", files.digest, "ari",
+                         files.initramfs)
+        command_line = family.command_line()
+        ensure(family.name, stamps.digest(files.digest, kernel, ramdisk, command_line), "raw",
+               files.disk, kernel_id=kernel, ramdisk_id=ramdisk, hw_rng_model="virtio",
+               os_command_line=command_line)
+
+
+def wait_for_computes(hosts: tuple[Host, ...]) -> None:
+    """Return when every host's nova-compute was heard of since it started, and is in its cell.
+
+    A service that died a moment ago still counts as up: only a report after the process's start is news.
+    """
+    admin = Cloud()
+
+    def ready() -> bool:
+        try:
+            services = admin.get("nova-api", "/os-services?binary=nova-compute")["services"]
+            hypervisors = admin.get("nova-api", "/os-hypervisors/detail")["hypervisors"]
+        except cloud.ApiError as error:
+            if error.status >= 500:
+                return False
+            raise
+        heard = {service["host"] for service in services
+                 if service["state"] == "up" and _fresh(service)}
+        known = {hypervisor["service"]["host"] for hypervisor in hypervisors
+                 if hypervisor["state"] == "up"}
+        return {each.name for each in hosts} <= heard & known
+
+    shell.wait_for("fresh heartbeats of all computes", 120, ready, every_seconds=0.5)
+
+
+def _fresh(service: dict) -> bool:
+    process = daemon.record(f"compute-{service['host']}")
+    if process is None or not service["updated_at"]:
+        return False
+    told = datetime.datetime.fromisoformat(service["updated_at"]).replace(tzinfo=datetime.UTC)
+    return told.timestamp() > process.started_seconds

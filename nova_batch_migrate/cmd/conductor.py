@@ -3,10 +3,10 @@
 import sys
 
 from nova_batch_migrate import service
-from nova_batch_migrate.conductor import manager
+from nova_batch_migrate.conductor import service as conductor
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run a conductor until it is told to stop."""
     conf = service.prepare(sys.argv[1:] if argv is None else argv, "nova-batch-conductor")
-    service.run(manager.ConductorService(conf))
+    service.run(conductor.ConductorService(conf))

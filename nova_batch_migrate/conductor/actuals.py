@@ -1,0 +1,46 @@
+"""What really happened to a server, in the same three parts as its projection; pure.
+
+Called when a migration has completed. Seconds and bytes; each part names its source, so that a
+reader knows what was measured and what is the rest of a subtraction.
+"""
+
+import datetime
+
+AT_DESTINATION = "libvirt's statistics of the completed job at the destination"
+LAST_SEEN = "libvirt's job at the source, as last seen before it ended"
+UNKNOWN = "unknown: no agent saw the job"
+
+
+def actual(group_started_at: datetime.datetime, issued_at: datetime.datetime,
+           finished_at: datetime.datetime, nova_queued_seconds: float,
+           completed: dict | None, last_progress: dict | None) -> dict:
+    """Return stream, queue, nova and all seconds, bytes and downtime with their sources.
+
+    ``completed`` and ``last_progress`` are what the agents gave (AgentAPI.completed, .progress).
+    What nobody saw is None, never a guess.
+    """
+    whole = (finished_at - group_started_at).total_seconds()
+    queue = (issued_at - group_started_at).total_seconds() + nova_queued_seconds
+    stream, sent, downtime, source = None, None, None, UNKNOWN
+    if completed:
+        stream, source = completed["elapsed_seconds"], AT_DESTINATION
+        sent, downtime = completed["memory_transferred_bytes"], completed["downtime_seconds"]
+    elif last_progress:
+        stream, source = last_progress["elapsed_seconds"], LAST_SEEN
+        sent = last_progress["memory_processed_bytes"]
+    return {
+        "stream_seconds": stream,
+        "queue_seconds": round(queue, 3),
+        "nova_seconds": None if stream is None else round(max(0.0, whole - queue - stream), 3),
+        "actual_seconds": round(whole, 3),
+        "raw_bytes": sent,
+        "wire_bytes": sent,
+        "downtime_seconds": downtime,
+        "sources": {
+            "stream": source,
+            "queue": "conductor's clock: start of the group until the call to Nova, and the time "
+                     "in which Nova showed the migration as queued",
+            "nova": "the rest of the conductor's clock until Nova showed the server at the "
+                    "destination",
+        },
+    }

@@ -1,0 +1,217 @@
+"""The next actions of a batch, from its state alone; pure, so a table can test it.
+
+Called by the reconciler once per pass. Nothing here remembers: the same state gives the same
+actions, and an action that was carried out changes the state (design section 4).
+"""
+
+import datetime
+
+from nova_batch_migrate.conductor import state as st
+
+REGROUP_PATIENCE_SECONDS = 20.0
+
+
+def decide(batch: st.BatchState) -> list:
+    """Return the actions of this pass, in the order in which they are to be carried out."""
+    return _PHASES[batch.status](batch)
+
+
+def _accepted(batch: st.BatchState) -> list:
+    if batch.abort:
+        return [st.Finish("aborted")]
+    if batch.not_before and batch.now < batch.not_before:
+        return []
+    return [*_disable(batch), st.TakeSurvey(), st.SetStatus("measuring")]
+
+
+def _measuring(batch: st.BatchState) -> list:
+    if batch.abort:
+        return [st.Finish("aborted")]
+    onward = st.SetStatus("running" if batch.started else "planned")
+    if not any(row.open for row in batch.rows):
+        return [st.MakePlan(), onward]
+    if batch.measure is None:
+        return [st.StartMeasure("arrivals" if batch.planned else "initial")]
+    if batch.measure.state == "failed":
+        if not batch.planned:
+            return [st.Finish("failed", batch.measure.error)]
+        return [st.DropMeasure(batch.measure.error),
+                *(st.Close(row.server_id, "failed", batch.measure.error)
+                  for row in batch.rows if row.open and row.group_index is None), onward]
+    if batch.measure.state != "done":
+        return [st.PollMeasure()]
+    return [st.MakePlan(), onward]
+
+
+def _planned(batch: st.BatchState) -> list:
+    if batch.abort:
+        return [st.Finish("aborted")]
+    if batch.replan:
+        return [st.TakeSurvey(), st.SetStatus("measuring")]
+    if batch.started:
+        return [*_disable(batch), st.SetStatus("running")]
+    return []
+
+
+def _running(batch: st.BatchState) -> list:
+    actions = [action for row in batch.rows for action in decide_server(row, batch)]
+    if batch.abort:
+        return [*actions, st.SetStatus("aborting")]
+    wanted = "paused" if batch.paused else "running"
+    if wanted != batch.status:
+        actions.append(st.SetStatus(wanted))
+    moving = any(row.status == "migrating" for row in batch.rows)
+    if not any(row.open for row in batch.rows):
+        return [*actions, *_end(batch)]
+    if batch.measure and batch.measure.state == "running":
+        actions.append(st.PollMeasure())
+    if batch.paused:
+        return actions
+    if batch.replan:
+        again = [] if moving else [st.TakeSurvey(), st.SetStatus("measuring")]
+        return [*actions, *again]
+    regroup = _regroup(batch)
+    if regroup is not None:
+        return [*actions, *regroup]
+    return [*actions, *_issues(batch)]
+
+
+def _aborting(batch: st.BatchState) -> list:
+    actions = [action for row in batch.rows for action in decide_server(row, batch)]
+    actions += [st.Close(row.server_id, "aborted", "the batch was aborted before its turn")
+                for row in batch.rows if row.status in ("pending", "waiting")]
+    if not any(row.status == "migrating" for row in batch.rows):
+        actions.append(st.Finish("aborted"))
+    return actions
+
+
+def _disable(batch: st.BatchState) -> list:
+    if batch.of_hosts and batch.started and not batch.sources_disabled:
+        return [st.DisableSources()]
+    return []
+
+
+def _end(batch: st.BatchState) -> list:
+    """All is done that was known: look for arrivals once more, then report."""
+    if not batch.surveyed:
+        return [st.TakeSurvey()]
+    if any(row.status != "completed" for row in batch.rows):
+        return [st.Finish("partial")]
+    return [st.Finish("completed")]
+
+
+def _regroup(batch: st.BatchState) -> list | None:
+    """Group and project again after each group [0062]; None: nothing of that is due.
+
+    The rest is measured beside the running migrations, so at the boundary the figures are fresh;
+    a measurement that is late doesn't hold the batch up for long.
+    """
+    if batch.measure is None:
+        current = st.current_groups(batch.rows)
+        rest = [row for row in batch.rows if row.status == "pending"
+                and row.group_index != current.get(row.source)]
+        if rest and not batch.boundary and any(row.status == "migrating" for row in batch.rows):
+            return [st.StartMeasure("regroup"), *_issues(batch)]
+        return None
+    if batch.measure.state == "failed":
+        return [st.DropMeasure(batch.measure.error)]
+    if not batch.boundary or any(row.status == "migrating" for row in batch.rows):
+        return None
+    if batch.measure.state == "done":
+        return [st.MakePlan()]
+    if batch.measure.age_seconds > REGROUP_PATIENCE_SECONDS:
+        return [st.DropMeasure("measuring beside the migrations took too long")]
+    return []
+
+
+def _issues(batch: st.BatchState) -> list:
+    """Start what the plan has next, as many at once as the request and the source permit."""
+    current = st.current_groups(batch.rows)
+    actions = []
+    for source, group in sorted(current.items()):
+        rows = [row for row in batch.rows if row.source == source]
+        limit = min(batch.settings.max_parallel, batch.parallel_limits.get(source, 1))
+        free = limit - sum(row.status == "migrating" for row in rows)
+        ready = [row for row in rows if row.group_index == group and _ready(row, batch.now)]
+        for row in sorted(ready, key=lambda row: row.order_index)[:max(free, 0)]:
+            actions.append(st.Issue(row.server_id))
+    return actions
+
+
+def _ready(row: st.Row, now: datetime.datetime) -> bool:
+    if row.status == "waiting":
+        return row.next_attempt_at is None or now >= row.next_attempt_at
+    return row.status == "pending"
+
+
+def decide_server(row: st.Row, batch: st.BatchState) -> list:
+    """Return the actions for one server whose migration was asked for.
+
+    A migration is ours when it wasn't there before we asked and goes to our destination (Nova
+    fills the destination in only after scheduling); never by a clock.
+    """
+    if row.status != "migrating" or row.server_id not in batch.truths:
+        return []
+    truth = batch.truths[row.server_id]
+    if truth.server is None:
+        return [st.Close(row.server_id, "skipped", "the server was deleted")]
+    new = [m for m in truth.migrations if m.id not in row.known_migrations]
+    ours = next((m for m in new if m.destination in (None, row.destination)), None)
+    if ours is None:
+        return _without_migration(row, truth, new, batch)
+    if ours.status in st.IN_FLIGHT:
+        actions = [st.Follow(row.server_id, ours)]
+        if batch.abort == "abort" and ours.status in st.ABORTABLE:
+            actions.append(st.StopMigration(row.server_id, ours))
+        return actions
+    if truth.server.host == row.destination and (
+            ours.status not in st.BROKEN or truth.server.status != "ERROR"):
+        if truth.server.task_state is not None:
+            return []
+        return [st.Complete(row.server_id, truth.server.host, ours)]
+    return _ended(row, truth, ours, batch)
+
+
+def _without_migration(row: st.Row, truth: st.Truth, new: list, batch: st.BatchState) -> list:
+    server = truth.server
+    if server.host != row.source:
+        return [st.Complete(row.server_id, server.host)]
+    waited = (batch.now - row.issued_at).total_seconds() if row.issued_at else float("inf")
+    busy = server.task_state is not None or any(m.status in st.IN_FLIGHT for m in new)
+    patience = batch.settings.start_timeout_seconds if busy else batch.settings.start_grace_seconds
+    if waited < patience:
+        return []
+    if busy:
+        return [st.AttemptEnded(row.server_id, None, True,
+                                "another operation on the server didn't end "
+                                f"(task {server.task_state})")]
+    if batch.abort:
+        return [st.Close(row.server_id, "aborted", "the batch was aborted before Nova began")]
+    return [st.CallAgain(row.server_id)]
+
+
+def _ended(row: st.Row, truth: st.Truth, ours, batch: st.BatchState) -> list:
+    """The migration is over, the server isn't at the destination: settle, then heal or retry."""
+    if row.broken_since is None:
+        return [st.NoteBroken(row.server_id)]
+    settled = (batch.now - row.broken_since).total_seconds() >= batch.settings.settle_seconds
+    if not settled or truth.server.task_state is not None:
+        return []
+    if batch.abort:
+        return [st.AttemptEnded(row.server_id, ours, False, "the batch was aborted")]
+    if ours.status == "cancelled":
+        return [st.AttemptEnded(row.server_id, ours, False,
+                                "its migration was cancelled, by Nova's completion timeout or by "
+                                "an operator")]
+    more = row.attempts < batch.settings.max_attempts
+    return [st.AttemptEnded(row.server_id, ours, more, f"Nova's migration ended {ours.status}")]
+
+
+_PHASES = {
+    "accepted": _accepted,
+    "measuring": _measuring,
+    "planned": _planned,
+    "running": _running,
+    "paused": _running,
+    "aborting": _aborting,
+}

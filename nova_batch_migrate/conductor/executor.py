@@ -1,0 +1,214 @@
+"""Carries out what was decided about single servers: issue, follow, complete, stop, heal.
+
+Called by the reconciler. Every step writes its intent first and may be repeated; a guest is only
+ever touched through Nova's API. When in doubt the guest stays running on the source.
+"""
+
+import datetime
+
+from oslo_log import log
+from oslo_utils import timeutils
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.conductor import actuals, healing, state, survey
+from nova_batch_migrate.db import api as db
+
+LOG = log.getLogger(__name__)
+MIB = 1024 * 1024
+
+
+class Executor:
+    """Acts on one server at a time; ``nova``, ``agents`` and ``healer`` do the talking."""
+
+    def __init__(self, conf, nova, agents, healer: healing.Healer):
+        self._conf = conf.conductor
+        self._nova = nova
+        self._agents = agents
+        self._healer = healer
+
+    def carry_out(self, ctxt, batch: dict, row: dict, action: state.ServerAction,
+                  streams: int) -> None:
+        """Carry out what was decided for one server; ``streams`` run in this batch now."""
+        match action:
+            case state.Follow(migration=migration):
+                self._follow(ctxt, batch, row, migration, streams)
+            case state.Complete(host=host, migration=migration):
+                self.complete(ctxt, batch, row, host, migration)
+            case state.NoteBroken():
+                self._note_broken(batch, row)
+            case state.AttemptEnded(retry=retry, reason=reason):
+                self._attempt_ended(ctxt, batch, row, retry, reason)
+            case state.CallAgain():
+                self._call_again(ctxt, batch, row)
+            case state.StopMigration(migration=migration):
+                self._stop(ctxt, batch, row, migration)
+            case state.Close(status=status, reason=reason):
+                self.close(ctxt, batch, row, status, reason)
+
+    def issue(self, ctxt, batch: dict, row: dict, group_started: str) -> None:
+        """Ask Nova to live-migrate one server, after a last look at it."""
+        server = self._nova.server(row["server_id"])
+        if server is None:
+            return self.close(ctxt, batch, row, "skipped", "the server was deleted")
+        if server.host != row["source"]:
+            return self._complete_elsewhere(ctxt, batch, row, server.host)
+        looked = survey.survey([server], [], batch["request"]["include_locked"])
+        if looked.staying:
+            why = looked.staying[0]
+            return self.close(ctxt, batch, row, "skipped", why.reason, why.certainty, why.command)
+        if looked.busy:
+            return self._wait(batch, row, 2.0)
+        known = [migration.id for migration in self._nova.migrations(row["server_id"])]
+        intent = {"status": "migrating", "issued_at": timeutils.utcnow(), "migration_id": None,
+                  "known_migrations": known, "attempts": row["attempts"] + 1,
+                  "progress": {"group_started_at": group_started}}
+        db.update_server(batch["id"], row["server_id"], intent)
+        self._call(ctxt, batch, row | intent)
+
+    def _call_again(self, ctxt, batch: dict, row: dict) -> None:
+        """Repeat a call of which Nova shows no trace (the conductor or the network broke off)."""
+        db.add_event(batch["id"], "retry", "Nova shows no trace of the call; asking again",
+                     row["server_id"], ctxt.request_id)
+        db.update_server(batch["id"], row["server_id"], {"issued_at": timeutils.utcnow()})
+        self._call(ctxt, batch, row)
+
+    def _call(self, ctxt, batch: dict, row: dict) -> None:
+        try:
+            self._nova.live_migrate(row["server_id"], row["destination"])
+        except exception.NovaTransientError as error:
+            # the call may have arrived all the same: the next pass looks before it asks again
+            db.add_event(batch["id"], "warning", str(error), row["server_id"], ctxt.request_id)
+            return
+        except exception.NovaPermanentError as error:
+            self._end_attempt(ctxt, batch, row, retry=False, reason=str(error))
+            return
+        db.add_event(batch["id"], "issued",
+                     f"live migration to {row['destination']} (attempt {row['attempts']})",
+                     row["server_id"], ctxt.request_id)
+
+    def _follow(self, ctxt, batch: dict, row: dict, migration, streams: int) -> None:
+        """Note a running migration's id, its bytes and the time Nova lets it queue."""
+        progress = dict(row["progress"] or {})
+        now = timeutils.utcnow()
+        if migration.status in ("accepted", "queued"):
+            since = progress.setdefault("queued_since", row["issued_at"].isoformat())
+            progress["nova_queued_seconds"] = (
+                now - datetime.datetime.fromisoformat(since)).total_seconds()
+        progress["nova_status"] = migration.status
+        if migration.status == "running (post-copy)":
+            progress["post_copy"] = True
+        if migration.status.startswith("running"):
+            self._watch(ctxt, batch, row, progress, streams)
+        row["progress"] = progress
+        db.update_server(batch["id"], row["server_id"],
+                         {"migration_id": migration.id, "progress": progress})
+
+    def _watch(self, ctxt, batch: dict, row: dict, progress: dict, streams: int) -> None:
+        """Ask the source's agent for the job; hold it under the batch's cap on bandwidth."""
+        try:
+            job = self._agents.progress(ctxt, row["source"], row["server_id"])
+            if job is None:
+                return
+            progress["job"] = job
+            cap = batch["request"]["max_bandwidth_mib_s"]
+            if cap is not None:
+                share = int(cap * MIB / max(streams, 1))
+                if progress.get("tuned_bytes_per_second") != share:
+                    self._agents.tune(ctxt, row["source"], row["server_id"],
+                                      bytes_per_second=share)
+                    progress["tuned_bytes_per_second"] = share
+        except (exception.AgentUnavailable, exception.AgentRefused) as error:
+            LOG.warning("no progress of server %s: %s", row["server_id"], error)
+
+    def complete(self, ctxt, batch: dict, row: dict, host: str, migration) -> None:
+        """The server runs at ``host``: write down what really happened."""
+        if migration is None:
+            return self._complete_elsewhere(ctxt, batch, row, host)
+        finished = timeutils.utcnow()
+        progress = row["progress"] or {}
+        completed = self._completed_job(ctxt, host, row["server_id"])
+        measured = actuals.actual(
+            datetime.datetime.fromisoformat(progress["group_started_at"]), row["issued_at"],
+            finished, progress.get("nova_queued_seconds", 0.0), completed, progress.get("job"))
+        db.update_server(batch["id"], row["server_id"], {
+            "status": "completed", "destination": host, "finished_at": finished,
+            "migration_id": migration.id, "actual": measured, "reason": None})
+        db.add_event(batch["id"], "completed",
+                     f"runs on {host} after {measured['actual_seconds']:.1f} s",
+                     row["server_id"], ctxt.request_id)
+
+    def _completed_job(self, ctxt, host: str, server_id: str) -> dict | None:
+        try:
+            return self._agents.completed(ctxt, host, server_id)
+        except (exception.AgentUnavailable, exception.AgentRefused) as error:
+            LOG.warning("no statistics of server %s: %s", server_id, error)
+            return None
+
+    def _complete_elsewhere(self, ctxt, batch: dict, row: dict, host: str) -> None:
+        db.update_server(batch["id"], row["server_id"], {
+            "status": "completed", "destination": host, "finished_at": timeutils.utcnow(),
+            "reason": f"somebody else moved it to {host}"})
+        db.add_event(batch["id"], "left", f"somebody else moved it to {host}",
+                     row["server_id"], ctxt.request_id)
+
+    def _note_broken(self, batch: dict, row: dict) -> None:
+        """Remember when a migration was first seen to have ended without moving the server."""
+        progress = (row["progress"] or {}) | {"broken_since": timeutils.utcnow().isoformat()}
+        db.update_server(batch["id"], row["server_id"], {"progress": progress})
+
+    def _stop(self, ctxt, batch: dict, row: dict, migration) -> None:
+        """End a running migration because the operator aborts; a repeated call is harmless."""
+        progress = dict(row["progress"] or {})
+        if progress.get("abort_asked"):
+            return
+        try:
+            self._nova.abort_migration(row["server_id"], migration.id)
+        except exception.NovaError as error:
+            # it may have ended in this moment; the next pass sees what became of it
+            LOG.warning("migration %s: %s", migration.id, error)
+            return
+        progress["abort_asked"] = True
+        db.update_server(batch["id"], row["server_id"], {"progress": progress})
+        db.add_event(batch["id"], "abort-requested", f"asked Nova to abort migration "
+                     f"{migration.id}", row["server_id"], ctxt.request_id)
+
+    def _attempt_ended(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
+        """An attempt is over and the server stays at the source: heal it, then retry or report."""
+        if (row["progress"] or {}).get("abort_asked") or batch["control"]["abort"]:
+            reason, retry = "its migration was aborted on request", False
+        else:
+            told = self._nova.last_action_error(row["server_id"])
+            reason = f"{reason}: {told}" if told else reason
+        server = self._nova.server(row["server_id"])
+        if server is not None and server.status == "ERROR":
+            refusal = self._healer.heal(ctxt, batch, row, server)
+            if refusal is not None:
+                return self.close(
+                    ctxt, batch, row, "failed",
+                    f"{reason}; Nova left it in ERROR and it was not reset: {refusal}",
+                    survey.CERTAIN, f"openstack server show {row['server_id']}")
+        self._end_attempt(ctxt, batch, row, retry, reason)
+
+    def _end_attempt(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
+        if batch["control"]["abort"]:
+            return self.close(ctxt, batch, row, "aborted", reason)
+        if not retry:
+            return self.close(ctxt, batch, row, "failed", reason, survey.LIKELY,
+                              f"openstack server migrate --live-migration {row['server_id']}")
+        seconds = self._conf.retry_backoff_seconds * 2 ** (row["attempts"] - 1)
+        db.add_event(batch["id"], "retry", f"{reason}; next attempt in {seconds:.0f} s",
+                     row["server_id"], ctxt.request_id)
+        self._wait(batch, row, seconds)
+
+    def _wait(self, batch: dict, row: dict, seconds: float) -> None:
+        db.update_server(batch["id"], row["server_id"], {
+            "status": "waiting",
+            "next_attempt_at": timeutils.utcnow() + datetime.timedelta(seconds=seconds)})
+
+    def close(self, ctxt, batch: dict, row: dict, status: str, reason: str,
+              certainty: str | None = None, command: str | None = None) -> None:
+        """Take a server out of the batch: skipped, failed or aborted, with the reason."""
+        db.update_server(batch["id"], row["server_id"], {
+            "status": status, "reason": reason, "certainty": certainty, "command": command,
+            "finished_at": timeutils.utcnow()})
+        db.add_event(batch["id"], status, reason, row["server_id"], ctxt.request_id)

@@ -1,0 +1,99 @@
+"""Measuring as the conductor sees it: jobs at the agents, started, polled, put together.
+
+Called by the reconciler. Holds nothing itself: jobs live in the batch's ``state``, results in its
+``telemetry``. A job that an agent lost (it was restarted) is started again.
+"""
+
+import datetime
+
+from oslo_log import log
+from oslo_utils import timeutils
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.db import api as db
+from nova_batch_migrate.planning import telemetry
+
+LOG = log.getLogger(__name__)
+
+
+class Measurer:
+    """Starts and polls measure jobs over the agents' RPC."""
+
+    def __init__(self, conf, agents):
+        self._conf = conf.conductor
+        self._agents = agents
+
+    @staticmethod
+    def start(servers_by_host: dict[str, list[str]], purpose: str) -> dict:
+        """Return the new ``state["measure"]``; the jobs are asked for at the first poll."""
+        return {"purpose": purpose, "state": "running", "error": None,
+                "started_at": timeutils.utcnow().isoformat(),
+                "hosts": {host: {"job": None, "servers": servers, "done": False}
+                          for host, servers in sorted(servers_by_host.items())}}
+
+    def poll(self, ctxt, batch: dict, measure: dict) -> dict:
+        """Advance every host's job by one step; return the new ``state["measure"]``.
+
+        Telemetry of a host that is done is written to the batch. Unreachable agents are asked
+        again until measure_timeout_seconds are over.
+        """
+        problems = []
+        for host, job in measure["hosts"].items():
+            if job["done"]:
+                continue
+            try:
+                self._step(ctxt, batch, host, job)
+            except exception.AgentRefused as error:
+                LOG.warning("agent of %s: %s; the measurement is started again", host, error)
+                job["job"] = None
+                problems.append(str(error))
+            except exception.AgentUnavailable as error:
+                problems.append(str(error))
+        if all(job["done"] for job in measure["hosts"].values()):
+            return measure | {"state": "done"}
+        started = datetime.datetime.fromisoformat(measure["started_at"])
+        if timeutils.delta_seconds(started, timeutils.utcnow()) > \
+                self._conf.measure_timeout_seconds:
+            missing = [host for host, job in measure["hosts"].items() if not job["done"]]
+            return measure | {"state": "failed", "error": (
+                f"measuring {', '.join(missing)} did not end within "
+                f"{self._conf.measure_timeout_seconds} s. {' '.join(sorted(set(problems)))}"
+            ).strip()}
+        return measure
+
+    def _step(self, ctxt, batch: dict, host: str, job: dict) -> None:
+        if job["job"] is None:
+            job["job"] = self._agents.start_measure(
+                ctxt, host, batch["id"], job["servers"],
+                [float(seconds) for seconds in self._conf.measure_windows_seconds])["job"]
+            return
+        answer = self._agents.get_measure(ctxt, host, job["job"], 0)
+        if answer["state"] == "failed":
+            raise exception.AgentRefused(
+                reason=f"The agent of {host} could not measure: {answer['error']}")
+        if answer["state"] != "done":
+            return
+        servers = list(answer["servers"])
+        while answer["next_offset"] is not None:
+            answer = self._agents.get_measure(ctxt, host, job["job"], answer["next_offset"])
+            servers += answer["servers"]
+        self._store(ctxt, batch, host, servers, answer["page_classes"])
+        job["done"] = True
+
+    def _store(self, ctxt, batch: dict, host: str, servers: list[dict], classes: dict) -> None:
+        """Merge a host's figures: new ones replace old ones, server by server."""
+        preflight = self._agents.preflight(ctxt, host)
+        stored = dict(db.get_batch(batch["id"])["telemetry"] or {})
+        known = {server["id"]: server for server in stored.get(host, {}).get("servers", ())}
+        known.update({server["id"]: server for server in servers})
+        value = telemetry.HostTelemetry(
+            host=host,
+            bandwidth=telemetry.Bandwidth.from_dict(self._agents.bandwidth(ctxt, host)),
+            options=telemetry.MigrationOptions.from_nova(preflight["nova_options"]),
+            servers=tuple(telemetry.ServerTelemetry.from_dict(known[key])
+                          for key in sorted(known)),
+            page_classes=telemetry.PageClasses.from_dict(classes))
+        stored[host] = value.to_dict()
+        db.update_batch(batch["id"], {"telemetry": stored})
+        for problem in preflight["problems"]:
+            db.add_event(batch["id"], "warning", f"{host}: {problem}")

@@ -1,0 +1,149 @@
+"""Turns a batch's telemetry and Nova's present truth into a plan, and the plan into rows.
+
+Called by the reconciler. The planning itself is ``nova_batch_migrate.planning``, pure; here is the
+asking of Nova and Placement and the writing to the database.
+"""
+
+import dataclasses
+import statistics
+
+from oslo_log import log
+
+from nova_batch_migrate.conductor import survey
+from nova_batch_migrate.db import api as db
+from nova_batch_migrate.planning import plan as planning
+from nova_batch_migrate.planning import request as plan_request
+from nova_batch_migrate.planning import telemetry
+
+LOG = log.getLogger(__name__)
+MIB = 1024 * 1024
+ENOUGH_MIGRATIONS = 3
+UNACCOUNTED_DISK_GB = 1 << 30
+
+
+class Planner:
+    """Makes and stores plans; ``nova`` and ``placement`` are the clients."""
+
+    def __init__(self, conf, nova, placement):
+        self._conf = conf
+        self._nova = nova
+        self._placement = placement
+
+    def destinations(self, batch: dict) -> list[str]:
+        """Return the hosts this batch may move servers to: up, enabled, nobody's source."""
+        wanted = set(batch["request"]["target_hosts"])
+        excluded = set(batch["request"]["exclude_hosts"]) | set(batch["request"]["hosts"])
+        hosts = sorted(service["host"] for service in self._nova.compute_services()
+                       if service["state"] == "up" and service["status"] == "enabled")
+        hosts = [host for host in hosts
+                 if host not in excluded and (not wanted or host in wanted)]
+        claimed = db.claims_of([(db.HOST, host) for host in hosts])
+        return [host for host in hosts if (db.HOST, host) not in claimed]
+
+    def make(self, batch: dict, rows: list[dict], first_group: int) -> planning.Plan:
+        """Plan what is still pending; groups are numbered from ``first_group`` on."""
+        pending = {row["server_id"]: row for row in rows if row["status"] == "pending"}
+        hosts = [self._telemetry(batch, host, pending) for host in
+                 sorted({row["source"] for row in pending.values()})]
+        measured = {server.id for host in hosts for server in host.servers
+                    if server.error is None}
+        names = self.destinations(batch)
+        nodes = {hypervisor.host: hypervisor.node for hypervisor in self._nova.hypervisors()}
+        capacity = self._placement.free_capacity(names, nodes) if pending else {}
+        groups = self._nova.server_groups() if pending else []
+        servers = {server.id: server for host in hosts for server in
+                   self._nova.servers_on(host.host) if server.id in pending}
+        request = plan_request.PlanRequest(
+            hosts=tuple(hosts),
+            movable=tuple(_movable(servers[server_id], names, groups)
+                          for server_id in sorted(servers) if server_id in measured),
+            destinations=tuple(_destination(name, capacity) for name in names
+                               if name in capacity),
+            staying=tuple(_stayed(row) for row in rows if row["status"] == "skipped")
+            + tuple(_unmeasured(pending[server_id], hosts) for server_id in sorted(pending)
+                    if server_id not in measured),
+            strategy=batch["request"]["strategy"],
+            max_parallel=batch["request"]["max_parallel"] or self._conf.conductor.max_parallel,
+            max_bandwidth_bytes_per_second=_bytes_per_second(batch["request"]),
+            nova_seconds=self._nova_seconds(),
+            relay=False,
+            dedup_scope=batch["request"]["dedup_scope"],
+        )
+        plan = planning.make_plan(request)
+        self._store(batch, pending, plan, first_group)
+        return plan
+
+    def _telemetry(self, batch: dict, host: str, pending: dict) -> telemetry.HostTelemetry:
+        stored = (batch["telemetry"] or {})[host]
+        value = telemetry.HostTelemetry.from_dict(stored)
+        return dataclasses.replace(
+            value, servers=tuple(s for s in value.servers if s.id in pending))
+
+    def _nova_seconds(self) -> float:
+        seen = db.recent_nova_seconds()
+        if len(seen) < ENOUGH_MIGRATIONS:
+            return self._conf.conductor.nova_seconds
+        return round(statistics.median(seen), 2)
+
+    def _store(self, batch: dict, pending: dict, plan, first_group: int) -> None:
+        """Write the plan to the batch and to its rows; a first projection is frozen."""
+        plan = dataclasses.replace(plan, groups=tuple(
+            dataclasses.replace(group, index=group.index + first_group) for group in plan.groups))
+        for group in plan.groups:
+            for member in group.members:
+                projection = member.projection.to_dict()
+                values = {"destination": member.destination,
+                          "group_index": group.index,
+                          "order_index": member.order, "current_projection": projection}
+                if pending[member.server_id]["projection"] is None:
+                    values["projection"] = projection
+                db.update_server(batch["id"], member.server_id, values)
+        for staying in plan.staying:
+            if staying.server_id in pending:
+                db.update_server(batch["id"], staying.server_id, {
+                    "status": "skipped", "reason": staying.reason,
+                    "certainty": staying.certainty, "command": staying.command})
+        values = {"plan": plan.to_dict()}
+        if batch["first_plan"] is None:
+            values["first_plan"] = values["plan"]
+        db.update_batch(batch["id"], values)
+
+
+def _movable(server, destinations: list[str], groups: list[dict]) -> plan_request.Movable:
+    """``groups``: Nova's server groups; their policies hold against planned moves too."""
+    mine = [group for group in groups if server.id in group["members"]]
+    anti = next((g["id"] for g in mine if g["policy"] == "anti-affinity"), None)
+    return plan_request.Movable(
+        id=server.id, destinations=tuple(host for host in destinations if host != server.host),
+        memory_bytes=server.memory_bytes, vcpus=server.vcpus, disk_gb=server.disk_gb,
+        anti_affinity_group=anti)
+
+
+def _destination(host: str, capacity: dict) -> plan_request.Destination:
+    free = capacity[host]
+    # pinned and shared processors are told apart only by the scheduler
+    disk_gb = UNACCOUNTED_DISK_GB if free["disk_gb"] is None else free["disk_gb"]
+    return plan_request.Destination(
+        host=host, free_memory_bytes=free["memory_bytes"],
+        free_vcpus=free["vcpus"] + free["pcpus"], free_disk_gb=disk_gb)
+
+
+def _stayed(row: dict) -> plan_request.Staying:
+    return plan_request.Staying(
+        server_id=row["server_id"], name=row["name"], source=row["source"], reason=row["reason"],
+        certainty=row["certainty"] or survey.CERTAIN, command=row["command"])
+
+
+def _unmeasured(row: dict, hosts: list) -> plan_request.Staying:
+    errors = {server.id: server.error for host in hosts for server in host.servers}
+    return plan_request.Staying(
+        server_id=row["server_id"], name=row["name"], source=row["source"],
+        reason="it could not be measured, so nothing is promised: "
+               + (errors.get(row["server_id"]) or "the agent sent no figures for it"),
+        certainty=survey.LIKELY,
+        command=f"openstack server migrate --live-migration --wait {row['server_id']}")
+
+
+def _bytes_per_second(request: dict) -> float | None:
+    cap = request["max_bandwidth_mib_s"]
+    return None if cap is None else cap * MIB

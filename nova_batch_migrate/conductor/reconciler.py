@@ -1,0 +1,239 @@
+"""One pass over one batch: read the database and Nova's truth, decide, carry out, return.
+
+Called by the service in a loop while it holds the batch's lease. Keeps nothing in memory between
+passes, so a conductor may be killed at any point and another goes on (design section 4).
+"""
+
+from oslo_log import log
+from oslo_utils import timeutils
+
+from nova_batch_migrate import context, exception
+from nova_batch_migrate.conductor import decide, loading, state, survey
+from nova_batch_migrate.db import api as db
+
+LOG = log.getLogger(__name__)
+BUSY_PATIENCE_SECONDS = 300
+SURVEY_PAUSE_SECONDS = 3
+
+
+class Reconciler:
+    """Drives batches with the parts it is given; ``pass_over`` is the only entrance."""
+
+    def __init__(self, conf, nova, executor, measurer, planner):
+        self._conf = conf
+        self._nova = nova
+        self._executor = executor
+        self._measurer = measurer
+        self._planner = planner
+
+    def pass_over(self, batch_id: str) -> bool:
+        """Take the next steps of a batch; return whether it is still active."""
+        batch = db.get_batch(batch_id)
+        if batch["status"] not in state.ACTIVE_STATUSES:
+            return False
+        ctxt = context.service_context(batch["request_id"])
+        rows = {row["server_id"]: row for row in db.servers_of(batch_id)}
+        migrating = [row for row in rows.values() if row["status"] == "migrating"]
+        truths = {row["server_id"]: self._truth(row["server_id"]) for row in migrating}
+        seen = loading.batch_state(batch, list(rows.values()), truths, self._conf.conductor,
+                                   timeutils.utcnow())
+        for action in decide.decide(seen):
+            LOG.debug("batch %s: %s", batch_id, action)
+            if not self._apply(ctxt, batch, rows, seen, action):
+                break
+        return True
+
+    def _truth(self, server_id: str) -> state.Truth:
+        # the migrations first: one that completes in between shows as running once more
+        migrations = tuple(self._nova.migrations(server_id))
+        return state.Truth(self._nova.server(server_id), migrations)
+
+    def _apply(self, ctxt, batch, rows, seen, action) -> bool:
+        """Carry one action out; False ends the pass because the state has changed under it."""
+        match action:
+            case state.Issue(server_id=server_id):
+                self._issue(ctxt, batch, rows[server_id])
+            case state.ServerAction(server_id=server_id):
+                streams = sum(row.status == "migrating" for row in seen.rows)
+                self._executor.carry_out(ctxt, batch, rows[server_id], action, streams)
+            case state.TakeSurvey():
+                return self._survey(ctxt, batch, rows)
+            case state.DisableSources():
+                self._disable_sources(ctxt, batch)
+            case state.MakePlan():
+                self._make_plan(ctxt, batch)
+            case state.SetStatus(status=status):
+                self._set_status(ctxt, batch, status)
+            case state.Finish(status=status, error=error):
+                self._finish(ctxt, batch, status, error)
+            case _:
+                self._measure(ctxt, batch, rows, seen, action)
+        return True
+
+    def _measure(self, ctxt, batch, rows, seen, action) -> None:
+        match action:
+            case state.StartMeasure(purpose=purpose):
+                by_host: dict[str, list[str]] = {}
+                for row in rows.values():
+                    if row["status"] == "pending":
+                        by_host.setdefault(row["source"], []).append(row["server_id"])
+                self._save(batch, measure=self._measurer.start(by_host, purpose))
+            case state.PollMeasure():
+                self._save(batch, measure=self._measurer.poll(ctxt, batch,
+                                                              batch["state"]["measure"]))
+            case state.DropMeasure(reason=reason):
+                db.add_event(batch["id"], "warning", f"the old figures stay in use: {reason}")
+                self._save(batch, measure=None, plan_groups=state.current_groups(seen.rows))
+
+    def _save(self, batch: dict, **changes) -> None:
+        """Change keys of the batch's free-form state; only the holder of the lease does."""
+        batch["state"] = batch["state"] | changes
+        db.update_batch(batch["id"], {"state": batch["state"]})
+
+    # ---- steps ---------------------------------------------------------------------------------
+
+    def _issue(self, ctxt, batch: dict, row: dict) -> None:
+        started = dict(batch["state"].get("groups_started", {}))
+        key = loading.group_key(row["source"], row["group_index"])
+        if key not in started:
+            started[key] = timeutils.utcnow().isoformat()
+            self._save(batch, groups_started=started)
+        self._executor.issue(ctxt, batch, row, started[key])
+
+    def _disable_sources(self, ctxt, batch: dict) -> None:
+        """Keep new servers off the sources; remember which services were ours to disable."""
+        services = {service["host"]: service for service in self._nova.compute_services()}
+        for host in batch["request"]["hosts"]:
+            service = services.get(host)
+            if service is None or service["status"] == "disabled":
+                continue
+            # the intent first: a conductor that dies in between enables it again all the same
+            batch["disabled_hosts"] = [*batch["disabled_hosts"], host]
+            db.update_batch(batch["id"], {"disabled_hosts": batch["disabled_hosts"]})
+            self._nova.disable_service(service["id"], f"batch migration {batch['id']}")
+            db.add_event(batch["id"], "service-disabled",
+                         f"compute service of {host} disabled: no new servers there",
+                         request_id=ctxt.request_id)
+        self._save(batch, sources_disabled=True)
+
+    def _survey(self, ctxt, batch: dict, rows: dict) -> bool:
+        """List the sources' servers again; returns whether the pass may go on."""
+        last = batch["state"].get("surveyed_at")
+        busy_since = batch["state"].get("busy_since")
+        if busy_since and last and timeutils.utcnow().timestamp() < last + SURVEY_PAUSE_SECONDS:
+            return False
+        looked = survey.survey(self._servers(batch), self._nova.server_groups(),
+                               batch["request"]["include_locked"])
+        now = timeutils.utcnow()
+        since = (busy_since or now.timestamp()) if looked.busy else None
+        waiting = since is not None and now.timestamp() - since < BUSY_PATIENCE_SECONDS
+        if not waiting:
+            looked = survey.give_up_on_busy(looked)
+        arrived = self._join(ctxt, batch, rows, looked)
+        for why in looked.staying:
+            row = rows.get(why.server_id)
+            if row is not None and row["status"] == "pending":
+                self._executor.close(ctxt, batch, row, "skipped", why.reason, why.certainty,
+                                     why.command)
+        self._close_gone(ctxt, batch, rows)
+        self._save(batch, surveyed=not arrived and not waiting, measure=None,
+                   surveyed_at=now.timestamp(), busy_since=since if waiting else None)
+        if arrived and batch["status"] in ("running", "paused"):
+            self._set_status(ctxt, batch, "measuring")
+        return True
+
+    def _servers(self, batch: dict) -> list:
+        request = batch["request"]
+        if request["hosts"]:
+            return [server for host in request["hosts"] for server in self._nova.servers_on(host)]
+        found = [self._nova.server(server_id) for server_id in batch["state"]["server_ids"]]
+        sources = set(batch["state"]["sources"])
+        return [server for server in found if server is not None and server.host in sources]
+
+    def _join(self, ctxt, batch: dict, rows: dict, looked: survey.Survey) -> bool:
+        """Add servers that came to the sources since; True when one of them is to move."""
+        new = [s for s in looked.movable if s.id not in rows]
+        staying = [why for why in looked.staying if why.server_id not in rows]
+        if not new and not staying:
+            return False
+        db.add_servers(
+            batch["id"],
+            [loading.new_row(server) for server in new]
+            + [loading.staying_row(why) for why in staying],
+            [(db.SERVER, server.id) for server in new])
+        for server in new:
+            db.add_event(batch["id"], "arrived", f"found on {server.host}", server.id,
+                         ctxt.request_id)
+        rows.update({row["server_id"]: row for row in db.servers_of(batch["id"])})
+        return bool(new)
+
+    def _close_gone(self, ctxt, batch: dict, rows: dict) -> None:
+        """Servers that left or were deleted before their turn are nobody's work any more."""
+        for row in rows.values():
+            if row["status"] != "pending":
+                continue
+            server = self._nova.server(row["server_id"])
+            if server is None:
+                self._executor.close(ctxt, batch, row, "skipped", "the server was deleted")
+            elif server.host != row["source"]:
+                self._executor.complete(ctxt, batch, row, server.host, None)
+
+    def _make_plan(self, ctxt, batch: dict) -> None:
+        fresh = db.get_batch(batch["id"])
+        current = db.servers_of(batch["id"])
+        first_group = max((row["group_index"] for row in current
+                           if row["group_index"] is not None), default=-1) + 1
+        plan = self._planner.make(fresh, current, first_group)
+        kind = "planned" if fresh["first_plan"] is None else "replanned"
+        db.add_event(
+            batch["id"], kind,
+            f"{sum(len(group.members) for group in plan.groups)} servers in {len(plan.groups)} "
+            f"groups, {plan.projected_seconds:.0f} s, {len(plan.staying)} stay",
+            request_id=ctxt.request_id)
+        if batch["control"]["replan"]:
+            batch["control"] = batch["control"] | {"replan": False}
+            db.update_batch(batch["id"], {"control": batch["control"]})
+        self._save(batch, measure=None, surveyed=False,
+                   limits={host.host: host.options.max_concurrent for host in plan.request.hosts},
+                   plan_groups={group.source: min(g.index for g in plan.groups
+                                                  if g.source == group.source)
+                                for group in plan.groups})
+
+    def _set_status(self, ctxt, batch: dict, status: str) -> None:
+        values = {"status": status}
+        if status == "running" and batch["started_at"] is None:
+            values["started_at"] = timeutils.utcnow()
+            db.add_event(batch["id"], "started", "the migrations begin",
+                         request_id=ctxt.request_id)
+        batch.update(values)
+        db.update_batch(batch["id"], values)
+
+    def _finish(self, ctxt, batch: dict, status: str, error: str | None) -> None:
+        """End a batch: enable again what is to be enabled, give the claims back, say so."""
+        ended_well = status in ("completed", "partial")
+        if not (ended_well and batch["request"]["leave_disabled"]):
+            self._enable_sources(ctxt, batch)
+        for row in db.servers_of(batch["id"]):
+            if row["status"] in state.SERVER_OPEN:
+                db.update_server(batch["id"], row["server_id"], {
+                    "status": "aborted", "reason": error or "the batch ended before its turn"})
+        db.update_batch(batch["id"], {"status": status, "error": error,
+                                      "finished_at": timeutils.utcnow()})
+        db.release_claims(batch["id"])
+        db.add_event(batch["id"], "finished", error or status, request_id=ctxt.request_id)
+
+    def _enable_sources(self, ctxt, batch: dict) -> None:
+        services = {service["host"]: service for service in self._nova.compute_services()}
+        for host in batch["disabled_hosts"]:
+            service = services.get(host)
+            ours = service and batch["id"] in (service["disabled_reason"] or "")
+            if not ours:
+                continue
+            self._nova.enable_service(service["id"])
+            db.add_event(batch["id"], "service-enabled", f"compute service of {host} enabled",
+                         request_id=ctxt.request_id)
+
+    def fail(self, batch_id: str, error: exception.BatchMigrateError) -> None:
+        """End a batch that can't go on, with the error for the operator; guests stay."""
+        batch = db.get_batch(batch_id)
+        self._finish(context.service_context(batch["request_id"]), batch, "failed", str(error))

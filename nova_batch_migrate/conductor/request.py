@@ -1,0 +1,76 @@
+"""What an operator asked for, checked and completed; pure.
+
+Called by the manager before a batch is committed. The API has checked the syntax, here is the
+meaning: which fields are built, which values go together.
+"""
+
+from oslo_utils import timeutils
+
+from nova_batch_migrate import exception
+
+DEFAULTS = {
+    "hosts": [],
+    "servers": [],
+    "target_hosts": [],
+    "exclude_hosts": [],
+    "strategy": "group",
+    "plan_only": False,
+    "max_bandwidth_mib_s": None,
+    "max_parallel": None,
+    "on_non_convergence": "skip",
+    "not_before": None,
+    "dedup_scope": "project",
+    "include_locked": False,
+    "stopped": "leave",
+    "leave_disabled": True,
+    "fallback": "plain",
+    "urgent": False,
+}
+# field -> the values that are built; anything else answers 400, never silence
+BUILT = {
+    "on_non_convergence": ("skip",),
+    "stopped": ("leave",),
+    "fallback": ("plain",),
+    "urgent": (False,),
+    "synchronized": (None, []),
+    "max_wait_seconds": (None, 0),
+    "deadline": (None,),
+}
+
+
+def normalize(request: dict) -> dict:
+    """Return the request with every field set; ``not_before`` as naive UTC ISO 8601.
+
+    Raises FieldNotSupported for what is not built yet, InvalidInput for what contradicts itself.
+    """
+    for field, built in BUILT.items():
+        if field in request and request[field] not in built:
+            supported = ", ".join(repr(value) for value in built if value not in (None, []))
+            raise exception.FieldNotSupported(
+                field=field, value=request[field], supported=supported or "no value")
+    result = DEFAULTS | {key: request[key] for key in DEFAULTS if request.get(key) is not None}
+    if bool(result["hosts"]) == bool(result["servers"]):
+        raise exception.InvalidInput(reason="give either hosts or servers, one of them.")
+    _refuse_overlap(result, "target_hosts", "hosts",
+                    "a host that is to be emptied cannot take its own servers")
+    _refuse_overlap(result, "target_hosts", "exclude_hosts",
+                    "a host is either a target or excluded")
+    if result["not_before"]:
+        result["not_before"] = _utc(result["not_before"])
+    return result
+
+
+def _refuse_overlap(request: dict, first: str, second: str, why: str) -> None:
+    both = sorted(set(request[first]) & set(request[second]))
+    if both:
+        raise exception.InvalidInput(
+            reason=f"{', '.join(both)} stands in {first} and in {second}: {why}.")
+
+
+def _utc(text: str) -> str:
+    try:
+        return timeutils.normalize_time(timeutils.parse_isotime(text)).isoformat()
+    except (ValueError, TypeError) as error:
+        raise exception.InvalidInput(
+            reason=f"not_before is no ISO 8601 time: {text}. Example: 2026-11-23T02:00:00Z."
+        ) from error

@@ -1,0 +1,122 @@
+"""nova-batch-conductor as a service: the RPC server and the loop that works on active batches.
+
+Several conductors may run: a batch belongs to the one that holds its lease. Called by cmd.
+"""
+
+import collections
+import concurrent.futures
+import os
+import threading
+import uuid
+
+from oslo_log import log
+
+from nova_batch_migrate import exception, rpc
+from nova_batch_migrate.agent import rpcapi as agent_rpcapi
+from nova_batch_migrate.clients import neutron, nova, placement
+from nova_batch_migrate.conductor import executor, healing, manager, measuring, planner, reconciler
+from nova_batch_migrate.db import api as db
+
+LOG = log.getLogger(__name__)
+
+
+def make_reconciler(conf, nova_client, agents) -> reconciler.Reconciler:
+    """Put the parts together; the clients read their own option groups."""
+    placement_client = placement.PlacementClient(conf)
+    healer = healing.Healer(nova_client, placement_client, neutron.NeutronClient(conf), agents)
+    return reconciler.Reconciler(
+        conf, nova_client,
+        executor.Executor(conf, nova_client, agents, healer),
+        measuring.Measurer(conf, agents),
+        planner.Planner(conf, nova_client, placement_client))
+
+
+class ConductorService:
+    """``start`` and ``stop``; threads of its own, no state that a restart would miss."""
+
+    def __init__(self, conf):
+        self._conf = conf
+        self._owner = f"{conf.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        nova_client = nova.NovaClient(conf)
+        self._reconciler = make_reconciler(
+            conf, nova_client, agent_rpcapi.AgentAPI(conf))
+        self._server = rpc.get_server(
+            rpc.get_transport(conf), rpc.conductor_target(conf.host),
+            [manager.ConductorManager(conf, nova_client, self.wake)])
+        self._ended = threading.Event()
+        self._work = threading.Event()
+        self._busy: set[str] = set()
+        self._said: dict[str, str] = collections.defaultdict(str)
+        self._pool = concurrent.futures.ThreadPoolExecutor(conf.conductor.workers)
+        self._loop = threading.Thread(target=self._run, name="reconcile", daemon=True)
+
+    def start(self) -> None:
+        self._server.start()
+        self._loop.start()
+
+    def stop(self) -> None:
+        """Take no new calls, end the present passes, give the leases back."""
+        self._server.stop()
+        self._server.wait()
+        self._ended.set()
+        self._work.set()
+        self._loop.join()
+        self._pool.shutdown(wait=True)
+        for batch in db.active_batches():
+            db.release_lease(batch["id"], self._owner)
+
+    def wake(self, batch_id: str, empty: bool = False) -> None:
+        """Look at the batches now; one without servers is brought to its end before returning."""
+        if empty and db.acquire_lease(batch_id, self._owner, self._conf.conductor.lease_seconds):
+            while self._reconciler.pass_over(batch_id):
+                LOG.debug("batch %s has no servers: next step", batch_id)
+        self._work.set()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._work.wait(self._conf.conductor.reconcile_interval_seconds)
+            self._work.clear()
+            try:
+                self._look()
+            except Exception:
+                # the database may be away for a while; nothing is lost by looking again
+                LOG.exception("could not read the active batches; trying again")
+                self._ended.wait(self._conf.conductor.reconcile_interval_seconds)
+
+    def _look(self) -> None:
+        """Renew the leases that are held, take those that are free, and work on them."""
+        for batch in db.active_batches():
+            if self._ended.is_set() or _waits(batch):
+                continue
+            mine = db.acquire_lease(batch["id"], self._owner, self._conf.conductor.lease_seconds)
+            if mine and batch["id"] not in self._busy:
+                self._busy.add(batch["id"])
+                self._pool.submit(self._pass, batch["id"])
+
+    def _pass(self, batch_id: str) -> None:
+        try:
+            self._reconciler.pass_over(batch_id)
+            self._said.pop(batch_id, None)
+        except exception.BatchNotFound:
+            LOG.info("batch %s was deleted", batch_id)
+        except (exception.PlanningError, exception.NovaPermanentError) as error:
+            LOG.exception("batch %s cannot go on", batch_id)
+            self._reconciler.fail(batch_id, error)
+        except Exception as error:
+            # anything else may pass: the batch stays as it is and the operator is told once
+            LOG.exception("batch %s: this pass failed; trying again", batch_id)
+            self._tell(batch_id, f"{type(error).__name__}: {error}; trying again")
+        finally:
+            self._busy.discard(batch_id)
+
+    def _tell(self, batch_id: str, text: str) -> None:
+        if self._said[batch_id] != text:
+            self._said[batch_id] = text
+            db.add_event(batch_id, "warning", text)
+
+
+def _waits(batch: dict) -> bool:
+    """A plan nobody has started, replanned or aborted needs no look."""
+    control = batch["control"]
+    return batch["status"] == "planned" and not (
+        control["started"] or control["replan"] or control["abort"])

@@ -1,0 +1,215 @@
+"""What a decision sees and what it may answer; pure values.
+
+Made by the reconciler from the database and from Nova's truth, read by ``decide``.
+"""
+
+import dataclasses
+import datetime
+from typing import Any
+
+ACTIVE_STATUSES = ("accepted", "measuring", "planned", "running", "paused", "aborting")
+ENDED_STATUSES = ("completed", "partial", "aborted", "failed")
+SERVER_OPEN = ("pending", "waiting", "migrating")
+
+IN_FLIGHT = ("accepted", "queued", "preparing", "running", "running (post-copy)",
+             "post-migrating")
+BROKEN = ("failed", "error", "cancelled")
+ABORTABLE = ("queued", "preparing", "running")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Options of [conductor] that decide something; seconds and counts."""
+
+    max_parallel: int = 1
+    max_attempts: int = 3
+    retry_backoff_seconds: float = 5.0
+    start_grace_seconds: float = 10.0
+    start_timeout_seconds: float = 120.0
+    settle_seconds: float = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One server of a batch as the database has it."""
+
+    server_id: str
+    name: str
+    source: str
+    destination: str | None
+    status: str
+    group_index: int | None = None
+    order_index: int | None = None
+    known_migrations: tuple[int, ...] = ()
+    migration_id: int | None = None
+    attempts: int = 0
+    next_attempt_at: datetime.datetime | None = None
+    issued_at: datetime.datetime | None = None
+    broken_since: datetime.datetime | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.status in SERVER_OPEN
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """What Nova says of a server now: clients.nova.ServerInfo (None: gone), migrations."""
+
+    server: Any
+    migrations: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """The measurement under way: ``purpose`` initial, regroup or arrivals; ``state`` running,
+    done or failed; ``age_seconds`` since its start."""
+
+    purpose: str
+    state: str
+    age_seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchState:
+    """One batch at one moment; ``now`` is naive UTC like every time here.
+
+    ``started``: it is to be executed, not only planned; ``planned``: it has had a plan;
+    ``boundary``: a group of the present plan is done and none of the next has begun.
+    """
+
+    status: str
+    rows: tuple[Row, ...]
+    now: datetime.datetime
+    settings: Settings
+    of_hosts: bool = True
+    not_before: datetime.datetime | None = None
+    started: bool = True
+    planned: bool = False
+    paused: bool = False
+    abort: str | None = None
+    replan: bool = False
+    surveyed: bool = False
+    sources_disabled: bool = False
+    measure: Measure | None = None
+    boundary: bool = False
+    parallel_limits: dict[str, int] = dataclasses.field(default_factory=dict)
+    truths: dict[str, Truth] = dataclasses.field(default_factory=dict)
+
+
+def current_groups(rows: tuple[Row, ...]) -> dict[str, int]:
+    """Return source -> index of the first group that still has open members."""
+    current: dict[str, int] = {}
+    for row in rows:
+        if row.open and row.group_index is not None:
+            current[row.source] = min(row.group_index, current.get(row.source, row.group_index))
+    return current
+
+
+# ---- what a decision about the batch may answer ------------------------------------------------
+
+@dataclasses.dataclass(frozen=True)
+class DisableSources:
+    """Disable the compute service of every source host; the reason names the batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TakeSurvey:
+    """List the servers of the sources anew; new ones join the batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StartMeasure:
+    purpose: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PollMeasure:
+    """Fetch what the agents have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DropMeasure:
+    """Forget a measurement that failed or came too late; the old plan goes on."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MakePlan:
+    """Group, project and order what is still to move; a server's first projection is kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SetStatus:
+    status: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Finish:
+    status: str
+    error: str | None = None
+
+
+# ---- what a decision about one server may answer -----------------------------------------------
+
+@dataclasses.dataclass(frozen=True)
+class ServerAction:
+    """Base of the actions on one server."""
+
+    server_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Issue(ServerAction):
+    """Ask Nova for the live migration; the intent is written first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Follow(ServerAction):
+    """The migration runs: note its id and its progress."""
+
+    migration: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Complete(ServerAction):
+    """The server runs at ``host``; ``migration`` is None when somebody else moved it."""
+
+    host: str
+    migration: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class NoteBroken(ServerAction):
+    """The migration ended without moving the server; wait until Nova has settled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AttemptEnded(ServerAction):
+    """An attempt is over and the server stays at the source: heal, then retry or give up."""
+
+    migration: Any
+    retry: bool
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CallAgain(ServerAction):
+    """Nova shows no trace of the call: it never arrived; ask again, same attempt."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StopMigration(ServerAction):
+    """The operator aborts running migrations: end this one."""
+
+    migration: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Close(ServerAction):
+    """A server leaves the batch without having been moved by it (skipped or aborted)."""
+
+    status: str
+    reason: str

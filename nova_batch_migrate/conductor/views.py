@@ -1,0 +1,156 @@
+"""Batches and servers as the API shows them; pure.
+
+Called by the manager. Takes database rows, gives JSON; times end in Z, what is unknown is null.
+"""
+
+import datetime
+
+from nova_batch_migrate.conductor import state
+
+REQUEST_FIELDS = ("hosts", "target_hosts", "exclude_hosts", "strategy", "plan_only",
+                  "max_parallel", "max_bandwidth_mib_s", "on_non_convergence", "dedup_scope",
+                  "include_locked", "leave_disabled")
+
+
+def batch(row: dict, servers: list[dict] | None, now: datetime.datetime) -> dict:
+    """Return a batch; with ``servers`` (database rows) also its servers, progress and times."""
+    request = row["request"]
+    shown = {
+        "id": row["id"], "status": row["status"], "user_id": row["user_id"],
+        "project_id": row["project_id"], "error": row["error"],
+        "servers_requested": request["servers"], "not_before": _iso_text(request["not_before"]),
+        **{name: _iso(row[name]) for name in ("created_at", "updated_at", "started_at",
+                                              "finished_at")},
+        **{name: request[name] for name in REQUEST_FIELDS},
+    }
+    if servers is not None:
+        views = [server(each, row["started_at"], now) for each in servers]
+        shown |= _totals(row, servers, views, now) | {"servers": views}
+    return shown
+
+
+def server(row: dict, batch_started: datetime.datetime | None, now: datetime.datetime) -> dict:
+    """Return one server of a batch, projected beside actual in the same three parts."""
+    first, current = row["projection"] or {}, row["current_projection"] or {}
+    actual, progress = row["actual"] or {}, row["progress"] or {}
+    job = progress.get("job") or {}
+    raw = actual.get("raw_bytes", job.get("memory_processed_bytes"))
+    return {
+        "id": row["server_id"], "name": row["name"], "project_id": row["project_id"],
+        "source": row["source"], "destination": row["destination"], "status": row["status"],
+        "reason": row["reason"], "certainty": row["certainty"], "command": row["command"],
+        "group": row["group_index"], "order": row["order_index"],
+        "memory_bytes": row["memory_bytes"], "migration_id": row["migration_id"],
+        "attempts": row["attempts"], "healed": row["healed"],
+        "progress": _percent(row, current, job),
+        "bytes_per_second": job.get("bytes_per_second") if row["status"] == "migrating" else None,
+        "eta_seconds": _server_eta(row, now),
+        "projected_seconds": first.get("projected_seconds"),
+        "projected_stream_seconds": first.get("stream_seconds"),
+        "projected_queue_seconds": first.get("queue_seconds"),
+        "projected_nova_seconds": first.get("nova_seconds"),
+        "projected_verdict": first.get("verdict"),
+        "projected_interval_seconds": first.get("interval_seconds"),
+        "current_projected_seconds": current.get("projected_seconds"),
+        "actual_seconds": actual.get("actual_seconds"),
+        "actual_stream_seconds": actual.get("stream_seconds"),
+        "actual_queue_seconds": actual.get("queue_seconds"),
+        "actual_nova_seconds": actual.get("nova_seconds"),
+        "actual_sources": actual.get("sources"),
+        "projected_bytes": first.get("raw_bytes"),
+        "raw_bytes": raw,
+        "wire_bytes": actual.get("wire_bytes", raw),
+        "projected_downtime_seconds": first.get("downtime_seconds"),
+        "downtime_seconds": actual.get("downtime_seconds"),
+    }
+
+
+def event(row: dict) -> dict:
+    """Return one event."""
+    return {"id": row["id"], "created_at": _iso(row["created_at"]), "kind": row["kind"],
+            "server_id": row["server_id"], "message": row["message"],
+            "request_id": row["request_id"]}
+
+
+def _totals(row: dict, rows: list[dict], views: list[dict], now: datetime.datetime) -> dict:
+    first, plan = row["first_plan"] or {}, row["plan"] or {}
+    started, ended = row["started_at"], row["finished_at"]
+    eta = _eta(rows, now) if row["status"] in state.ACTIVE_STATUSES else None
+    spent = ((ended or now) - started).total_seconds() if started else None
+    return {
+        "progress": _progress(row, rows, views),
+        "eta_seconds": eta,
+        "projected_seconds": first.get("projected_seconds"),
+        "current_projected_seconds": None if spent is None or eta is None
+        else round(spent + eta, 1),
+        "actual_seconds": round(spent, 3) if spent is not None and ended else None,
+        "projected_bytes": first.get("raw_bytes"),
+        "raw_bytes": sum(view["raw_bytes"] or 0 for view in views),
+        "wire_bytes": sum(view["wire_bytes"] or 0 for view in views),
+        "notes": plan.get("notes", []),
+    }
+
+
+def _planned_bytes(row: dict) -> int:
+    return (row["current_projection"] or {}).get("raw_bytes", 0)
+
+
+def _progress(batch_row: dict, rows: list[dict], views: list[dict]) -> int:
+    """Bytes done of bytes planned; a server that is done counts as all it was planned for."""
+    if batch_row["status"] in ("completed", "partial"):
+        return 100
+    counted = [(_planned_bytes(row), view["progress"]) for row, view in zip(rows, views,
+                                                                            strict=True)
+               if row["status"] not in ("skipped", "failed", "aborted")]
+    planned = sum(size for size, _ in counted)
+    done = sum(size * percent / 100 for size, percent in counted)
+    return int(100 * done / planned) if planned else 0
+
+
+def _percent(row: dict, current: dict, job: dict) -> int:
+    if row["status"] == "completed":
+        return 100
+    planned = current.get("raw_bytes")
+    if row["status"] != "migrating" or not job or not planned:
+        return 0
+    # under 100 until Nova says that it is there, however much was sent twice
+    return min(99, int(100 * job["memory_processed_bytes"] / planned))
+
+
+def _server_eta(row: dict, now: datetime.datetime) -> float | None:
+    """Seconds until a migrating server is done: its projection, corrected by what it has sent."""
+    current, progress = row["current_projection"] or {}, row["progress"] or {}
+    if row["status"] != "migrating" or not current:
+        return None
+    whole = current["stream_seconds"] + current["nova_seconds"]
+    job = progress.get("job")
+    if job and job["memory_processed_bytes"] and current["raw_bytes"]:
+        share = min(1.0, job["memory_processed_bytes"] / current["raw_bytes"])
+        return round(max(1.0, (1 - share) * current["stream_seconds"]
+                         + current["nova_seconds"] / 2), 1)
+    spent = (now - row["issued_at"]).total_seconds() if row["issued_at"] else 0.0
+    return round(max(1.0, whole - spent), 1)
+
+
+def _eta(rows: list[dict], now: datetime.datetime) -> float | None:
+    """Seconds until the slowest source is empty; one after the other, as groups run."""
+    per_source: dict[str, float] = {}
+    for row in rows:
+        if row["status"] not in state.SERVER_OPEN:
+            continue
+        current = row["current_projection"]
+        if current is None:
+            return None
+        left = _server_eta(row, now)
+        if left is None:
+            left = current["stream_seconds"] + current["nova_seconds"]
+        per_source[row["source"]] = per_source.get(row["source"], 0.0) + left
+    return round(max(per_source.values(), default=0.0), 1)
+
+
+def _iso(value: datetime.datetime | None) -> str | None:
+    return None if value is None else value.isoformat(timespec="seconds") + "Z"
+
+
+def _iso_text(text: str | None) -> str | None:
+    return text + "Z" if text else None

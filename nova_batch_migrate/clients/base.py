@@ -26,6 +26,19 @@ class ServiceClient:
         self._lock = threading.Lock()
         self._connection = None
 
+    def log_in(self) -> None:
+        """Get a token, or raise NovaPermanentError where the credentials are refused."""
+        operation = f"log in the service user of [{self.group}]"
+        try:
+            self._proxy().session.get_token()
+        except ks_exc.Unauthorized as error:
+            raise exception.NovaPermanentError(
+                operation=operation,
+                reason=f"{error}. Check username, password and project of [{self.group}]"
+            ) from error
+        except (ks_exc.ClientException, sdk_exc.SDKException) as error:
+            raise errors.from_exception(operation, error) from error
+
     def _proxy(self):
         """Return the SDK's proxy; raises keystoneauth's and the SDK's errors."""
         with self._lock:

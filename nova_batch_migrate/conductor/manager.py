@@ -3,6 +3,8 @@
 Called through ``rpcapi``. Never migrates anything itself: it commits, the reconciler acts.
 """
 
+from __future__ import annotations  # "list" is a method here
+
 import oslo_messaging as messaging
 from oslo_log import log
 from oslo_utils import timeutils

@@ -4,7 +4,6 @@ Used by every command with --wait. It changes nothing: the batch goes on whether
 not. A lost connection is waited out, since the cloud that is being worked on may well hiccup.
 """
 
-import time
 from collections.abc import Callable, Collection
 from typing import Any, TextIO, TypeVar
 
@@ -31,7 +30,7 @@ def open_view(stream: TextIO) -> view.LiveView | view.PlainView:
 class Watch:
     """One operator's look at one batch migration."""
 
-    def __init__(self, session: Any, watcher: Any, sleep: Callable[[float], None] = time.sleep):
+    def __init__(self, session: Any, watcher: Any, sleep: Callable[[float], None]):
         self._session = session
         self._view = watcher
         self._sleep = sleep

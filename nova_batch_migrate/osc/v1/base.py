@@ -5,6 +5,7 @@ Every command class derives from one of the two below. Nothing here knows a part
 
 import argparse
 import sys
+import time
 from typing import Any, TextIO
 
 from openstack import exceptions as sdk_exceptions
@@ -55,6 +56,8 @@ def cell(value: Any, parsed_args: argparse.Namespace) -> Any:
 class ShowBatch(ApiCommand, command.ShowOne):
     """A command whose result is a batch migration, perhaps after waiting for it."""
 
+    sleep = staticmethod(time.sleep)
+
     def words(self, parsed_args: argparse.Namespace) -> TextIO:
         """Return where text for people goes: beside the data, never into it."""
         return self.app.stdout if parsed_args.formatter == "table" else sys.stderr
@@ -82,14 +85,17 @@ class ShowBatch(ApiCommand, command.ShowOne):
             known |= more
         return tuple(known), tuple(cell(value, parsed_args) for value in known.values())
 
+    def watch(self, parsed_args: argparse.Namespace) -> wait.Watch:
+        """Return a look at a batch migration, shown where text for people goes."""
+        return wait.Watch(self.client, wait.open_view(self.words(parsed_args)), self.sleep)
+
     def follow(self, parsed_args: argparse.Namespace, batch: BatchMigration) -> BatchMigration:
         """Show the plan once it is there, then every step to the end, then the report.
 
         The exit status becomes 1 unless all that was to move has moved. An interrupt ends the
         watching, not the batch.
         """
-        stream = self.words(parsed_args)
-        watch = wait.Watch(self.client, wait.open_view(stream))
+        watch = self.watch(parsed_args)
         try:
             batch = watch.until(batch, wait.PLANNED)
             first_plan = watch.plan(batch)
@@ -108,9 +114,8 @@ class ShowBatch(ApiCommand, command.ShowOne):
         self, parsed_args: argparse.Namespace, batch: BatchMigration
     ) -> BatchMigration:
         """Show every step until the batch has ended, however it ends, then the report."""
-        watch = wait.Watch(self.client, wait.open_view(self.words(parsed_args)))
         try:
-            batch = watch.until(batch, wait.FINAL)
+            batch = self.watch(parsed_args).until(batch, wait.FINAL)
         except KeyboardInterrupt:
             return self._stopped_watching(parsed_args, batch)
         self.say(parsed_args, ["", *tables.report_lines(batch)])

@@ -106,7 +106,7 @@ class BatchMigrate(base.ShowBatch):
     def _plan_only(
         self, parsed_args: argparse.Namespace, batch: BatchMigration
     ) -> tuple[tuple, tuple]:
-        watch = wait.Watch(self.client, wait.open_view(self.words(parsed_args)))
+        watch = self.watch(parsed_args)
         try:
             batch = watch.until(batch, wait.PLANNED)
             plan = watch.plan(batch)

@@ -1,0 +1,96 @@
+from oslotest import base
+
+from nova_batch_migrate.osc import tables
+from nova_batch_migrate.sdk.batch_migration import BatchMigration
+from tests.unit.sdk import fakes
+
+
+class GridTest(base.BaseTestCase):
+    def test_columns_are_aligned_by_what_a_terminal_shows(self):
+        self.assertEqual(
+            ["NAME     N  X", "データ   7  a", r"\n      12"],
+            tables.grid(("NAME", "N", "X"), [("データ", 7, "a"), ("\n", 12, None)], right="N"),
+        )
+
+
+class PlanLinesTest(base.BaseTestCase):
+    def test_a_plan_tells_groups_order_times_and_who_stays(self):
+        plan = fakes.plan([("s1", "web"), ("s2", fakes.HOSTILE)], [("s3", "db")])
+
+        self.assertEqual([
+            "Plan (strategy group): 2 to move in 1 groups, 1 to stay; projected 0:48, 2.0 MiB on "
+            "the wire",
+            "Note: No discount for common content.",
+            "",
+            "Group 1 on cmpa: 0:48, 2.0 MiB, 0.5 MiB in common",
+            "  most in common",
+        ], tables.plan_lines(plan)[:5])
+        header, first, second, *rest = tables.plan_lines(plan)[5:]
+        self.assertEqual(
+            ["1", "web", "cmpb", "24.0", "20.0", "0.0", "4.0", "1.0", "MiB", "50", "ms",
+             "converges"], first.split(),
+        )
+        self.assertIn(fakes.HOSTILE_ESCAPED, second)
+        self.assertEqual([
+            "", "Staying:", "  db on cmpa (certain): It is locked.",
+            "    to move it: openstack server unlock s3",
+        ], rest)
+
+    def test_an_empty_plan(self):
+        self.assertEqual(2, len(tables.plan_lines(fakes.plan([]))))
+
+
+class ReportLinesTest(base.BaseTestCase):
+    def test_projected_stands_beside_actual_in_the_plans_order(self):
+        moved = {
+            "status": "completed", "destination": "cmpb", "projected_seconds": 24.0,
+            "actual_seconds": 25.5, "projected_bytes": 2**20, "wire_bytes": 3 * 2**19,
+            "downtime_seconds": 0.061,
+        }
+        batch = BatchMigration.existing(**fakes.batch("partial", [
+            fakes.server("s3", "db", status="skipped", reason="It is locked.",
+                         command="openstack server unlock s3"),
+            fakes.server("s2", "b", group=1, order=0, **moved),
+            fakes.server("s1", "a", group=0, order=1, **moved),
+        ], actual_seconds=71.0))
+
+        head, _, *rows = tables.report_lines(batch)
+
+        self.assertEqual(
+            f"Batch migration {fakes.BATCH_ID}: partial, 2 of 3 moved in 1:11 (projected 1:00)",
+            head,
+        )
+        self.assertEqual(["a", "b", "db"], [row.split()[0] for row in rows])
+        self.assertEqual(
+            ["a", "completed", "cmpa", "cmpb", "24.0", "25.5", "1.0", "MiB", "1.5", "MiB", "61",
+             "ms"], rows[0].split(),
+        )
+        self.assertTrue(
+            rows[2].endswith("It is locked.; to move it: openstack server unlock s3"), rows[2]
+        )
+
+
+class CommonalityLinesTest(base.BaseTestCase):
+    def chart(self, count, exact=True):
+        servers = [
+            {"id": f"s{i}", "name": f"web-{i}", "distinct_bytes": 2**20,
+             "self_duplicate_bytes": 0, "common_bytes": 2**19} for i in range(count)
+        ]
+        pairs = [
+            {"a": f"s{a}", "b": f"s{b}", "bytes": (a + b) * 2**18, "share": 0.25}
+            for a in range(count) for b in range(a + 1, count)
+        ]
+        return {"servers": servers, "pairs": pairs, "exact": exact, "background_bytes": 0}
+
+    def test_pairs_with_most_in_common_come_first(self):
+        lines = tables.commonality_lines(self.chart(3))
+
+        self.assertEqual("web-0    1.0 MiB          0.0 MiB              0.5 MiB", lines[1])
+        self.assertEqual(["web-1", "web-2", "0.8", "MiB", "25", "%"], lines[6].split())
+        self.assertEqual(3, len(lines[6:]))
+
+    def test_many_pairs_are_cut_and_an_estimate_is_called_one(self):
+        lines = tables.commonality_lines(self.chart(10, exact=False))
+
+        self.assertEqual("... and 5 pairs with less; -f json has them all", lines[-2])
+        self.assertEqual("Estimated from a sample of the contents.", lines[-1])

@@ -28,22 +28,24 @@ DIRECTORY = layout.GUEST_FILES
 
 
 @dataclasses.dataclass(frozen=True)
-class GuestFiles:
-    """The files that a family's Glance images are made of; `digest` tells when they changed."""
+class GuestFile:
+    """A file that becomes a Glance image; `digest` tells when it changed."""
 
-    kernel: pathlib.Path
-    initramfs: pathlib.Path
-    disk: pathlib.Path
+    path: pathlib.Path
     digest: str
 
 
-def files_of(family: Family) -> GuestFiles:
-    """Return where the files of a family are."""
-    return GuestFiles(DIRECTORY / family.kernel / "vmlinuz",
-                      DIRECTORY / f"initramfs-{family.kernel}-{family.root}",
-                      DIRECTORY / f"disk-{family.root}.raw",
-                      (layout.STAMPS / f"initramfs-{family.kernel}-{family.root}").read_text()
-                      + (layout.STAMPS / f"disk-{family.root}").read_text())
+def files_of(family: Family) -> tuple[GuestFile, GuestFile, GuestFile]:
+    """Return kernel, initramfs and disk of a family."""
+    initramfs = f"initramfs-{family.kernel}-{family.root}"
+    disk = f"disk-{family.root}"
+
+    def digest(stamp: str) -> str:
+        return (layout.STAMPS / stamp).read_text()
+
+    return (GuestFile(DIRECTORY / family.kernel / "vmlinuz", digest(f"kernel-{family.kernel}")),
+            GuestFile(DIRECTORY / initramfs, digest(initramfs)),
+            GuestFile(DIRECTORY / f"{disk}.raw", digest(disk)))
 
 
 def build_all() -> None:

@@ -2,8 +2,8 @@
 
 Called by up, down and lab/link. Touches only links and namespaces with the lab's own names.
 """
-import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -13,7 +13,6 @@ from nbmlab.layout import Host
 MIB = 1 << 20
 # What may wait in front of a capped link, in seconds of that link: enough for TCP, little for the others.
 QUEUE_SECONDS = 0.08
-UNCAPPED_BYTES_PER_SECOND = 10_000_000_000 // 8
 
 
 def build(hosts: tuple[Host, ...]) -> None:
@@ -68,7 +67,7 @@ def cap(hosts: tuple[Host, ...], mib_per_second: float) -> None:
 
     Class 1:10 of an htb on eth0 inside the host, chosen by the destination's address: traffic with the
     controller (RabbitMQ, APIs) has no class and passes unshaped, the guests' network is eth1. Who wants
-    to know the cap reads `tc -j class show dev eth0` in the host: class 1:10, `rate` in bytes per second.
+    to know the cap reads `tc class show dev eth0` in the host: class 1:10, `rate` in bits per second.
     """
     rate = int(mib_per_second * MIB)
     for host in hosts:
@@ -89,12 +88,14 @@ def cap(hosts: tuple[Host, ...], mib_per_second: float) -> None:
 
 
 def capped_bytes_per_second(host: Host) -> int:
-    """Return the cap of a host's link as tc tells it, 0 when there is none."""
-    shown = shell.run("tc", "-n", host.name, "-j", "class", "show", "dev", "eth0").strip()
-    for entry in json.loads(shown or "[]"):
-        if entry.get("handle") == "1:10":
-            return int(entry["rate"])
-    return 0
+    """Return the cap of a host's link as tc tells it, 0 when there is none.
+
+    Read as text: iproute2 6.1 of Debian 12 has no JSON for htb's classes, -j or not.
+    """
+    shown = shell.run("tc", "-n", host.name, "class", "show", "dev", "eth0")
+    found = re.search(r"^class htb 1:10 .* rate (\d+)([KMG]?)bit ", shown, re.MULTILINE)
+    factor = {"": 1, "K": 10 ** 3, "M": 10 ** 6, "G": 10 ** 9}
+    return int(found[1]) * factor[found[2]] // 8 if found else 0
 
 
 def measure(source: Host, destination: Host, seconds: float = 4) -> float:

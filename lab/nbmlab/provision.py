@@ -4,7 +4,6 @@ Called by services. Safe to repeat: makes only what is missing, and images anew 
 """
 import datetime
 import http.client
-import pathlib
 
 from nbmlab import cloud, daemon, families, layout, shell, stamps
 from nbmlab import images as guest_images
@@ -79,29 +78,27 @@ def images() -> None:
     have = {image["name"]: image
             for image in admin.get("glance", "/images?limit=1000")["images"]}
 
-    def ensure(name: str, digest: str, disk_format: str, path: pathlib.Path,
+    def ensure(name: str, disk_format: str, file: guest_images.GuestFile,
                **properties: str) -> str:
+        digest = stamps.digest(file.digest, sorted(properties.items()))
         if name in have:
             if have[name].get("nbm_digest") == digest and have[name]["status"] == "active":
                 return have[name]["id"]
             admin.call("glance", "DELETE", f"/images/{have[name]['id']}")
-        container = disk_format if disk_format in ("aki", "ari") else "bare"
         image = admin.post("glance", "/images", {
-            "name": name, "disk_format": disk_format, "container_format": container,
-            "visibility": "public", "nbm_digest": digest, **properties})
-        admin.upload(f"/images/{image['id']}/file", path)
+            "name": name, "disk_format": disk_format, "visibility": "public",
+            "container_format": disk_format if disk_format in ("aki", "ari") else "bare",
+            "nbm_digest": digest, **properties})
+        admin.upload(f"/images/{image['id']}/file", file.path)
         have[name] = admin.get("glance", f"/images/{image['id']}")
         return image["id"]
 
     for family in families.FAMILIES.values():
-        files = guest_images.files_of(family)
-        kernel = ensure(f"kernel-{family.kernel}", files.digest, "aki", files.kernel)
-        ramdisk = ensure(f"initramfs-{family.kernel}-{family.root}", files.digest, "ari",
-                         files.initramfs)
-        command_line = family.command_line()
-        ensure(family.name, stamps.digest(files.digest, kernel, ramdisk, command_line), "raw",
-               files.disk, kernel_id=kernel, ramdisk_id=ramdisk, hw_rng_model="virtio",
-               os_command_line=command_line)
+        kernel, initramfs, disk = guest_images.files_of(family)
+        ensure(family.name, "raw", disk, hw_rng_model="virtio",
+               os_command_line=family.command_line(),
+               kernel_id=ensure(f"kernel-{family.kernel}", "aki", kernel),
+               ramdisk_id=ensure(f"initramfs-{family.kernel}-{family.root}", "ari", initramfs))
 
 
 def wait_for_computes(hosts: tuple[Host, ...]) -> None:

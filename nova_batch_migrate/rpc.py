@@ -15,6 +15,7 @@ from nova_batch_migrate import context
 CONDUCTOR_EXCHANGE = "nova_batch"
 CONDUCTOR_TOPIC = "nova_batch_conductor"
 AGENT_EXCHANGE = "nova_batch_agent"
+SEND_RETRIES = 2
 REMOTE_EXCEPTION_MODULES = ["nova_batch_migrate.exception"]
 
 
@@ -71,9 +72,13 @@ def agent_target(host: str) -> messaging.Target:
 
 
 def get_client(transport, target, timeout: float):
-    """Return a client whose calls give up after ``timeout`` seconds."""
+    """Return a client whose calls give up after ``timeout`` seconds.
+
+    Without a broker they raise MessageDeliveryFailure after a few attempts; only the first call of
+    a process waits for the broker without an end, oslo.messaging has no bound for that one.
+    """
     return messaging.get_rpc_client(transport, copy.copy(target), timeout=timeout,
-                                    serializer=ContextSerializer())
+                                    serializer=ContextSerializer(), retry=SEND_RETRIES)
 
 
 def get_server(transport, target, endpoints: list):

@@ -38,12 +38,6 @@ class NovaSchedule:
         """Return when the limit changes next after `seconds`, None if it does not."""
         return next((start for start, _ in self.steps if start > seconds), None)
 
-    @property
-    def highest_downtime(self) -> float:
-        """The highest limit Nova gets to before its timeout."""
-        return max(downtime for start, downtime in self.steps
-                   if start == 0 or self.timeout_seconds is None or start < self.timeout_seconds)
-
 
 def data_gib(memory_bytes: int, disks: Iterable[Disk]) -> float:
     """Return what Nova takes as the size of a migration, for its steps and its timeout."""

@@ -55,7 +55,7 @@ class PlanMember(Value):
 class PlanGroup(Value):
     """Servers of one source that migrate together; groups of a source run one after another."""
 
-    #: From 0, in order of execution on its source.
+    #: From 0 over the whole plan; groups of one source run in its order.
     index: int
     source: str
     members: tuple[PlanMember, ...]

@@ -212,5 +212,6 @@ class HostTelemetry(Value):
     bandwidth: Bandwidth
     options: MigrationOptions
     servers: tuple[ServerTelemetry, ...]
-    page_classes: PageClasses
+    #: null: none were counted; nothing is then known to be in common.
+    page_classes: PageClasses | None = None
     schema_version: str = values.SCHEMA_VERSION

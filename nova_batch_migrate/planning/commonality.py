@@ -1,0 +1,121 @@
+"""What the servers of a host have in common, from page classes ([0047], FIG. 3).
+
+Called by grouping and by the conductor (the chart). Works on counts per set of servers; never
+sees a page or a hash, and never builds a matrix over pages.
+"""
+
+import itertools
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy
+
+from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, PageClasses
+
+#: Classes of the pairwise product taken at a time, which bounds its memory.
+_CHUNK = 4096
+
+
+class Commonality:
+    """Common pages of any servers of one host, as sums over its page classes.
+
+    Sampled classes are scaled by the share of the hash space that was looked at. Background is
+    held by almost all and counted as held by all; its error is at most its own size.
+    """
+
+    def __init__(self, server_ids: Sequence[str], page_classes: PageClasses):
+        self.server_ids = tuple(server_ids)
+        self.exact = page_classes.exact and page_classes.background is None
+        scale = 1.0 / page_classes.theta if page_classes.theta > 0 else 0.0
+        known = set(self.server_ids)
+        #: (servers, pages), shared contents only.
+        self.classes: list[tuple[tuple[str, ...], float]] = []
+        self._unshared_pages = dict.fromkeys(self.server_ids, 0.0)
+        for page_class in page_classes.classes:
+            holders = tuple(s for s in page_class.servers if s in known)
+            if len(holders) == 1:
+                self._unshared_pages[holders[0]] += page_class.pages * scale
+            elif holders:
+                self.classes.append((holders, page_class.pages * scale))
+        background = page_classes.background
+        self.background_pages = background.pages * scale if background else 0.0
+        if self.background_pages and len(self.server_ids) > 1:
+            self.classes.append((self.server_ids, self.background_pages))
+        self._classes_of: dict[str, list[int]] = {s: [] for s in self.server_ids}
+        for index, (holders, _) in enumerate(self.classes):
+            for server in holders:
+                self._classes_of[server].append(index)
+
+    def classes_of(self, server: str) -> list[int]:
+        """Return the indexes of the shared classes that the server holds."""
+        return self._classes_of.get(server, [])
+
+    def shared_pages(self, server: str) -> float:
+        """Return the distinct contents that at least one other server holds too."""
+        return sum(self.classes[index][1] for index in self.classes_of(server))
+
+    def unique_pages(self, servers: Collection[str]) -> float:
+        """Return the distinct contents of these servers together, each counted once."""
+        touched = {index for server in servers for index in self.classes_of(server)}
+        return (sum(self.classes[index][1] for index in touched)
+                + sum(self._unshared_pages.get(server, 0.0) for server in servers))
+
+    def recurring_pages(self, servers: Collection[str]) -> float:
+        """Return the distinct contents that at least two of these servers hold."""
+        held: dict[int, int] = {}
+        for server in servers:
+            for index in self.classes_of(server):
+                held[index] = held.get(index, 0) + 1
+        return sum(self.classes[index][1] for index, count in held.items() if count > 1)
+
+    def pair_pages(self) -> numpy.ndarray:
+        """Return the common pages of every pair: servers x servers, in order of server_ids."""
+        column = {server: at for at, server in enumerate(self.server_ids)}
+        common = numpy.zeros((len(column), len(column)))
+        for start in range(0, len(self.classes), _CHUNK):
+            chunk = self.classes[start:start + _CHUNK]
+            holds = numpy.zeros((len(chunk), len(column)))
+            for row, (holders, _) in enumerate(chunk):
+                holds[row, [column[server] for server in holders]] = 1.0
+            pages = numpy.array([pages for _, pages in chunk])
+            common += (holds * pages[:, None]).T @ holds
+        numpy.fill_diagonal(common, 0.0)
+        return common
+
+
+def of_host(host: HostTelemetry) -> Commonality:
+    """Return the commonality of a host's measured servers."""
+    classes = host.page_classes or PageClasses(exact=False, theta=1.0)
+    return Commonality([s.id for s in host.servers if s.error is None], classes)
+
+
+def chart(hosts: Iterable[HostTelemetry]) -> dict:
+    """Return the chart of FIG. 3 in bytes: totals per server and every pair of a host.
+
+    `share` is of the smaller one's distinct contents. Servers of different hosts are not
+    compared. `exact` is false if classes were sampled or background was folded.
+    """
+    servers, pairs = [], []
+    exact, background = True, 0.0
+    for host in hosts:
+        known = of_host(host)
+        measured = {s.id: s for s in host.servers if s.error is None}
+        exact = exact and known.exact
+        background += known.background_pages * PAGE_BYTES
+        for server in measured.values():
+            servers.append({
+                "id": server.id, "name": server.name,
+                "distinct_bytes": server.distinct_pages * PAGE_BYTES,
+                "self_duplicate_bytes": server.self_duplicate_pages * PAGE_BYTES,
+                "common_bytes": round(known.shared_pages(server.id)) * PAGE_BYTES})
+        common = known.pair_pages()
+        for a, b in itertools.combinations(range(len(known.server_ids)), 2):
+            pairs.append(_pair(measured[known.server_ids[a]], measured[known.server_ids[b]],
+                               float(common[a, b])))
+    return {"servers": servers, "pairs": pairs, "exact": exact,
+            "background_bytes": round(background)}
+
+
+def _pair(a, b, pages: float) -> dict:
+    smaller = min(a.distinct_pages, b.distinct_pages)
+    share = min(1.0, pages / smaller) if smaller else 0.0
+    return {"a": a.id, "b": b.id, "bytes": round(pages) * PAGE_BYTES, "share": round(share, 4)}

@@ -1,0 +1,187 @@
+"""make_plan: from telemetry and limits to ordered groups with destinations, times and reasons.
+
+Called by the conductor, and by anybody with the JSON of a request. Pure: the same request gives
+the same plan (design 3).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.planning import ordering
+from nova_batch_migrate.planning.grouping import Grouping
+from nova_batch_migrate.planning.placement import Place, Room, place_groups
+from nova_batch_migrate.planning.request import Movable, PlanRequest, Staying
+from nova_batch_migrate.planning.result import Plan, PlanGroup, PlanMember, Projection
+from nova_batch_migrate.planning.source import Source
+
+__all__ = ("Plan", "PlanRequest", "make_plan")
+
+NO_RELAY = ("No relay carries the streams: content in common crosses once per server, the "
+            "projection gives no discount for it; common_pages_bytes is what a relay would send "
+            "once.")
+
+
+def make_plan(request: PlanRequest) -> Plan:
+    """Plan the batch: who goes in which group, where to, in which order, how long, and why.
+
+    Servers that do not converge, or find no room, are added to `staying`. Raises PlanningError
+    for a request that contradicts itself.
+    """
+    _check(request)
+    sources = _sources(request)
+    staying = list(request.staying)
+    groups: dict[str, list[Grouping]] = {}
+    room = Room(request.destinations, request.movable)
+    for source in sources:
+        able = [i for i in source.servers if source.project([i])[0].verdict == "converges"]
+        staying += _stay(source, {i: source.why_not(i) for i in source.servers if i not in able})
+        groups[source.name] = source.groups(able, room)
+    places, homeless = place_groups(
+        [[source.movable[i] for i in group.servers]
+         for source in sources for group in groups[source.name]], request.destinations)
+    planned: list[PlanGroup] = []
+    for source in sources:
+        lost = {i: why for i, why in homeless.items() if i in source.servers}
+        staying += _stay(source, lost)
+        kept = _without(groups[source.name], lost)
+        planned += _plan_source(source, kept, places, request.strategy == "pair", len(planned))
+    return Plan(
+        strategy=request.strategy, relay=False, notes=_notes(request, sources),
+        groups=tuple(planned), staying=tuple(staying),
+        projected_seconds=max((sum(g.projected_seconds for g in planned if g.source == s.name)
+                               for s in sources), default=0.0),
+        raw_bytes=sum(g.raw_bytes for g in planned),
+        wire_bytes=sum(g.wire_bytes for g in planned), request=request)
+
+
+def _check(request: PlanRequest) -> None:
+    if request.relay:
+        raise exception.PlanningError(
+            reason="relay is true, but no relay carries streams yet; set it to false")
+    if request.max_parallel < 1:
+        raise exception.PlanningError(reason="max_parallel must be at least 1")
+    hosts = [host.host for host in request.hosts]
+    measured = [server.id for host in request.hosts for server in host.servers]
+    wanted = [server.id for server in request.movable]
+    for what, names in (("host", hosts), ("server in the telemetry", measured),
+                        ("movable server", wanted),
+                        ("destination", [d.host for d in request.destinations])):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise exception.PlanningError(reason=f"{what} {', '.join(twice)} is there twice")
+    missing = sorted(set(wanted) - set(measured))
+    if missing:
+        raise exception.PlanningError(
+            reason=f"no host's telemetry names {', '.join(missing)}; measure the source again")
+
+
+def _sources(request: PlanRequest) -> list[Source]:
+    """Return the hosts that something is to leave, by name; nobody moves to where it is."""
+    leaving: dict[str, list[Movable]] = {}
+    by_id = {server.id: server for server in request.movable}
+    for host in request.hosts:
+        found = [by_id[s.id] for s in host.servers if s.id in by_id]
+        if found:
+            leaving[host.host] = [dataclasses.replace(
+                m, destinations=tuple(d for d in m.destinations if d != host.host))
+                for m in found]
+    return [Source(host, leaving[host.host], request, len(leaving))
+            for host in sorted(request.hosts, key=lambda h: h.host) if host.host in leaving]
+
+
+def _stay(source: Source, reasons: dict[str, str]) -> list[Staying]:
+    """Return why these servers stay; a cold migration would move them, stopped meanwhile."""
+    return [Staying(
+        server_id=i, name=source.servers[i].name, source=source.name,
+        reason=reasons[i], certainty="likely",
+        command=f"openstack server migrate --wait {i} && openstack server migration confirm {i}")
+        for i in sorted(reasons, key=source.identity)]
+
+
+def _without(groups: Sequence[Grouping], lost: dict[str, str]) -> list[Grouping]:
+    kept = (dataclasses.replace(g, servers=tuple(i for i in g.servers if i not in lost))
+            for g in groups)
+    return [group for group in kept if group.servers]
+
+
+def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place],
+                 keep_order: bool, first_index: int) -> list[PlanGroup]:
+    """Order the groups of one source and its members, with projections.
+
+    FIG. 6 brings its own order; all else goes by ascending projected time [0061].
+    """
+    timed = [(group, *_ordered(source, group.servers))
+             for group in _converging(source, groups)]
+    if not keep_order:
+        timed = ordering.ascending(
+            timed, seconds=lambda item: _last_done(item[2]),
+            identity=lambda item: source.identity(item[1][0]),
+            last=lambda item: not source.measured(item[1][0]))
+    return [_plan_group(source, first_index + at, group.reason, ids, projections, places)
+            for at, (group, ids, projections) in enumerate(timed)]
+
+
+def _converging(source: Source, groups: list[Grouping]) -> list[Grouping]:
+    """Take out who converges alone but not beside the other streams of its group."""
+    result = []
+    for group in groups:
+        ids, slow = list(group.servers), []
+        while len(ids) > 1:
+            order, projections = _ordered(source, ids)
+            failing = [i for i, p in zip(order, projections) if p.verdict != "converges"]
+            if not failing:
+                break
+            slow.append(failing[-1])
+            ids.remove(failing[-1])
+        result.append(dataclasses.replace(group, servers=tuple(ids)))
+        result += [Grouping((i,), "alone: it does not converge beside other streams")
+                   for i in slow]
+    return result
+
+
+def _ordered(source: Source, ids: Sequence[str]) -> tuple[list[str], tuple[Projection, ...]]:
+    order = source.in_order(ids)
+    return order, source.project(order)
+
+
+def _last_done(projections: Sequence[Projection]) -> float:
+    return max(p.projected_seconds for p in projections)
+
+
+def _plan_group(source: Source, index: int, reason: str, ids: Sequence[str],
+                projections: Sequence[Projection], places: dict[str, Place]) -> PlanGroup:
+    members = tuple(
+        PlanMember(server_id=i, name=source.servers[i].name, destination=places[i].host,
+                   order=at, projection=projection,
+                   reason=_member_reason(source, i, at, len(ids), places[i]))
+        for at, (i, projection) in enumerate(zip(ids, projections)))
+    return PlanGroup(
+        index=index, source=source.name, members=members,
+        projected_seconds=_last_done(projections),
+        raw_bytes=sum(p.raw_bytes for p in projections),
+        wire_bytes=sum(p.wire_bytes for p in projections),
+        common_pages_bytes=source.common_bytes({i: places[i].host for i in ids}),
+        reason=reason)
+
+
+def _member_reason(source: Source, server_id: str, at: int, members: int, place: Place) -> str:
+    where = f"to {place.host}: {place.reason}"
+    server = source.servers[server_id]
+    if server.error is not None:
+        return (f"could not be measured ({server.error}): projected from its memory size alone, "
+                f"so it goes last; {where}")
+    seconds = source.alone_seconds(server_id)
+    return (f"{at + 1} of {members} by ascending projected time, {seconds:.1f} s alone [0061]; "
+            f"{where}")
+
+
+def _notes(request: PlanRequest, sources: Sequence[Source]) -> tuple[str, ...]:
+    notes = [NO_RELAY]
+    if request.max_bandwidth_bytes_per_second and len(sources) > 1:
+        share = request.max_bandwidth_bytes_per_second / len(sources) / 1024 ** 2
+        notes.append(f"The bandwidth limit is shared equally: {share:.1f} MiB/s for each of "
+                     f"{len(sources)} sources.")
+    for source in sources:
+        notes += source.notes()
+    return tuple(notes)

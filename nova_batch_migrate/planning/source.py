@@ -1,0 +1,147 @@
+"""One source host as the planner sees it: its link, its loads, what may migrate together.
+
+Used by planning.plan only. Remembers projections, since strategies ask for them again and again.
+"""
+
+from collections.abc import Sequence
+
+from nova_batch_migrate.planning import commonality, grouping, projection
+from nova_batch_migrate.planning.placement import Room
+from nova_batch_migrate.planning.request import Movable, PlanRequest
+from nova_batch_migrate.planning.result import Projection
+from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, ServerTelemetry
+
+MIB = 1024 ** 2
+
+
+class Source:
+    """A source host with the servers that are to leave it."""
+
+    def __init__(self, host: HostTelemetry, movable: Sequence[Movable], request: PlanRequest,
+                 sources: int):
+        ids = {server.id for server in movable}
+        self.name = host.host
+        self.options = host.options
+        self.bandwidth = host.bandwidth
+        self.servers: dict[str, ServerTelemetry] = {s.id: s for s in host.servers if s.id in ids}
+        self.movable = {server.id: server for server in movable}
+        self.known = commonality.of_host(host)
+        self.scope = grouping.Scope(request.dedup_scope, host.servers)
+        cap = request.max_bandwidth_bytes_per_second
+        self.link = projection.usable_link(host.bandwidth, host.options,
+                                           cap / sources if cap else None)
+        self.parallel = max(1, min(request.max_parallel, host.options.max_concurrent))
+        self._request = request
+        self._loads = {
+            s.id: projection.member_load(s, self.movable[s.id].memory_bytes, host.options)
+            for s in self.servers.values()}
+        self._projected: dict[tuple[str, ...], tuple[Projection, ...]] = {}
+
+    def identity(self, server_id: str) -> tuple[str, str]:
+        """Return what breaks ties: name, then id."""
+        return self.servers[server_id].name, server_id
+
+    def measured(self, server_id: str) -> bool:
+        """Return whether there is telemetry of the server's memory."""
+        return self.servers[server_id].error is None
+
+    def project(self, ids: Sequence[str]) -> tuple[Projection, ...]:
+        """Project these servers as one group, issued in the order given."""
+        key = tuple(ids)
+        if key not in self._projected:
+            self._projected[key] = projection.project(
+                [self._loads[i] for i in key], self.link, self.parallel,
+                self._request.nova_seconds, self._request.setup_seconds)
+        return self._projected[key]
+
+    def alone_seconds(self, server_id: str) -> float:
+        """Return the projected seconds of the server without any other."""
+        return self.project([server_id])[0].projected_seconds
+
+    def in_order(self, ids: Sequence[str]) -> list[str]:
+        """Sort ascending by the projected time of each alone [0061]; unmeasured ones last."""
+        return sorted(ids, key=lambda i: (not self.measured(i), self.alone_seconds(i),
+                                          *self.identity(i)))
+
+    def together_seconds(self, ids: Sequence[str]) -> float | None:
+        """Return the projected seconds of a group, None if a member does not converge in it."""
+        projections = self.project(self.in_order(ids))
+        if any(p.verdict != "converges" for p in projections):
+            return None
+        return max(p.projected_seconds for p in projections)
+
+    def groups(self, ids: Sequence[str], room: Room) -> list[grouping.Grouping]:
+        """Group these servers by the strategy of the request; unmeasured ones go alone, last."""
+        servers = [self.servers[i] for i in ids if self.measured(i)]
+        request = self._request
+
+        def fits(members: Sequence[str]) -> bool:
+            return room.fit_together([self.movable[i] for i in members])
+
+        if request.strategy == "none":
+            groups = grouping.none(servers, self.alone_seconds, self.parallel)
+        elif request.strategy == "pair":
+            groups = grouping.pair(servers, self.known, self.scope, fits, self.together_seconds,
+                                   request.dictionary_bytes)
+        else:
+            groups = grouping.group(servers, self.known, self.scope, fits,
+                                    request.dictionary_bytes,
+                                    max(self.parallel, grouping.MOST_MEMBERS))
+        alone = [i for i in ids if not self.measured(i)]
+        return groups + [grouping.Grouping((i,), "alone: its memory could not be measured")
+                         for i in self.in_order(alone)]
+
+    def common_bytes(self, destinations: dict[str, str]) -> int:
+        """Return the contents that servers (id -> destination) bring more than once.
+
+        Counted per destination, and within the scope whose content may be shared.
+        """
+        parts: dict[tuple[str, str], list[str]] = {}
+        for server_id, host in destinations.items():
+            part = self.servers[server_id].project_id if self.scope.by_project else ""
+            parts.setdefault((host, part), []).append(server_id)
+        if self.scope.dedup_scope == "off":
+            return 0
+        return round(sum(self.known.recurring_pages(ids) for ids in parts.values())) * PAGE_BYTES
+
+    def why_not(self, server_id: str) -> str:
+        """Say why a server that does not converge alone will stay, in figures."""
+        server, found = self.servers[server_id], self.project([server_id])[0]
+        carried = self.link.rates(1)[0] / MIB
+        dirtied = server.round_model.rate_pages_per_second * PAGE_BYTES / MIB
+        if found.verdict == "nova-aborts":
+            return (f"its memory would be across only after Nova gives up, "
+                    f"{found.abort_at_seconds:.0f} s after the start ([libvirt] "
+                    f"live_migration_completion_timeout on {self.name} can be raised)")
+        if found.verdict == "never":
+            written = sum(d.write_bytes_per_second for d in server.disks if not d.shared) / MIB
+            disks = f", writes {written:.1f} MiB/s to disks that are copied" if written else ""
+            return (f"it dirties {dirtied:.1f} MiB/s of memory{disks}, and the link carries "
+                    f"{carried:.1f} MiB/s: pre-copy cannot end at this bandwidth")
+        return (f"it dirties {dirtied:.1f} MiB/s of memory over a link of {carried:.1f} MiB/s: "
+                f"pre-copy would end only with a longer downtime than Nova allows "
+                f"({self.options.downtime_ms} ms at most), or stopped by force")
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the plan should know about this source."""
+        notes = []
+        if self.bandwidth.source == "unknown":
+            notes.append(f"{self.name}: the speed of the migration link is not known; "
+                         f"{self.link.free / MIB:.0f} MiB/s are assumed. Set [agent] link_mib_s "
+                         f"there.")
+        if self.options.assumed:
+            notes.append(f"{self.name}: Nova's options could not be read and are taken as Nova's "
+                         f"defaults: {', '.join(self.options.assumed)}.")
+        if self.parallel < self._request.max_parallel:
+            notes.append(f"{self.name}: at most {self.parallel} at once, not "
+                         f"{self._request.max_parallel}: [DEFAULT] max_concurrent_live_migrations "
+                         f"of its nova-compute.")
+        if not self.known.exact:
+            notes.append(f"{self.name}: content in common is estimated (sampled or folded).")
+        recurring = self.known.recurring_pages(list(self.servers)) * PAGE_BYTES
+        if self._request.strategy != "none" and 0 < recurring <= self._request.dictionary_bytes:
+            notes.append(f"{self.name}: all content held by more than one server "
+                         f"({recurring / MIB:.0f} MiB) fits a dictionary of "
+                         f"{self._request.dictionary_bytes // MIB} MiB: a relay would need no "
+                         f"groups.")
+        return notes

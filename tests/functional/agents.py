@@ -4,6 +4,7 @@ Guests answers for all hosts of one test; where a guest is, it asks the played h
 """
 
 import dataclasses
+import threading
 import uuid
 
 import oslo_messaging as messaging
@@ -43,10 +44,26 @@ class Guests:
 
     def __init__(self, hypervisors):
         self.hypervisors = hypervisors
+        #: What libvirt says at the destination of a migration that arrived.
+        self.completed = {"elapsed_seconds": 0.3, "setup_seconds": 0.0, "downtime_seconds": 0.05,
+                          "memory_transferred_bytes": 1 << 20, "normal_pages": 256,
+                          "zero_pages": 0, "iterations": 1}
         self._by_id: dict[str, Guest] = {}
+        self._measurable = threading.Event()
+        self._measurable.set()
 
     def add(self, server_id: str, name: str, memory_bytes: int, **load) -> None:
         self._by_id[server_id] = Guest(server_id, name, memory_bytes, **load)
+
+    def hold_measures(self) -> None:
+        """Let no measurement come to its end until :meth:`release_measures`."""
+        self._measurable.clear()
+
+    def release_measures(self) -> None:
+        self._measurable.set()
+
+    def measured(self) -> bool:
+        return self._measurable.is_set()
 
     def on(self, host: str) -> list[Guest]:
         return [self._by_id[server_id] for server_id in self.hypervisors.domains_of(host)]
@@ -80,6 +97,9 @@ class PlayedAgent:
     def get_measure(self, ctxt, job, offset):
         if job not in self._jobs:
             raise exception.AgentRefused(reason=f"there is no job {job}")
+        if not self._guests.measured():
+            return {"state": "running", "progress": 50, "error": None, "servers": [],
+                    "next_offset": None, "page_classes": None}
         wanted = [guest for guest in self._guests.on(self._host) if guest.id in self._jobs[job]]
         classes = telemetry.PageClasses(True, 1.0, (telemetry.PageClass(
             tuple(guest.id for guest in wanted),
@@ -99,9 +119,7 @@ class PlayedAgent:
         return None
 
     def completed(self, ctxt, server):
-        return {"elapsed_seconds": 0.3, "setup_seconds": 0.0, "downtime_seconds": 0.05,
-                "memory_transferred_bytes": 1 << 20, "normal_pages": 256, "zero_pages": 0,
-                "iterations": 1}
+        return self._guests.completed
 
     def presence(self, ctxt, server):
         present = server in self._guests.hypervisors.domains_of(self._host)

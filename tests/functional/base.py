@@ -8,9 +8,7 @@ import dataclasses
 import json
 import time
 
-from placement import deploy
-
-from tests.functional import agents, cloud, loopback, services
+from tests.functional import agents, cloud, services
 
 BATCHES = "/os-batch-evacuate"
 ENDED = ("completed", "partial", "aborted", "failed")
@@ -35,15 +33,13 @@ class BatchTestCase(cloud.NovaTestCase):
     """Two hosts and everything of this project around them; see ``boot`` and ``drain``."""
 
     def setUp(self):
+        self.useFixture(services.ApiProcess())
         super().setUp()
-        placement = deploy.loadapp(self.placement_fixture.conf_fixture.conf)
-        placement_url = self.useFixture(loopback.LoopbackServer(
-            placement, {"X-Auth-Token": "admin", "X-Roles": "admin,service"})).url
-        self.config = self.useFixture(services.Configuration(self.nova_url, placement_url))
+        self.config = self.useFixture(services.Configuration(self.endpoints()))
         self.useFixture(services.Database())
         self.guests = agents.Guests(self.hypervisors)
-        for host in self.HOSTS:
-            self.useFixture(services.Agent(host, agents.PlayedAgent(host, self.guests)))
+        self.agents = {host: self.useFixture(services.Agent(
+            host, agents.PlayedAgent(host, self.guests))) for host in self.HOSTS}
         self.conductor_service = self.useFixture(services.Conductor())
 
     # -- guests -----------------------------------------------------------------------------
@@ -114,7 +110,7 @@ class BatchTestCase(cloud.NovaTestCase):
         while not (value := condition()):
             if time.monotonic() > ends:
                 self.fail(f"waited {seconds} s in vain for {what}")
-            time.sleep(0.1)
+            time.sleep(0.25)
         return value
 
     def wait_for_batch(self, batch_id: str, *statuses: str) -> dict:

@@ -8,8 +8,12 @@ import pathlib
 import sys
 
 import fixtures
+import webob
+import webob.dec
+import webob.exc
 from nova.conf import CONF as NOVA_CONF
 from nova.tests.functional.libvirt import base
+from placement import deploy
 
 from tests.functional import hypervisor, loopback
 
@@ -48,10 +52,29 @@ class NovaTestCase(base.ServersTestBase):
         for host in self.HOSTS:
             self.start_compute(host)
         self.hypervisors = self.useFixture(hypervisor.Hypervisors(self.computes))
-        # OSAPIFixture's stub of keystonemiddleware takes the caller from these headers.
-        self.nova_url = self.useFixture(loopback.LoopbackServer(self.api_fixture.app(), {
-            "X-Auth-User": "admin", "X-User-Id": "admin", "X-Roles": "admin,member,reader",
-            "X-Auth-Project-Id": self.api.project_id})).url
+
+    def endpoints(self) -> dict[str, str]:
+        """Serve Nova, Placement and Neutron on 127.0.0.1; return their URLs by service name."""
+        admin = {"X-Roles": "admin,member,reader,service"}
+        # What the stubs of keystonemiddleware in Nova's and Placement's fixtures look at.
+        nova = loopback.LoopbackServer(self.api_fixture.app(), admin | {
+            "X-Auth-User": "admin", "X-User-Id": "admin",
+            "X-Auth-Project-Id": self.api.project_id})
+        placement = loopback.LoopbackServer(
+            deploy.loadapp(self.placement_fixture.conf_fixture.conf),
+            admin | {"X-Auth-Token": "admin"})
+        neutron = loopback.LoopbackServer(self._neutron)
+        return {"nova": self.useFixture(nova).url + "/v2.1",
+                "placement": self.useFixture(placement).url,
+                "neutron": self.useFixture(neutron).url}
+
+    @webob.dec.wsgify
+    def _neutron(self, request):
+        """Answer GET /v2.0/ports of one device from the Neutron that Nova has in this process."""
+        if (request.method, request.path) != ("GET", "/v2.0/ports"):
+            raise webob.exc.HTTPNotFound(f"{request.method} {request.path} is not played")
+        ports = self.neutron.list_ports(is_admin=True, device_id=request.GET["device_id"])
+        return webob.Response(json=ports)
 
     def _use_paste_file(self):
         path = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / "api-paste.ini"

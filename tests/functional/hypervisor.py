@@ -40,6 +40,7 @@ class Hypervisors(fixtures.Fixture):
         self.overlaps: list[int] = []
         self._running: dict[str, threading.Event] = {}
         self._failures: dict[str, int] = {}
+        self._leftovers: set[str] = set()
         self._gate = threading.Event()
         self._gate.set()
         self._lock = threading.Lock()
@@ -61,9 +62,11 @@ class Hypervisors(fixtures.Fixture):
     def release(self) -> None:
         self._gate.set()
 
-    def fail(self, server_id: str, times: int = 1) -> None:
-        """Break the next ``times`` streams of a server half-way."""
+    def fail(self, server_id: str, times: int = 1, leave_domain: bool = False) -> None:
+        """Break the next ``times`` streams of a server; its domain may stay at the destination."""
         self._failures[server_id] = times
+        if leave_domain:
+            self._leftovers.add(server_id)
 
     # -- what a test reads ------------------------------------------------------------------
 
@@ -115,6 +118,8 @@ class Hypervisors(fixtures.Fixture):
             fails = self._failures.get(stream.server_id, 0)
             if fails:
                 self._failures[stream.server_id] = fails - 1
+        if fails and stream.server_id in self._leftovers:
+            self.connection(stream.destination).createXML(params["destination_xml"], 0)
         if fails:
             domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_FAILED
             raise _error("the stream broke half-way", fakelibvirt.VIR_ERR_INTERNAL_ERROR)

@@ -1,0 +1,217 @@
+"""A host is emptied: what moves, in which order, what stays, and what Nova says of the host."""
+
+from tests.functional import base
+
+
+class Drain(base.BatchTestCase):
+    def plan_order(self, batch_id):
+        """Return the server ids in the order in which the plan issues them."""
+        plan = self.call("GET", f"/{batch_id}/plan").body["plan"]
+        return [member["server_id"] for group in plan["groups"]
+                for member in sorted(group["members"], key=lambda member: member["order"])]
+
+    def test_all_move_in_the_order_of_the_plan(self):
+        large, = self.boot("large", memory_mib=2048)
+        small, = self.boot("small", memory_mib=256)
+        middle, = self.boot("middle", memory_mib=1024)
+        batch = self.drain(max_parallel=1, strategy="none")
+        batch = self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual([small, middle, large], self.hypervisors.moved_order())
+        self.assertEqual([], self.hypervisors.domains_of("cmpa"))
+        self.assertEqual(1, max(self.hypervisors.overlaps))
+        for server in batch["servers"]:
+            self.assertEqual("cmpb", self.host_of(server["id"]))
+            self.assertEqual(("completed", "cmpa", "cmpb"),
+                             (server["status"], server["source"], server["destination"]))
+            self.assertEqual(1, self.hypervisors.stream_count(server["id"]))
+        self.assertEqual(100, batch["progress"])
+
+    def test_the_plan_that_is_shown_is_the_plan_that_is_carried_out(self):
+        self.boot("a", memory_mib=1024)
+        self.boot("b", memory_mib=256)
+        self.boot("c", memory_mib=512, dirty_pages_per_second=2000, working_set_pages=4000)
+        batch = self.drain(plan_only=True)
+        self.wait_for_batch(batch["id"], "planned")
+        planned = self.plan_order(batch["id"])
+        self.act(batch["id"], "start")
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual(planned, self.hypervisors.moved_order())
+
+    def test_projected_and_actual_seconds_have_the_same_three_parts(self):
+        server_id, = self.boot("a")
+        batch = self.wait_for_batch(self.drain()["id"], "completed")
+        server, = batch["servers"]
+        self.assertEqual(server_id, server["id"])
+        for kind in ("projected", "actual"):
+            parts = [server[f"{kind}_{part}_seconds"] for part in ("stream", "queue", "nova")]
+            self.assertAlmostEqual(server[f"{kind}_seconds"], sum(parts), places=1)
+        self.assertEqual({"stream", "queue", "nova"}, set(server["actual_sources"]))
+        self.assertEqual(self.guests.completed["downtime_seconds"], server["downtime_seconds"])
+
+    def test_a_locked_server_stays_and_the_answer_says_why_and_what_moves_it(self):
+        locked, free = self.boot("locked", "free")
+        self.api.post_server_action(locked, {"lock": {"locked_reason": "do not touch"}})
+        batch = self.wait_for_batch(self.drain()["id"], "partial")
+        self.assertEqual("cmpa", self.host_of(locked))
+        self.assertEqual("cmpb", self.host_of(free))
+        stayed = {server["id"]: server for server in batch["servers"]}[locked]
+        self.assertEqual(("skipped", "certain"), (stayed["status"], stayed["certainty"]))
+        self.assertIn("locked", stayed["reason"])
+        self.assertEqual(f"openstack server unlock {locked}", stayed["command"])
+        plan = self.call("GET", f"/{batch['id']}/plan").body["plan"]
+        self.assertEqual([locked], [staying["server_id"] for staying in plan["staying"]])
+
+    def test_include_locked_moves_it(self):
+        locked, = self.boot("locked")
+        self.api.post_server_action(locked, {"lock": None})
+        self.wait_for_batch(self.drain(include_locked=True)["id"], "completed")
+        self.assertEqual("cmpb", self.host_of(locked))
+
+    def test_a_stopped_server_stays(self):
+        stopped, = self.boot("stopped")
+        self.api.post_server_action(stopped, {"os-stop": None})
+        self.wait(lambda: self.server(stopped)["status"] == "SHUTOFF", "the server to stop")
+        batch = self.wait_for_batch(self.drain()["id"], "partial")
+        self.assertIn("stopped", batch["servers"][0]["reason"])
+        self.assertEqual([], self.hypervisors.streams)
+
+    def test_the_source_is_disabled_at_the_start_and_stays_so(self):
+        self.boot("a")
+        self.hypervisors.hold()
+        batch = self.drain()
+        self.wait(self.hypervisors.running, "the stream to begin")
+        service = self.compute_service("cmpa")
+        self.assertEqual("disabled", service["status"])
+        self.assertIn(batch["id"], service["disabled_reason"])
+        self.hypervisors.release()
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual("disabled", self.compute_service("cmpa")["status"])
+        self.assertEqual("enabled", self.compute_service("cmpb")["status"])
+
+    def test_the_source_is_enabled_again_where_that_is_asked_for(self):
+        self.boot("a")
+        self.wait_for_batch(self.drain(leave_disabled=False)["id"], "completed")
+        self.assertEqual("enabled", self.compute_service("cmpa")["status"])
+
+    def test_plan_only_touches_nothing_until_it_is_started(self):
+        server_id, = self.boot("a")
+        batch = self.drain(plan_only=True)
+        self.wait_for_batch(batch["id"], "planned")
+        self.assertEqual([server_id], self.plan_order(batch["id"]))
+        self.assertEqual("enabled", self.compute_service("cmpa")["status"])
+        self.assertEqual([], self.hypervisors.streams)
+        self.assertEqual(202, self.act(batch["id"], "start").status)
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual("cmpb", self.host_of(server_id))
+        self.assertEqual("disabled", self.compute_service("cmpa")["status"])
+
+    def test_a_host_without_servers_is_completed(self):
+        batch = self.wait_for_batch(self.drain()["id"], "completed")
+        self.assertEqual([], batch["servers"])
+        self.assertEqual(100, batch["progress"])
+
+    def test_single_servers_move_without_disabling_their_host(self):
+        chosen, other = self.boot("chosen", "other")
+        batch = self.drain(servers=[chosen])
+        self.hypervisors.hold()
+        self.wait_for_batch(batch["id"], "measuring", "running", "completed")
+        self.assertEqual("enabled", self.compute_service("cmpa")["status"])
+        self.hypervisors.release()
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual("cmpb", self.host_of(chosen))
+        self.assertEqual("cmpa", self.host_of(other))
+        self.assertEqual("enabled", self.compute_service("cmpa")["status"])
+
+    def test_a_server_that_arrives_during_the_drain_moves_too(self):
+        first, = self.boot("first")
+        self.hypervisors.hold()
+        batch = self.drain()
+        self.wait_for_stream(first)
+        service = self.compute_service("cmpa")
+        self.api.put_service(service["id"], {"status": "enabled"})
+        arrived, = self.boot("arrived")
+        self.hypervisors.release()
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual([], self.hypervisors.domains_of("cmpa"))
+        self.assertEqual("cmpb", self.host_of(arrived))
+        self.assertIn("arrived", self.kinds_of_events(batch["id"]))
+
+    def test_a_server_that_is_deleted_during_the_drain_does_not_hold_it_up(self):
+        small, = self.boot("small", memory_mib=256)
+        deleted, = self.boot("deleted", memory_mib=1024)
+        self.hypervisors.hold()
+        batch = self.drain(max_parallel=1)
+        self.wait_for_stream(small)
+        self._delete_server({"id": deleted})
+        self.hypervisors.release()
+        self.wait(lambda: self.batch(batch["id"])["status"] in base.ENDED, "the batch to end")
+        self.assertEqual("cmpb", self.host_of(small))
+        self.assertEqual("skipped", self.servers_of(batch["id"])[deleted]["status"])
+
+    def test_as_many_streams_at_once_as_were_asked_for(self):
+        self.boot("a", "b", "c", "d")
+        self.hypervisors.hold()
+        batch = self.drain(max_parallel=2)
+        self.wait(lambda: len(self.hypervisors.running()) == 2, "two streams")
+        self.wait(lambda: [server["status"] for server in self.batch(batch["id"])["servers"]]
+                  .count("migrating") == 2, "two migrating servers")
+        self.hypervisors.release()
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual(2, max(self.hypervisors.overlaps))
+
+    def test_events_tell_the_story(self):
+        server_id, = self.boot("a")
+        batch = self.wait_for_batch(self.drain()["id"], "completed")
+        kinds = self.kinds_of_events(batch["id"])
+        story = ["created", "service-disabled", "measured", "planned", "issued", "completed",
+                 "finished"]
+        self.assertEqual(story, [kind for kind in kinds if kind in story])
+        issued, = [event for event in self.events_of(batch["id"]) if event["kind"] == "issued"]
+        self.assertEqual(server_id, issued["server_id"])
+        self.assertTrue(issued["request_id"].startswith("req-"))
+
+    def test_commonality_shows_what_two_servers_have_in_common(self):
+        a, b = self.boot("a", "b", shared_pages=1000)
+        batch = self.drain(plan_only=True)
+        self.wait_for_batch(batch["id"], "planned")
+        chart = self.call("GET", f"/{batch['id']}/commonality").body["commonality"]
+        pair, = chart["pairs"]
+        self.assertEqual({a, b}, {pair["a"], pair["b"]})
+        self.assertEqual(1000 * 4096, pair["bytes"])
+
+
+class ThreeHosts(base.BatchTestCase):
+    HOSTS = ("cmpa", "cmpb", "cmpc")
+
+    def test_only_to_the_hosts_that_were_named(self):
+        servers = self.boot("a", "b", "c")
+        self.wait_for_batch(self.drain(target_hosts=["cmpc"])["id"], "completed")
+        self.assertEqual({"cmpc"}, {self.host_of(server_id) for server_id in servers})
+
+    def test_never_to_an_excluded_host(self):
+        servers = self.boot("a", "b", "c")
+        self.wait_for_batch(self.drain(exclude_hosts=["cmpc"])["id"], "completed")
+        self.assertEqual({"cmpb"}, {self.host_of(server_id) for server_id in servers})
+
+    def test_two_sources_side_by_side(self):
+        on_a = self.boot("a", host="cmpa")
+        on_b = self.boot("b", host="cmpb")
+        self.hypervisors.hold()
+        batch = self.drain(hosts=["cmpa", "cmpb"], max_parallel=1)
+        self.wait(lambda: len(self.hypervisors.running()) == 2, "a stream from each source")
+        self.hypervisors.release()
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual({"cmpc"}, {self.host_of(server_id) for server_id in on_a + on_b})
+
+    def test_the_source_of_another_batch_is_nobodys_destination(self):
+        on_b, = self.boot("b", host="cmpb")
+        on_a, = self.boot("a", host="cmpa")
+        self.hypervisors.hold()
+        first = self.drain(hosts=["cmpb"], target_hosts=["cmpc"])
+        self.wait_for_stream(on_b)
+        second = self.drain(hosts=["cmpa"])
+        self.wait_for_stream(on_a)
+        self.hypervisors.release()
+        self.wait_for_batch(first["id"], "completed")
+        self.wait_for_batch(second["id"], "completed")
+        self.assertEqual("cmpc", self.host_of(on_a))

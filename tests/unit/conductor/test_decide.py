@@ -1,0 +1,247 @@
+"""The decisions as a table: this state, these actions."""
+
+import ddt
+from oslotest import base
+
+from nova_batch_migrate.conductor import decide
+from nova_batch_migrate.conductor import state as st
+from tests.unit.conductor import build
+
+RUNNING = build.migration(7, "running")
+
+
+def decided(*rows, truth=None, **changes):
+    truths = {"s1": truth} if truth is not None else {}
+    return decide.decide(build.batch(*rows, truths=truths, **changes))
+
+
+class PhasesTest(base.BaseTestCase):
+    def test_accepted_disables_surveys_and_measures(self):
+        self.assertEqual(
+            [st.DisableSources(), st.TakeSurvey(), st.SetStatus("measuring")],
+            decided(build.row(), status="accepted", sources_disabled=False))
+
+    def test_plan_only_and_servers_disable_nothing(self):
+        expected = [st.TakeSurvey(), st.SetStatus("measuring")]
+        self.assertEqual(expected, decided(build.row(), status="accepted", started=False,
+                                           sources_disabled=False))
+        self.assertEqual(expected, decided(build.row(), status="accepted", of_hosts=False,
+                                           sources_disabled=False))
+
+    def test_not_before_waits(self):
+        self.assertEqual([], decided(build.row(), status="accepted",
+                                     not_before=build.ago(-1)))
+        self.assertNotEqual([], decided(build.row(), status="accepted", not_before=build.ago(0)))
+
+    def test_measuring_starts_polls_and_plans(self):
+        self.assertEqual([st.StartMeasure("initial")],
+                         decided(build.row(), status="measuring", planned=False))
+        self.assertEqual([st.PollMeasure()],
+                         decided(build.row(), status="measuring",
+                                 measure=st.Measure("initial", "running")))
+        done = st.Measure("initial", "done")
+        self.assertEqual([st.MakePlan(), st.SetStatus("running")],
+                         decided(build.row(), status="measuring", measure=done))
+        self.assertEqual([st.MakePlan(), st.SetStatus("planned")],
+                         decided(build.row(), status="measuring", measure=done, started=False))
+
+    def test_measuring_that_failed_ends_the_batch_before_anything_moved(self):
+        failed = st.Measure("initial", "failed", error="no agent")
+        self.assertEqual([st.Finish("failed", "no agent")],
+                         decided(build.row(), status="measuring", measure=failed, planned=False))
+
+    def test_measuring_arrivals_that_failed_costs_only_the_arrivals(self):
+        failed = st.Measure("arrivals", "failed", error="no agent")
+        new = build.row("s9", group_index=None)
+        self.assertEqual(
+            [st.DropMeasure("no agent"), st.Close("s9", "failed", "no agent"),
+             st.SetStatus("running")],
+            decided(new, build.row(status="completed"), status="measuring", measure=failed))
+
+    def test_planned_waits_for_its_start(self):
+        self.assertEqual([], decided(build.row(), status="planned", started=False))
+        self.assertEqual([st.DisableSources(), st.SetStatus("running")],
+                         decided(build.row(), status="planned", sources_disabled=False))
+        self.assertEqual([st.TakeSurvey(), st.SetStatus("measuring")],
+                         decided(build.row(), status="planned", started=False, replan=True))
+
+    def test_the_end_looks_for_arrivals_once_more(self):
+        done = build.row(status="completed")
+        self.assertEqual([st.TakeSurvey()], decided(done))
+        self.assertEqual([st.Finish("completed")], decided(done, surveyed=True))
+        self.assertEqual([st.Finish("partial")],
+                         decided(done, build.row("s2", "skipped"), surveyed=True))
+
+    def test_abort_before_anything_moves(self):
+        for status in ("accepted", "measuring", "planned"):
+            self.assertEqual([st.Finish("aborted")],
+                             decided(build.row(), status=status, abort="finish"))
+
+    def test_abort_in_the_middle_starts_nothing_and_waits_for_the_running(self):
+        moving, waiting = build.row(status="migrating"), build.row("s2")
+        truth = st.Truth(build.server(), (RUNNING,))
+        self.assertEqual(
+            [st.Follow("s1", RUNNING), st.SetStatus("aborting")],
+            decided(moving, waiting, truth=truth, abort="finish"))
+        actions = decided(moving, waiting, truth=truth, abort="abort", status="aborting")
+        self.assertIn(st.StopMigration("s1", RUNNING), actions)
+        self.assertIn("aborted", [a.status for a in actions if isinstance(a, st.Close)])
+        self.assertNotIn(st.Finish("aborted"), actions)
+        self.assertEqual([st.Finish("aborted")],
+                         decided(build.row(status="completed"), status="aborting",
+                                 abort="finish"))
+
+
+class OrderTest(base.BaseTestCase):
+    def _issued(self, *rows, **changes):
+        return [a.server_id for a in decided(*rows, **changes) if isinstance(a, st.Issue)]
+
+    def test_one_after_the_other_in_the_order_of_the_plan(self):
+        rows = [build.row("s1", order_index=1), build.row("s2", order_index=0),
+                build.row("s3", group_index=1)]
+        self.assertEqual(["s2"], self._issued(*rows))
+
+    def test_as_many_as_request_and_source_permit(self):
+        rows = [build.row(f"s{i}", order_index=i) for i in range(5)]
+        three = st.Settings(max_parallel=3)
+        self.assertEqual(["s0", "s1", "s2"], self._issued(*rows, settings=three))
+        self.assertEqual(["s0"], self._issued(*rows, settings=three,
+                                              parallel_limits={"cmpa": 1}))
+
+    def test_a_group_waits_for_the_group_before_it(self):
+        rows = [build.row("s1", "migrating"), build.row("s3", group_index=1)]
+        self.assertEqual([], self._issued(*rows, settings=st.Settings(max_parallel=4)))
+
+    def test_sources_go_side_by_side(self):
+        rows = [build.row("s1"), build.row("s2", source="cmpc", group_index=1)]
+        self.assertEqual(["s1", "s2"], self._issued(*rows))
+
+    def test_a_failed_attempt_waits_for_its_time(self):
+        later = build.row("s1", "waiting", next_attempt_at=build.ago(-5))
+        now = build.row("s1", "waiting", next_attempt_at=build.ago(0))
+        self.assertEqual([], self._issued(later))
+        self.assertEqual(["s1"], self._issued(now))
+
+    def test_paused_starts_nothing(self):
+        actions = decided(build.row("s1"), paused=True)
+        self.assertEqual([st.SetStatus("paused")], actions)
+        self.assertEqual([st.SetStatus("running"), st.Issue("s1")],
+                         decided(build.row("s1"), status="paused"))
+
+    def test_replan_lets_the_running_end_first(self):
+        truth = st.Truth(build.server(), (RUNNING,))
+        rows = (build.row(status="migrating"), build.row("s2"))
+        self.assertEqual([st.Follow("s1", RUNNING)], decided(*rows, truth=truth, replan=True))
+        self.assertEqual([st.TakeSurvey(), st.SetStatus("measuring")],
+                         decided(build.row("s2"), replan=True))
+
+
+class RegroupTest(base.BaseTestCase):
+    rest = (build.row("s2", group_index=1), build.row("s3", group_index=2))
+
+    def test_the_rest_is_measured_beside_the_running_group(self):
+        self.assertIn(st.StartMeasure("regroup"),
+                      decided(build.row(status="migrating"), *self.rest))
+        self.assertEqual([], decided(build.row(status="migrating")))
+
+    def test_after_a_group_the_rest_is_planned_again(self):
+        done = st.Measure("regroup", "done")
+        self.assertEqual([st.MakePlan()], decided(*self.rest, boundary=True, measure=done))
+
+    def test_a_late_measurement_does_not_hold_the_batch(self):
+        late = st.Measure("regroup", "running", decide.REGROUP_PATIENCE_SECONDS + 1)
+        actions = decided(*self.rest, boundary=True, measure=late)
+        self.assertIsInstance(actions[-1], st.DropMeasure)
+        soon = st.Measure("regroup", "running", 1.0)
+        self.assertEqual([st.PollMeasure()], decided(*self.rest, boundary=True, measure=soon))
+
+    def test_a_failed_measurement_keeps_the_old_plan(self):
+        failed = st.Measure("regroup", "failed", error="agent gone")
+        self.assertEqual([st.DropMeasure("agent gone")],
+                         decided(*self.rest, boundary=True, measure=failed))
+
+
+@ddt.ddt
+class ServerTest(base.BaseTestCase):
+    """Nova's truth about one server whose migration was asked for."""
+
+    def _decided(self, truth, abort=None, **row):
+        batch = build.batch(build.row("s1", "migrating", **row), truths={"s1": truth},
+                            abort=abort)
+        return decide.decide_server(batch.rows[0], batch)
+
+    @ddt.data("accepted", "queued", "preparing", "running", "running (post-copy)")
+    def test_in_flight(self, status):
+        ours = build.migration(7, status)
+        self.assertEqual([st.Follow("s1", ours)],
+                         self._decided(st.Truth(build.server(), (ours,))))
+
+    def test_not_yet_scheduled_is_ours(self):
+        ours = build.migration(7, "accepted", destination=None)
+        self.assertEqual([st.Follow("s1", ours)],
+                         self._decided(st.Truth(build.server(), (ours,))))
+
+    def test_done(self):
+        ours = build.migration(7, "completed")
+        self.assertEqual([st.Complete("s1", "cmpb", ours)],
+                         self._decided(st.Truth(build.server(host="cmpb"), (ours,))))
+
+    def test_completed_but_still_busy_waits(self):
+        ours = build.migration(7, "completed")
+        truth = st.Truth(build.server(host="cmpb", task_state="migrating"), (ours,))
+        self.assertEqual([], self._decided(truth))
+
+    def test_an_older_migration_is_not_ours(self):
+        truth = st.Truth(build.server(), (build.migration(3, "error"),))
+        self.assertEqual([], self._decided(truth, known_migrations=(3,)))
+
+    def test_a_lost_call_is_repeated_after_a_while(self):
+        truth = st.Truth(build.server(), ())
+        self.assertEqual([], self._decided(truth))
+        self.assertEqual([st.CallAgain("s1")], self._decided(truth, issued_at=build.ago(11)))
+
+    def test_a_lost_call_is_not_repeated_while_nova_is_busy_with_the_server(self):
+        truth = st.Truth(build.server(task_state="migrating"), ())
+        self.assertEqual([], self._decided(truth, issued_at=build.ago(11)))
+
+    def test_a_lost_call_is_not_repeated_after_an_abort(self):
+        actions = self._decided(st.Truth(build.server(), ()), abort="finish",
+                                issued_at=build.ago(11))
+        self.assertEqual("aborted", actions[0].status)
+
+    def test_somebody_else_moved_it(self):
+        foreign = build.migration(9, "completed", destination="cmpc")
+        self.assertEqual([st.Complete("s1", "cmpc")],
+                         self._decided(st.Truth(build.server(host="cmpc"), (foreign,))))
+
+    def test_somebody_else_moves_it(self):
+        foreign = build.migration(9, "running", destination="cmpc")
+        truth = st.Truth(build.server(task_state="migrating"), (foreign,))
+        self.assertEqual([], self._decided(truth, issued_at=build.ago(60)))
+
+    def test_deleted(self):
+        self.assertEqual("skipped", self._decided(st.Truth(None, ()))[0].status)
+
+    @ddt.data("failed", "error", "cancelled")
+    def test_broken_settles_first(self, status):
+        """Nova 34 shows ACTIVE for 0.7 s before it turns to ERROR."""
+        truth = st.Truth(build.server(), (build.migration(7, status),))
+        self.assertEqual([st.NoteBroken("s1")], self._decided(truth))
+        self.assertEqual([], self._decided(truth, broken_since=build.ago(1)))
+
+    @ddt.data(("failed", 1, True), ("error", 2, True), ("error", 3, False),
+              ("cancelled", 1, False))
+    @ddt.unpack
+    def test_retries_are_bounded_and_a_cancelled_one_is_not_repeated(self, status, attempts,
+                                                                    retry):
+        truth = st.Truth(build.server(), (build.migration(7, status),))
+        action, = self._decided(truth, broken_since=build.ago(9), attempts=attempts)
+        self.assertEqual(retry, action.retry)
+
+    def test_abort_stops_only_what_nova_can_abort(self):
+        for status, stops in (("accepted", 0), ("queued", 1), ("running", 1),
+                              ("running (post-copy)", 0)):
+            ours = build.migration(7, status)
+            actions = self._decided(st.Truth(build.server(), (ours,)), abort="abort")
+            self.assertEqual(stops, len([a for a in actions if isinstance(a, st.StopMigration)]),
+                             status)

@@ -1,0 +1,32 @@
+import ddt
+from oslotest import base
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.conductor import request
+
+
+@ddt.ddt
+class NormalizeTest(base.BaseTestCase):
+    def test_every_field_is_set(self):
+        done = request.normalize({"hosts": ["cmpa"]})
+        self.assertEqual(set(request.DEFAULTS), set(done))
+        self.assertEqual(("group", True), (done["strategy"], done["leave_disabled"]))
+
+    @ddt.data(("synchronized", [["a", "b"]]), ("on_non_convergence", "post-copy"),
+              ("max_wait_seconds", 60), ("deadline", "2026-11-23T02:00:00Z"),
+              ("stopped", "cold-migrate"), ("fallback", "refuse"), ("urgent", True))
+    @ddt.unpack
+    def test_what_is_not_built_is_said(self, field, value):
+        error = self.assertRaises(exception.FieldNotSupported, request.normalize,
+                                  {"hosts": ["cmpa"], field: value})
+        self.assertIn(field, str(error))
+
+    @ddt.data({}, {"hosts": ["a"], "servers": ["b"]}, {"hosts": ["a"], "target_hosts": ["a"]},
+              {"hosts": ["a"], "target_hosts": ["b"], "exclude_hosts": ["b"]},
+              {"hosts": ["a"], "not_before": "tonight"})
+    def test_contradictions(self, body):
+        self.assertRaises(exception.InvalidInput, request.normalize, body)
+
+    def test_not_before_is_kept_in_utc(self):
+        done = request.normalize({"hosts": ["a"], "not_before": "2026-11-23T04:00:00+02:00"})
+        self.assertEqual("2026-11-23T02:00:00", done["not_before"])

@@ -1,0 +1,144 @@
+"""What the migration link of this host gives: speed, a TCP stream's share of it, other traffic.
+
+Called by manager.py [0040, 0114]. Reads the kernel's tables through iproute2 and /sys; never sends.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import time
+
+from oslo_log import log
+
+from nova_batch_migrate.agent import nova_options
+from nova_batch_migrate.planning.telemetry import Bandwidth
+
+LOG = log.getLogger(__name__)
+
+MIB = 1 << 20
+#: Where no speed is to be found: 1 Gbit/s, said as "unknown".
+ASSUMED_BYTES_PER_SECOND = 125_000_000
+#: IPv4 and TCP headers with time stamps inside, and the Ethernet header around, an MTU.
+_HEADERS_IN_MTU_BYTES = 20 + 20 + 12
+_ETHERNET_BYTES = 14
+#: What a real wire adds to that: checksum, preamble, gap. Traffic control does not count it.
+_WIRE_BYTES = 4 + 8 + 12
+_WATCH_SECONDS = 1.0
+_HTB_CLASS = re.compile(
+    r"^class htb (\S+) (?:root|parent (\S+)) .*\bceil (\d+)([KMGT]?)bit\b", re.MULTILINE)
+_TBF = re.compile(r"^qdisc tbf .*\brate (\d+)([KMGT]?)bit\b", re.MULTILINE)
+_BITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_COMMAND_SECONDS = 5
+
+
+def measure(conf, hypervisor) -> Bandwidth:
+    """Return the Bandwidth of the migration link; takes about a second.
+
+    ``hypervisor`` tells the bytes of running migrations, which are not other traffic.
+    """
+    options = nova_options.read(conf.agent.nova_config_files)
+    interface = conf.agent.migration_interface or find_interface(options)
+    speed, source = link_speed(conf, interface)
+    cap = options["live_migration_bandwidth"]
+    return Bandwidth(
+        interface=interface,
+        link_bytes_per_second=float(speed),
+        goodput_bytes_per_second=goodput(speed, source, _link(interface).get("mtu", 1500)),
+        other_bytes_per_second=max(_other_traffic(interface, hypervisor),
+                                   conf.agent.reserve_mib_s * MIB),
+        source=source,
+        nova_cap_bytes_per_second=float(cap * MIB) if isinstance(cap, int) and cap else None,
+    )
+
+
+def find_interface(options: dict) -> str:
+    """Return the interface with Nova's migration address, else that of the default route.
+
+    Empty when there is neither.
+    """
+    links = _iproute("ip", "-j", "addr", "show")
+    for name in ("live_migration_inbound_addr", "my_ip"):
+        for link in links:
+            if any(address.get("local") == options[name] for address in link["addr_info"]):
+                return link["ifname"]
+    routes = _iproute("ip", "-j", "route", "show", "default")
+    return routes[0]["dev"] if routes else ""
+
+
+def link_speed(conf, interface: str) -> tuple[float, str]:
+    """Return bytes/s of the interface and where the figure is from: option, tc, ethtool, unknown."""
+    if conf.agent.link_mib_s:
+        return conf.agent.link_mib_s * MIB, "option"
+    cap = tightest_cap(_output("tc", "qdisc", "show", "dev", interface),
+                       _output("tc", "class", "show", "dev", interface))
+    if cap is not None:
+        return cap, "tc"
+    try:
+        mbit_s = int(pathlib.Path("/sys/class/net", interface, "speed").read_text())
+    except (OSError, ValueError):
+        mbit_s = -1
+    if mbit_s > 0:
+        return mbit_s * 1_000_000 / 8, "ethtool"
+    return ASSUMED_BYTES_PER_SECOND, "unknown"
+
+
+def tightest_cap(qdiscs: str, classes: str) -> float | None:
+    """Return the lowest rate in bytes/s that traffic control holds traffic to; None for no cap.
+
+    The arguments are what tc shows; in words, because iproute2 6.1 has no JSON for classes. Of htb the leaf classes count, by their ceiling; a tbf counts wherever it sits. Which of several
+    classes takes migrations is beyond us: [agent] link_mib_s says it where they differ.
+    """
+    found = _HTB_CLASS.findall(classes)
+    inner = {parent for _, parent, _, _ in found}
+    caps = [_bytes_per_second(*ceil) for handle, _, *ceil in found if handle not in inner]
+    caps += [_bytes_per_second(*rate) for rate in _TBF.findall(qdiscs)]
+    return min(caps, default=None)
+
+
+def _bytes_per_second(number: str, unit: str) -> float:
+    return float(number) * _BITS[unit] / 8
+
+
+def goodput(link_bytes_per_second: float, source: str, mtu_bytes: int) -> float:
+    """Return the payload bytes/s of one TCP stream that has the link alone.
+
+    A cap (of traffic control or an operator's option) is counted in frames with their Ethernet
+    header; a link's own speed also carries checksum, preamble and gap.
+    """
+    around = _ETHERNET_BYTES + (_WIRE_BYTES if source == "ethtool" else 0)
+    return link_bytes_per_second * (mtu_bytes - _HEADERS_IN_MTU_BYTES) / (mtu_bytes + around)
+
+
+def _other_traffic(interface: str, hypervisor) -> float:
+    """Return bytes/s sent now on the interface, those of running migrations left out."""
+    begun, sent, migrated = time.monotonic(), _sent(interface), hypervisor.migrated_bytes()
+    time.sleep(_WATCH_SECONDS)
+    own = sum(size - migrated[server] for server, size in hypervisor.migrated_bytes().items()
+              if server in migrated)
+    all_sent = _sent(interface) - sent
+    return max(0.0, all_sent - own) / (time.monotonic() - begun)
+
+
+def _sent(interface: str) -> int:
+    return _link(interface).get("stats64", {}).get("tx", {}).get("bytes", 0)
+
+
+def _link(interface: str) -> dict:
+    links = _iproute("ip", "-j", "-s", "link", "show", "dev", interface)
+    return links[0] if links else {}
+
+
+def _iproute(*command: str) -> list[dict]:
+    return json.loads(_output(*command) or "[]")
+
+
+def _output(*command: str) -> str:
+    """Return what a command of iproute2 shows; nothing where it fails (no interface, no tool)."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True,
+                              timeout=_COMMAND_SECONDS)
+    except (OSError, subprocess.SubprocessError) as error:
+        LOG.warning("%s: %s", " ".join(command), getattr(error, "stderr", None) or error)
+        return ""
+    return done.stdout

@@ -1,0 +1,140 @@
+"""What nova-batch-agent answers over RPC, and the service around it.
+
+Called by conductors through rpcapi.py. Everything it does concerns servers of its own host only.
+"""
+
+import functools
+
+import oslo_messaging as messaging
+
+from nova_batch_migrate import exception, rpc
+from nova_batch_migrate.agent import (
+    bandwidth,
+    domains,
+    jobs,
+    keys,
+    measurement,
+    preflight,
+)
+
+MIB = 1 << 20
+
+
+class AgentManager:
+    """The RPC endpoint, version 1.0; the contract is rpcapi.AgentAPI's."""
+
+    target = messaging.Target(version="1.0")
+
+    def __init__(self, conf, hypervisor: domains.Hypervisor, measure_jobs: jobs.Jobs):
+        self._conf = conf
+        self._hypervisor = hypervisor
+        self._jobs = measure_jobs
+
+    def preflight(self, ctxt) -> dict:
+        """Return versions, accelerator, Nova's options, KSM and problems of this host."""
+        return preflight.check(self._conf, self._hypervisor)
+
+    def inventory(self, ctxt) -> list[dict]:
+        """Return the domains of this host by server id."""
+        return [{
+            "id": domain.id,
+            "domain": domain.domain,
+            "name": domain.definition.name,
+            "project_id": domain.definition.project_id,
+            "state": domain.presence.state,
+            "memory_bytes": domain.definition.memory_bytes,
+            "vcpus": domain.vcpus,
+        } for domain in self._hypervisor.domains()]
+
+    def start_measure(self, ctxt, batch_id: str, servers: list[str],
+                      windows_seconds: list[float]) -> dict:
+        """Start a measure job; servers that are not here come back with an error each."""
+        return {"job": self._jobs.start(batch_id, servers, windows_seconds)}
+
+    def get_measure(self, ctxt, job: str, offset: int) -> dict:
+        """Return the state of a job and a chunk of its results."""
+        return self._jobs.get(job, offset)
+
+    def bandwidth(self, ctxt) -> dict:
+        """Return the Bandwidth of the migration link; takes about a second."""
+        return bandwidth.measure(self._conf, self._hypervisor).to_dict()
+
+    def tune(self, ctxt, server: str, bytes_per_second: int | None = None,
+             downtime_ms: int | None = None) -> None:
+        """Set speed and allowed downtime of a migration that leaves this host."""
+        if self._hypervisor.outgoing_job(server) is None:
+            raise exception.AgentRefused(
+                reason=f"Server {server} is not migrating away from {self._conf.host}: there is "
+                "nothing to tune.")
+        if bytes_per_second is not None:
+            # libvirt counts in MiB/s, and takes 0 for no cap
+            self._hypervisor.set_migration_speed(server, max(1, bytes_per_second // MIB))
+        if downtime_ms is not None:
+            self._hypervisor.set_migration_downtime(server, downtime_ms)
+
+    def progress(self, ctxt, server: str) -> dict | None:
+        """Return the counters of a migration that leaves this host; None without one."""
+        job = self._hypervisor.outgoing_job(server)
+        if job is None:
+            return None
+        presence = self._hypervisor.presence(server)
+        return {
+            "elapsed_seconds": job["time_elapsed"] / 1000,
+            "memory_total_bytes": job.get("memory_total", 0),
+            "memory_processed_bytes": job.get("memory_processed", 0),
+            "memory_remaining_bytes": job.get("memory_remaining", 0),
+            "dirty_rate_pages_per_second": job.get("memory_dirty_rate", 0),
+            "iteration": job.get("memory_iteration", 0),
+            "bytes_per_second": job.get("memory_bps", 0),
+            "disk_total_bytes": job.get("disk_total", 0),
+            "disk_remaining_bytes": job.get("disk_remaining", 0),
+            "status": "post-copy" if presence and presence.post_copy else "pre-copy",
+        }
+
+    def completed(self, ctxt, server: str) -> dict | None:
+        """Return the figures of the migration that brought a server here; None without one."""
+        job = self._hypervisor.arrived_job(server)
+        if job is None:
+            return None
+        return {
+            "elapsed_seconds": job["time_elapsed"] / 1000,
+            "setup_seconds": job.get("setup_time", 0) / 1000,
+            "downtime_seconds": job.get("downtime", 0) / 1000,
+            "memory_transferred_bytes": job.get("memory_processed", 0),
+            "normal_pages": job.get("memory_normal", 0),
+            "zero_pages": job.get("memory_constant", 0),
+            "iterations": job.get("memory_iteration", 0),
+        }
+
+    def presence(self, ctxt, server: str) -> dict:
+        """Return whether a domain is here, in which state, and whether it migrates."""
+        found = self._hypervisor.presence(server)
+        if found is None:
+            return {"present": False, "state": None, "migrating": False, "post_copy": False}
+        return {"present": True, "state": found.state, "migrating": found.migrating,
+                "post_copy": found.post_copy}
+
+
+class AgentService:
+    """The agent of one host; cmd/agent.py starts and stops it."""
+
+    def __init__(self, conf):
+        self._conf = conf
+        self._server = None
+
+    def start(self) -> None:
+        """Listen for conductors."""
+        conf = self._conf
+        hypervisor = domains.Hypervisor(conf.host, conf.agent.libvirt_uri,
+                                        conf.agent.libvirt_pid_path)
+        measure = functools.partial(measurement.measure, conf, hypervisor,
+                                    keys.KeySource(conf.agent.fingerprint_secret))
+        self._server = rpc.get_server(
+            rpc.get_agent_transport(conf), rpc.agent_target(conf.host),
+            [AgentManager(conf, hypervisor, jobs.Jobs(measure))])
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop listening; a measurement under way ends with the process."""
+        self._server.stop()
+        self._server.wait()

@@ -1,0 +1,70 @@
+"""Client of the agents; the conductor's only way to a compute host.
+
+Every method raises the exceptions of ``nova_batch_migrate.exception``; AgentUnavailable when the
+agent of the host does not answer in ``[conductor] agent_timeout_seconds``.
+"""
+
+import oslo_messaging as messaging
+
+from nova_batch_migrate import exception, rpc
+
+
+class AgentAPI:
+    """Calls to the agent of one host; ``host`` is its name in Nova.
+
+    1.0 - initial version.
+    """
+
+    def __init__(self, conf, transport=None):
+        self._transport = transport or rpc.get_agent_transport(conf)
+        self._timeout = conf.conductor.agent_timeout_seconds
+
+    def _call(self, ctxt, host: str, method: str, **arguments):
+        client = rpc.get_client(self._transport, rpc.agent_target(host), self._timeout)
+        try:
+            return client.call(ctxt, method, **arguments)
+        except (messaging.MessagingTimeout, messaging.MessageDeliveryFailure) as error:
+            raise exception.AgentUnavailable(host=host) from error
+
+    def preflight(self, ctxt, host: str) -> dict:
+        """Return versions, accelerator, Nova's options, KSM, and problems with what to do."""
+        return self._call(ctxt, host, "preflight")
+
+    def inventory(self, ctxt, host: str) -> list[dict]:
+        """Return the host's domains by server id."""
+        return self._call(ctxt, host, "inventory")
+
+    def start_measure(self, ctxt, host: str, batch_id: str, servers: list[str],
+                      windows_seconds: list[float]) -> dict:
+        """Start to measure servers of this host; return ``{"job": id}``."""
+        return self._call(ctxt, host, "start_measure", batch_id=batch_id, servers=servers,
+                          windows_seconds=windows_seconds)
+
+    def get_measure(self, ctxt, host: str, job: str, offset: int = 0) -> dict:
+        """Return a job's state and, once it is done, up to 50 ServerTelemetry from ``offset`` on.
+
+        ``page_classes`` comes with the last of them; ``next_offset`` is null then.
+        """
+        return self._call(ctxt, host, "get_measure", job=job, offset=offset)
+
+    def bandwidth(self, ctxt, host: str) -> dict:
+        """Return the Bandwidth of the host's migration link."""
+        return self._call(ctxt, host, "bandwidth")
+
+    def tune(self, ctxt, host: str, server: str, bytes_per_second: int | None = None,
+             downtime_ms: int | None = None) -> None:
+        """Set speed and allowed downtime of a server's running migration, at its source."""
+        self._call(ctxt, host, "tune", server=server, bytes_per_second=bytes_per_second,
+                   downtime_ms=downtime_ms)
+
+    def progress(self, ctxt, host: str, server: str) -> dict | None:
+        """Return counters of a server's running migration, at its source; None without one."""
+        return self._call(ctxt, host, "progress", server=server)
+
+    def completed(self, ctxt, host: str, server: str) -> dict | None:
+        """Return figures of a server's last migration, at its destination; None without one."""
+        return self._call(ctxt, host, "completed", server=server)
+
+    def presence(self, ctxt, host: str, server: str) -> dict:
+        """Return whether the domain is on this host, in which state, and whether it migrates."""
+        return self._call(ctxt, host, "presence", server=server)

@@ -1,0 +1,46 @@
+from oslotest import base
+
+from nova_batch_migrate import conf
+from nova_batch_migrate.conductor import loading
+from tests.unit.conductor import build
+from tests.unit.conductor.test_views import batch_row, server_row
+
+
+class BatchStateTest(base.BaseTestCase):
+    def _state(self, rows, kept, **control):
+        control = {"started": False, "paused": False, "abort": None, "replan": False} | control
+        batch = batch_row(control=control, state=kept)
+        return loading.batch_state(batch, rows, {}, conf.CONF.conductor, build.NOW)
+
+    def _rows(self, *rows):
+        return [server_row(server_id=f"s{i}", status=status, group_index=group,
+                           known_migrations=[]) for i, (status, group) in enumerate(rows)]
+
+    def test_boundary_is_between_two_groups_of_one_plan(self):
+        planned = {"plan_groups": {"cmpa": 0}}
+        for rows, expected in (
+                ((("pending", 0), ("pending", 1)), False),
+                ((("completed", 0), ("pending", 1)), True),
+                ((("completed", 0), ("migrating", 1), ("pending", 1)), False),
+                ((("completed", 0), ("completed", 1)), False)):
+            self.assertEqual(expected, self._state(self._rows(*rows), planned).boundary, rows)
+        fresh = {"plan_groups": {"cmpa": 1}}
+        self.assertFalse(
+            self._state(self._rows(("completed", 0), ("pending", 1)), fresh).boundary)
+
+    def test_plan_only_needs_a_start_others_do_not(self):
+        self.assertTrue(self._state([], {}).started)
+        batch = batch_row(control={"started": False, "paused": False, "abort": None,
+                                   "replan": False}, state={})
+        batch["request"] = batch["request"] | {"plan_only": True}
+        self.assertFalse(loading.batch_state(batch, [], {}, conf.CONF.conductor,
+                                             build.NOW).started)
+
+    def test_the_age_of_a_measurement_and_of_a_breakage(self):
+        kept = {"measure": {"purpose": "initial", "state": "running", "error": None,
+                            "started_at": build.ago(12).isoformat()}}
+        rows = self._rows(("migrating", 0))
+        rows[0]["progress"] = {"broken_since": build.ago(3).isoformat()}
+        seen = self._state(rows, kept)
+        self.assertEqual((12.0, build.ago(3)), (seen.measure.age_seconds,
+                                                seen.rows[0].broken_since))

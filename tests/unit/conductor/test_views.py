@@ -1,0 +1,73 @@
+from oslotest import base
+
+from nova_batch_migrate.conductor import request, views
+from tests.unit.conductor import build
+
+PROJECTION = {"projected_seconds": 15.0, "stream_seconds": 10.0, "queue_seconds": 1.0,
+              "nova_seconds": 4.0, "raw_bytes": 1000, "wire_bytes": 1000,
+              "downtime_seconds": 0.05, "verdict": "converges", "interval_seconds": [14.0, 16.0]}
+
+
+def server_row(**changes):
+    row = dict.fromkeys((
+        "reason", "certainty", "command", "migration_id", "next_attempt_at", "issued_at",
+        "finished_at", "projection", "current_projection", "actual", "progress"))
+    return row | {"server_id": "s1", "name": "web1", "project_id": "p", "source": "cmpa",
+                  "destination": "cmpb", "status": "pending", "group_index": 0, "order_index": 0,
+                  "memory_bytes": 1 << 28, "attempts": 0, "healed": False} | changes
+
+
+def batch_row(**changes):
+    return {"id": "b1", "status": "running", "user_id": "u", "project_id": "p", "error": None,
+            "request": request.normalize({"hosts": ["cmpa"]}), "created_at": build.NOW,
+            "updated_at": build.NOW, "started_at": build.ago(20), "finished_at": None,
+            "plan": None, "first_plan": None} | changes
+
+
+class ViewsTest(base.BaseTestCase):
+    def test_progress_is_bytes_done_of_bytes_planned(self):
+        rows = [
+            server_row(status="completed", current_projection=PROJECTION),
+            server_row(server_id="s2", status="migrating", issued_at=build.ago(5),
+                       current_projection=PROJECTION,
+                       progress={"job": {"memory_processed_bytes": 500,
+                                         "bytes_per_second": 100}}),
+            server_row(server_id="s3", current_projection=PROJECTION),
+            server_row(server_id="s4", status="skipped"),
+        ]
+        shown = views.batch(batch_row(), rows, build.NOW)
+        self.assertEqual(50, shown["progress"])
+        self.assertEqual([100, 50, 0, 0], [s["progress"] for s in shown["servers"]])
+        # half a stream and half of Nova's part, then one whole server
+        self.assertEqual(5.0 + 2.0 + 14.0, shown["eta_seconds"])
+        self.assertEqual(500, shown["raw_bytes"])
+
+    def test_a_server_is_never_done_before_nova_says_so(self):
+        row = server_row(status="migrating", current_projection=PROJECTION,
+                         progress={"job": {"memory_processed_bytes": 5000,
+                                           "bytes_per_second": 1}})
+        self.assertEqual(99, views.server(row, build.NOW, build.NOW)["progress"])
+
+    def test_projected_beside_actual(self):
+        row = server_row(status="completed", projection=PROJECTION,
+                         current_projection=PROJECTION | {"projected_seconds": 17.0},
+                         actual={"actual_seconds": 15.5, "stream_seconds": 10.4,
+                                 "queue_seconds": 1.1, "nova_seconds": 4.0, "raw_bytes": 1010,
+                                 "wire_bytes": 1010, "downtime_seconds": 0.04, "sources": {}})
+        shown = views.server(row, build.NOW, build.NOW)
+        self.assertEqual((15.0, 17.0, 15.5), (shown["projected_seconds"],
+                                              shown["current_projected_seconds"],
+                                              shown["actual_seconds"]))
+        for part in ("stream", "queue", "nova"):
+            self.assertEqual(PROJECTION[f"{part}_seconds"], shown[f"projected_{part}_seconds"])
+            self.assertIsNotNone(shown[f"actual_{part}_seconds"])
+
+    def test_no_eta_before_there_is_a_projection(self):
+        self.assertIsNone(views.batch(batch_row(), [server_row()], build.NOW)["eta_seconds"])
+
+    def test_times_are_utc_and_marked_so(self):
+        shown = views.batch(batch_row(finished_at=build.NOW, status="completed"), [], build.NOW)
+        self.assertEqual("2026-11-23T02:00:00Z", shown["finished_at"])
+        self.assertEqual((20.0, 100, None), (shown["actual_seconds"], shown["progress"],
+                                             shown["eta_seconds"]))
+        self.assertNotIn("servers", views.batch(batch_row(), None, build.NOW))

@@ -154,7 +154,8 @@ class TestByHand(base.BaseTestCase):
         link = Link(100 * PAGE_WIRE_BYTES, stream_cap=50 * PAGE_WIRE_BYTES)
         one, = project(load(1000), link=link)
         first, second = project(load(1000), load(1000), link=link, parallel=2)
-        self.assertAlmostEqual(one.stream_seconds, first.stream_seconds, delta=0.5)
+        # They meet only in their last copies: 80 pages, each at half the link.
+        self.assertAlmostEqual(one.stream_seconds, first.stream_seconds, delta=0.9)
         self.assertAlmostEqual(first.stream_seconds, second.stream_seconds)
 
     def test_an_aborted_member_gives_way_to_the_next(self):

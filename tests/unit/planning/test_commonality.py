@@ -1,0 +1,96 @@
+import itertools
+
+from hypothesis import given, settings, strategies
+from oslotest import base
+
+from nova_batch_migrate.planning import commonality
+from nova_batch_migrate.planning.commonality import Commonality
+from nova_batch_migrate.planning.telemetry import PAGE_BYTES, Background, PageClass, PageClasses
+from tests.unit.planning import builders
+
+
+def count(contents):
+    """What an agent does: contents by server -> page classes, every content looked at."""
+    holders = {}
+    for server, pages in contents.items():
+        for page in pages:
+            holders.setdefault(page, []).append(server)
+    sets = {}
+    for servers in holders.values():
+        sets[tuple(servers)] = sets.get(tuple(servers), 0) + 1
+    return PageClasses(True, 1.0, tuple(PageClass(s, n) for s, n in sets.items()))
+
+
+CONTENTS = strategies.lists(strategies.sets(strategies.integers(0, 60)), min_size=1, max_size=7).map(
+    lambda sets: {f"s{at}": pages for at, pages in enumerate(sets)})
+
+
+class TestSums(base.BaseTestCase):
+
+    @settings(deadline=None, max_examples=200)
+    @given(CONTENTS, strategies.data())
+    def test_equal_brute_force_over_the_pages(self, contents, data):
+        known = Commonality(list(contents), count(contents))
+        group = data.draw(strategies.lists(strategies.sampled_from(list(contents)), unique=True))
+        union = set().union(*(contents[s] for s in group))
+        twice = {p for p in union if sum(p in contents[s] for s in group) > 1}
+        self.assertEqual(len(union), known.unique_pages(group))
+        self.assertEqual(len(twice), known.recurring_pages(group))
+        pairs = known.pair_pages()
+        for (i, a), (j, b) in itertools.permutations(enumerate(contents), 2):
+            self.assertEqual(len(contents[a] & contents[b]), pairs[i, j])
+        for a in contents:
+            others = set().union(*(contents[b] for b in contents if b != a))
+            self.assertEqual(len(contents[a] & others), known.shared_pages(a))
+
+    def test_more_classes_than_one_chunk(self):
+        classes = PageClasses(True, 1.0, (PageClass(("a", "b"), 2),) * 5000)
+        self.assertEqual(10000, Commonality(["a", "b"], classes).pair_pages()[0, 1])
+
+    def test_a_sample_is_scaled_and_not_exact(self):
+        classes = PageClasses(False, 0.25, (PageClass(("a", "b"), 2), PageClass(("a",), 3)))
+        known = Commonality(["a", "b"], classes)
+        self.assertEqual((8.0, 20.0, False), (known.recurring_pages(["a", "b"]),
+                                              known.unique_pages(["a", "b"]), known.exact))
+
+    def test_background_is_held_by_all(self):
+        known = Commonality(["a", "b", "c"], PageClasses(
+            True, 1.0, (PageClass(("a", "b"), 2),), Background(2, 10)))
+        self.assertEqual((12, 10), (known.recurring_pages(["a", "b"]),
+                                    known.recurring_pages(["b", "c"])))
+        self.assertFalse(known.exact)
+
+    def test_servers_that_are_gone_do_not_count(self):
+        known = Commonality(["a"], PageClasses(True, 1.0, (PageClass(("a", "gone"), 5),)))
+        self.assertEqual((0, 5), (known.shared_pages("a"), known.unique_pages(["a"])))
+
+
+class TestChart(base.BaseTestCase):
+
+    def test_figure_3(self):
+        a = builders.server("a", distinct_pages=100, self_duplicate_pages=7)
+        b = builders.server("b", distinct_pages=50)
+        c = builders.server("c", distinct_pages=10)
+        found = commonality.chart([builders.host([a, b, c], builders.classes(
+            ("a b", 20), ("a b c", 5), ("a", 75)))])
+        self.assertEqual(
+            [("a", 100, 7, 25), ("b", 50, 0, 25), ("c", 10, 0, 5)],
+            [(s["name"], s["distinct_bytes"] // PAGE_BYTES,
+              s["self_duplicate_bytes"] // PAGE_BYTES, s["common_bytes"] // PAGE_BYTES)
+             for s in found["servers"]])
+        self.assertEqual(
+            [("id-a", "id-b", 25, 0.5), ("id-a", "id-c", 5, 0.5), ("id-b", "id-c", 5, 0.5)],
+            [(p["a"], p["b"], p["bytes"] // PAGE_BYTES, p["share"]) for p in found["pairs"]])
+        self.assertEqual((True, 0), (found["exact"], found["background_bytes"]))
+
+    def test_hosts_are_not_compared_and_unmeasured_servers_are_left_out(self):
+        one = builders.host([builders.server("a"), builders.server("x", error="gone")])
+        two = builders.host([builders.server("b")], name="cmpc")
+        found = commonality.chart([one, two])
+        self.assertEqual(["a", "b"], [s["name"] for s in found["servers"]])
+        self.assertEqual([], found["pairs"])
+
+    def test_a_host_without_classes_is_not_exact(self):
+        host = builders.host([builders.server("a")])
+        data = {**host.to_dict(), "page_classes": None}
+        self.assertFalse(commonality.chart([type(host).from_dict(data)])["exact"])

@@ -1,0 +1,161 @@
+from hypothesis import given, settings, strategies
+from oslotest import base
+
+from nova_batch_migrate.planning import commonality, grouping
+from tests.unit.planning import builders
+
+MANY = 10 ** 12
+
+
+def names(groups):
+    return [" ".join(i.removeprefix("id-") for i in g.servers) for g in groups]
+
+
+def known(servers, *classes):
+    return commonality.of_host(builders.host(servers, builders.classes(*classes)))
+
+
+def group(servers, *classes, scope="project", fits=lambda ids: True, dictionary=MANY, most=8):
+    return grouping.group(servers, known(servers, *classes), grouping.Scope(scope, servers),
+                          fits, dictionary, most)
+
+
+def servers(text, **fields):
+    return [builders.server(name, content_mib=10, **fields) for name in text.split()]
+
+
+class TestGroup(base.BaseTestCase):
+
+    def test_families_find_each_other(self):
+        # The family of a and b shares most, so it begins; x shares nothing.
+        self.assertEqual(["a b", "c d", "x"], names(group(
+            servers("a b c d x"), ("a b", 900), ("c d", 800), ("x", 700))))
+
+    def test_the_next_member_has_most_in_common_with_the_whole_group(self):
+        # a begins (900); b brings 500, then c has 200 + 300 with a and b, d only 100 with a.
+        self.assertEqual(["a b c", "d"], names(group(
+            servers("a b c d"), ("a b", 500), ("a c", 200), ("b c", 300), ("a d", 300), most=3)))
+
+    def test_trivial_content_makes_no_members(self):
+        # 10 MiB are 2560 distinct pages: 1 % of them are 25.6.
+        self.assertEqual(["a", "b"], names(group(servers("a b"), ("a b", 25))))
+        self.assertEqual(["a b"], names(group(servers("a b"), ("a b", 26))))
+
+    def test_the_dictionary_bounds_recurring_content(self):
+        classes = ("a b", 500), ("a c", 400), ("b c", 100)
+        self.assertEqual(["a b c"], names(group(servers("a b c"), *classes,
+                                                dictionary=1000 * 4096)))
+        found = group(servers("a b c"), *classes, dictionary=999 * 4096)
+        self.assertEqual(["a b", "c"], names(found))
+        self.assertIn("dictionary of 3 MiB", found[0].reason)
+
+    def test_content_of_projects_is_not_mixed_unless_asked(self):
+        mine, other = builders.server("a"), builders.server("b", project="q")
+        for scope, expected in (("project", ["a", "b"]), ("host", ["a b"]), ("off", ["a", "b"])):
+            self.assertEqual(expected, names(group([mine, other], ("a b", 5000), scope=scope)))
+
+    def test_one_destination_must_take_all(self):
+        found = group(servers("a b c"), ("a b c", 900), fits=lambda ids: len(ids) < 3)
+        self.assertEqual(["a b", "c"], names(found))
+        self.assertIn("no destination could take more", found[0].reason)
+
+    def test_reasons_can_be_checked(self):
+        found = group(servers("a b"), ("a b", 512))
+        self.assertIn("2.0 MiB of content is held by more than one of the 2 members",
+                      found[0].reason)
+
+
+class TestNone(base.BaseTestCase):
+
+    def test_ascending_by_time_as_many_as_may_run_at_once(self):
+        times = {"id-a": 3.0, "id-b": 1.0, "id-c": 2.0}
+        for parallel, expected in ((1, ["b", "c", "a"]), (2, ["b c", "a"])):
+            self.assertEqual(expected, names(grouping.none(
+                servers("a b c"), times.get, parallel)))
+
+
+class TestPair(base.BaseTestCase):
+    """FIG. 6, cases to be followed with a pencil."""
+
+    classes = (("a b", 900), ("c d", 800), ("a c", 700), ("b d", 100))
+
+    def pair(self, text, classes, seconds, fits=lambda ids: True, dictionary=MANY, scope="project"):
+        found = servers(text)
+        return grouping.pair(
+            found, known(found, *classes), grouping.Scope(scope, found), fits,
+            lambda ids: seconds("".join(i.removeprefix("id-") for i in ids)), dictionary)
+
+    def test_pairs_by_commonality_then_the_shortest_goes_first(self):
+        # 610: ab (900) and cd (800) are the pairs; 614: cd takes 5 s and goes first.
+        found = self.pair("a b c d", self.classes, {"ab": 9.0, "cd": 5.0}.get)
+        self.assertEqual(["c d", "a b"], names(found))
+        self.assertIn("shortest projected time (5.0 s) of 2 pairs", found[0].reason)
+
+    def test_fallback_the_least_common_server_goes_alone(self):
+        # No pair can go: a has 1600 in common, b 1000, c 1500, d 900. d goes, [0076]; then ab
+        # (900) is the pair and fails; of a 1600, b 900 and c 700, c goes, and at last ab again.
+        found = self.pair("a b c d", self.classes, lambda pair: None)
+        self.assertEqual(["d", "c", "a", "b"], names(found))
+        self.assertIn("[0076]", found[0].reason)
+
+    def test_pairs_are_formed_again_after_the_fallback(self):
+        # With ab and cd impossible, d goes alone; the rest pairs ab again, fails, c goes, a, b.
+        # Had ac been possible, it would be found only once b is gone: pairs are by commonality.
+        found = self.pair("a b c", (("a b", 900), ("a c", 700)), {"ac": 3.0}.get)
+        # a 1600, b 900, c 700: c is least and goes, though ac would have been possible.
+        self.assertEqual(["c", "a", "b"], names(found))
+
+    def test_the_odd_one_goes_last(self):
+        found = self.pair("a b c", (("a b", 900), ("b c", 10)), lambda pair: 1.0)
+        self.assertEqual(["a b", "c"], names(found))
+        self.assertIn("no partner", found[1].reason)
+
+    def test_criteria_of_612(self):
+        classes = (("a b", 900),)
+        self.assertEqual(["a", "b"], names(self.pair(
+            "a b", classes, lambda pair: 1.0, fits=lambda ids: False)))
+        self.assertEqual(["a", "b"], names(self.pair(
+            "a b", classes, lambda pair: 1.0, dictionary=899 * 4096)))
+
+    def test_without_dedup_all_pairs_are_equal_and_names_decide(self):
+        found = self.pair("b a d c", self.classes, lambda pair: 1.0, scope="off")
+        self.assertEqual(["a b", "c d"], names(found))
+
+
+CLASSES = strategies.lists(strategies.tuples(
+    strategies.lists(strategies.sampled_from("abcdefgh"), min_size=1, unique=True).map(" ".join),
+    strategies.integers(0, 3000)), max_size=12)
+
+
+class TestProperties(base.BaseTestCase):
+
+    @settings(deadline=None, max_examples=100)
+    @given(CLASSES, strategies.integers(1, 4), strategies.integers(0, 4000))
+    def test_everybody_is_in_one_group_within_the_limits(self, classes, most, dictionary_pages):
+        all_servers = servers("a b c d e f g h")
+        found = group(all_servers, *classes, most=most, dictionary=dictionary_pages * 4096)
+        self.assertEqual(sorted(s.id for s in all_servers),
+                         sorted(i for g in found for i in g.servers))
+        facts = known(all_servers, *classes)
+        for one in found:
+            self.assertLessEqual(len(one.servers), most)
+            self.assertLessEqual(facts.recurring_pages(one.servers), dictionary_pages)
+        self.assertEqual(found, group(list(reversed(all_servers)), *classes, most=most,
+                                      dictionary=dictionary_pages * 4096))
+
+    @settings(deadline=None, max_examples=100)
+    @given(CLASSES, strategies.dictionaries(strategies.integers(0, 27), strategies.none() |
+                                            strategies.floats(1, 9)))
+    def test_pairs_cover_everybody_once(self, classes, times):
+        all_servers = servers("a b c d e f g h")
+        found = grouping.pair(
+            all_servers, known(all_servers, *classes), grouping.Scope("project", all_servers),
+            lambda ids: True, lambda ids: times.get(hash_of(ids)), MANY)
+        self.assertEqual(sorted(s.id for s in all_servers),
+                         sorted(i for g in found for i in g.servers))
+        self.assertLessEqual(max(len(g.servers) for g in found), 2)
+
+
+def hash_of(ids):
+    """A number 0..27 of a pair that is the same in every run."""
+    return sum(map(ord, "".join(ids))) % 28

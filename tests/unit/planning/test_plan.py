@@ -1,0 +1,242 @@
+import dataclasses
+import json
+
+import ddt
+from hypothesis import given, settings, strategies
+from oslotest import base
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.planning import plan
+from nova_batch_migrate.planning.request import Staying
+from nova_batch_migrate.planning.telemetry import DirtyModel
+from tests.unit.planning import builders
+from tests.unit.planning.builders import destination, plan_request, server
+
+
+def order(found):
+    """The plan as text: groups, and members in their order."""
+    return [" ".join(m.name for m in group.members) for group in found.groups]
+
+
+def busy(rate):
+    return DirtyModel(float(rate), 20000.0, 0.05, "content-diff")
+
+
+#: 100 MiB/s carry 25,550 pages/s.
+ENDLESS = busy(99_999)
+
+
+class TestPlan(base.BaseTestCase):
+
+    def test_small_ones_first_and_times_by_hand(self):
+        found = plan.make_plan(plan_request(builders.host(
+            [server("big", 200), server("small", 100)])))
+        self.assertEqual(["small", "big"], order(found))
+        first, second = (g.members[0].projection for g in found.groups)
+        # Set-up 0.2 s; 100 or 200 MiB (and 8 bytes a page) at 100 MiB/s; Nova's 4 s.
+        self.assertAlmostEqual(1.2, first.stream_seconds, delta=0.11)
+        self.assertAlmostEqual(2.2, second.stream_seconds, delta=0.11)
+        self.assertEqual((0.0, 4.0), (second.queue_seconds, second.nova_seconds))
+        self.assertAlmostEqual(sum(g.projected_seconds for g in found.groups),
+                               found.projected_seconds)
+
+    def test_members_queue_behind_each_other(self):
+        found = plan.make_plan(plan_request(builders.host(
+            [server("big", 200), server("small", 100)], builders.classes(("big small", 9999)))))
+        self.assertEqual(["small big"], order(found))
+        small, big = found.groups[0].members
+        self.assertEqual((0, 1), (small.order, big.order))
+        self.assertAlmostEqual(small.projection.projected_seconds, big.projection.queue_seconds)
+        self.assertAlmostEqual(big.projection.projected_seconds, found.groups[0].projected_seconds)
+        self.assertEqual(9999 * 4096, found.groups[0].common_pages_bytes)
+        self.assertIn("1 of 2 by ascending projected time", small.reason)
+        self.assertIn("destination of its group", small.reason)
+
+    def test_common_content_is_no_discount_without_a_relay(self):
+        hosts = [builders.host([server("a"), server("b")], builders.classes(*classes))
+                 for classes in ((), (("a b", 9999),))]
+        apart, together = (plan.make_plan(plan_request(host)) for host in hosts)
+        self.assertEqual((apart.raw_bytes, apart.wire_bytes),
+                         (together.raw_bytes, together.wire_bytes))
+        self.assertEqual(together.raw_bytes, together.wire_bytes)
+        self.assertIn(plan.NO_RELAY, together.notes)
+
+    def test_common_content_counts_per_destination(self):
+        found = plan.make_plan(plan_request(
+            builders.host([server("a"), server("b"), server("c"), server("d")],
+                          builders.classes(("a b c d", 9999))),
+            destinations=(destination("d1", 0.5), destination("d2", 0.5))))
+        # Four guests of 0.25 GiB: two for each destination, in a group each.
+        self.assertEqual([9999 * 4096, 9999 * 4096],
+                         [g.common_pages_bytes for g in found.groups])
+        self.assertEqual([1, 1], [len({m.destination for m in g.members}) for g in found.groups])
+
+    def test_who_does_not_converge_stays_with_figures(self):
+        given_ = Staying("id-l", "l", "cmpa", "it is locked", "certain", None)
+        found = plan.make_plan(plan_request(
+            builders.host([server("a"), server("b", dirty=ENDLESS)]), staying=(given_,)))
+        self.assertEqual(["a"], order(found))
+        self.assertEqual([given_, found.staying[1]], list(found.staying))
+        stays = found.staying[1]
+        self.assertEqual(("id-b", "b", "cmpa", "likely"),
+                         (stays.server_id, stays.name, stays.source, stays.certainty))
+        self.assertIn("dirties 390.6 MiB/s of memory, and the link carries 100.0 MiB/s",
+                      stays.reason)
+        self.assertIn("openstack server migrate --wait id-b", stays.command)
+
+    def test_who_nova_would_abort_stays(self):
+        host = builders.host([server("a", 256)], mib_s=1, completion_timeout_seconds_per_gib=10)
+        stays, = plan.make_plan(plan_request(host)).staying
+        self.assertIn("Nova gives up, 20 s after the start", stays.reason)
+
+    def test_who_finds_no_room_stays(self):
+        found = plan.make_plan(plan_request(
+            builders.host([server("a"), server("b")], builders.classes(("a b", 9999))),
+            destinations=(destination("d1", 0.3),)))
+        self.assertEqual(["a"], order(found))
+        self.assertIn("has room", found.staying[0].reason)
+        self.assertEqual(0, found.groups[0].common_pages_bytes)
+
+    def test_its_own_host_is_no_destination(self):
+        found = plan.make_plan(plan_request(
+            builders.host([server("a")]), destinations=(destination("cmpa"),)))
+        self.assertEqual([], order(found))
+        self.assertIn("no destination is allowed", found.staying[0].reason)
+
+    def test_an_unmeasured_server_goes_last_without_an_upper_end(self):
+        unmeasured = server("a", error="domain is gone", present_pages=0, total_pages=0)
+        for strategy in ("group", "pair", "none"):
+            found = plan.make_plan(plan_request(
+                builders.host([unmeasured, server("b", 250)]), strategy=strategy))
+            self.assertEqual(["b", "a"], order(found))
+            last = found.groups[1].members[0]
+            self.assertIsNone(last.projection.interval_seconds[1])
+            self.assertIn("could not be measured (domain is gone)", last.reason)
+
+    def test_parallel_is_bounded_by_nova_and_said(self):
+        host = builders.host([server("a"), server("b")], builders.classes(("a b", 9999)),
+                             max_concurrent=1)
+        found = plan.make_plan(plan_request(host, max_parallel=2))
+        self.assertGreater(found.groups[0].members[1].projection.queue_seconds, 1)
+        self.assertTrue(any("max_concurrent_live_migrations" in note for note in found.notes))
+
+    def test_who_converges_only_alone_goes_alone(self):
+        # 15,000 pages/s are below the link's 25,550, and above half of it.
+        host = builders.host(
+            [server("a", 200, dirty=busy(15_000)), server("b", 200, dirty=busy(15_000))],
+            builders.classes(("a b", 9999)), max_concurrent=2)
+        found = plan.make_plan(plan_request(host, max_parallel=2))
+        self.assertEqual(["a", "b"], sorted(order(found)))
+        self.assertIn("alone: it does not converge beside other streams",
+                      [g.reason for g in found.groups])
+
+    def test_sources_run_side_by_side_and_share_the_limit(self):
+        one = builders.host([server("a", 200)], name="cmpa")
+        two = builders.host([server("b", 100)], name="cmpc")
+        found = plan.make_plan(plan_request(
+            one, two, max_bandwidth_bytes_per_second=20.0 * builders.MIB))
+        self.assertEqual([("cmpa", 0), ("cmpc", 1)], [(g.source, g.index) for g in found.groups])
+        self.assertAlmostEqual(4.2 + 20, found.projected_seconds, delta=0.4)
+        self.assertTrue(any("10.0 MiB/s for each of 2 sources" in note for note in found.notes))
+
+    def test_pairs_keep_the_order_of_figure_6(self):
+        host = builders.host(
+            [server("a", 200), server("b", 200), server("c", 50), server("d", 50)],
+            builders.classes(("a b", 9999), ("c d", 5000)))
+        found = plan.make_plan(plan_request(host, strategy="pair"))
+        self.assertEqual(["c d", "a b"], order(found))
+
+    def test_what_fits_the_dictionary_wholly_is_said(self):
+        host = builders.host([server("a"), server("b")], builders.classes(("a b", 2560)))
+        found = plan.make_plan(plan_request(host))
+        self.assertTrue(any("(10 MiB) fits a dictionary of 512 MiB" in n for n in found.notes))
+
+    def test_what_is_assumed_is_said(self):
+        host = builders.host([server("a")], assumed=("live_migration_downtime",))
+        host = dataclasses.replace(host, bandwidth=builders.bandwidth(0, source="unknown"))
+        notes = " ".join(plan.make_plan(plan_request(host)).notes)
+        self.assertIn("Set [agent] link_mib_s", notes)
+        self.assertIn("Nova's defaults: live_migration_downtime", notes)
+
+    def test_nothing_to_move(self):
+        found = plan.make_plan(plan_request(builders.host([])))
+        self.assertEqual(((), 0.0, 0), (found.groups, found.projected_seconds, found.raw_bytes))
+
+
+@ddt.ddt
+class TestRefusals(base.BaseTestCase):
+
+    @ddt.data(
+        ({"relay": True}, "no relay carries streams yet"),
+        ({"max_parallel": 0}, "max_parallel must be at least 1"),
+        ({"movable": (builders.movable(server("x")),)}, "no host's telemetry names id-x"),
+        ({"movable": (builders.movable(server("a")),) * 2}, "movable server id-a is there twice"),
+        ({"destinations": (destination("d"), destination("d"))}, "destination d is there twice"),
+    )
+    @ddt.unpack
+    def test_contradictions(self, wrong, words):
+        request = plan_request(builders.host([server("a")]))
+        error = self.assertRaises(exception.PlanningError, plan.make_plan,
+                                  dataclasses.replace(request, **wrong))
+        self.assertIn(words, str(error))
+
+
+GUESTS = strategies.lists(strategies.tuples(
+    strategies.integers(1, 250), strategies.integers(0, 30_000), strategies.sampled_from("pq"),
+    strategies.booleans()), min_size=1, max_size=8)
+CLASSES = strategies.lists(strategies.tuples(strategies.sets(
+    strategies.integers(0, 7), min_size=1, max_size=5), strategies.integers(0, 5000)), max_size=8)
+
+
+def drawn(guests, classes, strategy, parallel, rooms):
+    servers = [server(f"s{at}", content, dirty=busy(rate), project=project,
+                      error=None if measured else "gone")
+               for at, (content, rate, project, measured) in enumerate(guests)]
+    found = [(" ".join(f"s{at}" for at in sorted(members)), pages) for members, pages in classes]
+    return plan_request(
+        builders.host(servers, builders.classes(*found), max_concurrent=3), strategy=strategy,
+        max_parallel=parallel, destinations=tuple(
+            destination(f"d{at}", gib) for at, gib in enumerate(rooms)))
+
+
+REQUESTS = strategies.builds(
+    drawn, GUESTS, CLASSES, strategies.sampled_from(["group", "pair", "none"]),
+    strategies.integers(1, 3), strategies.lists(strategies.floats(0, 2), min_size=1, max_size=3))
+
+
+class TestProperties(base.BaseTestCase):
+
+    @settings(deadline=None, max_examples=120)
+    @given(REQUESTS)
+    def test_any_plan(self, request):
+        found = plan.make_plan(request)
+        members = [m for g in found.groups for m in g.members]
+        self.assertEqual(sorted(s.id for s in request.movable),
+                         sorted([m.server_id for m in members]
+                                + [s.server_id for s in found.staying]))
+        self.assertEqual(sum(m.projection.wire_bytes for m in members), found.wire_bytes)
+        self.assertAlmostEqual(sum(g.projected_seconds for g in found.groups),
+                               found.projected_seconds)
+        self.assertEqual(list(range(len(found.groups))), [g.index for g in found.groups])
+        for member in members:
+            self.assertEqual("converges", member.projection.verdict)
+        room = {d.host: d.free_memory_bytes for d in request.destinations}
+        for member in members:
+            room[member.destination] -= 256 * builders.MIB
+        self.assertGreaterEqual(min(room.values()), 0)
+        if request.strategy != "pair":
+            measured = [g.projected_seconds for g in found.groups
+                        if "could not be measured" not in g.members[0].reason]
+            self.assertEqual(sorted(measured), measured)
+
+    @settings(deadline=None, max_examples=60)
+    @given(REQUESTS, strategies.randoms(use_true_random=False))
+    def test_the_same_plan_from_json_and_from_any_order(self, request, random):
+        found = plan.make_plan(request)
+        data = json.loads(json.dumps(found.to_dict()))
+        self.assertEqual(found, plan.Plan.from_dict(data))
+        self.assertEqual(found, plan.make_plan(plan.PlanRequest.from_dict(data["request"])))
+        movable = list(request.movable)
+        random.shuffle(movable)
+        again = plan.make_plan(dataclasses.replace(request, movable=tuple(movable)))
+        self.assertEqual((found.groups, found.staying), (again.groups, again.staying))

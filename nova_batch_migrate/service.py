@@ -9,6 +9,7 @@ from typing import Protocol
 
 from oslo_log import log
 from oslo_reports import guru_meditation_report
+from oslo_reports import opts as report_opts
 
 from nova_batch_migrate import conf, version
 
@@ -27,6 +28,7 @@ def prepare(argv: list[str], name: str):
     """Parse the configuration, set up logging and the guru meditation report (SIGUSR2)."""
     conf.parse(conf.CONF, argv)
     log.setup(conf.CONF, name)
+    report_opts.set_defaults(conf.CONF)
     guru_meditation_report.TextGuruMeditation.setup_autorun(version, conf=conf.CONF)
     conf.CONF.log_opt_values(LOG, log.DEBUG)
     return conf.CONF

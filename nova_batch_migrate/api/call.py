@@ -38,9 +38,7 @@ class Call:
 def respond(code: int, body: dict | None = None, location: str | None = None) -> webob.Response:
     """Return a JSON answer; without ``body`` an empty one."""
     response = webob.Response(status=code)
-    if body is None:
-        del response.headers["Content-Type"]
-    else:
+    if body is not None:
         response.content_type = "application/json"
         response.charset = "UTF-8"
         response.body = jsonutils.dump_as_bytes(body)

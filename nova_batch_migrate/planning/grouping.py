@@ -57,7 +57,8 @@ def _mib(pages: float) -> str:
     return f"{pages * PAGE_BYTES / MIB:.1f} MiB"
 
 
-def none(servers: Sequence[ServerTelemetry], seconds: Callable[[str], float], parallel: int) -> list[Grouping]:
+def none(servers: Sequence[ServerTelemetry], seconds: Callable[[str], float],
+         parallel: int) -> list[Grouping]:
     """Group nothing: servers by ascending projected time, as many at once as may run at once."""
     ordered = sorted(servers, key=lambda s: (seconds(s.id), *_by_name(s)))
     return [Grouping(tuple(s.id for s in ordered[at:at + parallel]),

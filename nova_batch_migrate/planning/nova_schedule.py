@@ -3,7 +3,9 @@
 Used by the projection. Realises facts of nova/virt/libvirt/migration.py; never talks to Nova.
 """
 
+import bisect
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 from nova_batch_migrate.planning.telemetry import Disk, MigrationOptions
@@ -25,18 +27,18 @@ class NovaSchedule:
     force_complete: bool = False
     auto_converge: bool = False
 
+    @functools.cached_property
+    def _starts(self) -> list[float]:
+        return [start for start, _ in self.steps]
+
     def downtime_at(self, seconds: float) -> float:
         """Return the downtime limit in seconds that holds `seconds` after the start."""
-        limit = self.steps[0][1]
-        for start, downtime in self.steps[1:]:
-            if seconds < start:
-                break
-            limit = downtime
-        return limit
+        return self.steps[max(1, bisect.bisect_right(self._starts, seconds)) - 1][1]
 
     def next_change(self, seconds: float) -> float | None:
         """Return when the limit changes next after `seconds`, None if it does not."""
-        return next((start for start, _ in self.steps if start > seconds), None)
+        at = bisect.bisect_right(self._starts, seconds)
+        return self._starts[at] if at < len(self._starts) else None
 
 
 def data_gib(memory_bytes: int, disks: Iterable[Disk]) -> float:

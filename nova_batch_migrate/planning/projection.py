@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from nova_batch_migrate.planning import nova_schedule
 from nova_batch_migrate.planning.result import Projection
-from nova_batch_migrate.planning.stream import PAGE_WIRE_BYTES, STEP_SECONDS, Stream, StreamLoad
+from nova_batch_migrate.planning.stream import (
+    CAPPED_STEP_SECONDS, PAGE_WIRE_BYTES, Stream, StreamLoad)
 from nova_batch_migrate.planning.telemetry import (
     PAGE_BYTES, Bandwidth, DirtyModel, MigrationOptions, ServerTelemetry)
 
@@ -109,26 +110,35 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova_secon
     """
     timing = (parallel, nova_seconds, setup_seconds)
     nominal = _simulate([m.nominal for m in members], link, *timing)
-    best = _simulate([m.best for m in members], link.scaled(1 + LINK_ERROR), *timing)
-    worst = _simulate([m.worst for m in members], link.scaled(1 - LINK_ERROR), *timing)
-    # Who waits behind an unmeasured or endless one has no upper end either.
-    bounded = True
+    intervals = _intervals(members, link, timing, nominal)
     projections = []
-    for member, run, fast, slow in zip(members, nominal, best, worst):
-        bounded = bounded and member.measured and slow.stream.phase == "completed"
-        total = run.queue_seconds + nova_seconds + run.stream.seconds
-        low = fast.queue_seconds + nova_seconds + fast.stream.seconds
-        high = slow.queue_seconds + nova_seconds + slow.stream.seconds
+    for run, interval in zip(nominal, intervals):
         verdict, abort_at = _verdict(run.stream, link, setup_seconds)
         projections.append(Projection(
             stream_seconds=run.stream.seconds, queue_seconds=run.queue_seconds,
-            nova_seconds=nova_seconds, projected_seconds=total,
+            nova_seconds=nova_seconds, projected_seconds=run.seconds(nova_seconds),
             raw_bytes=round(run.stream.sent_bytes), wire_bytes=round(run.stream.sent_bytes),
             rounds=run.stream.rounds, downtime_seconds=run.stream.downtime_seconds,
-            verdict=verdict, abort_at_seconds=abort_at,
-            interval_seconds=(min(low, total - STEP_SECONDS),
-                              max(high, total + STEP_SECONDS) if bounded else None)))
+            verdict=verdict, abort_at_seconds=abort_at, interval_seconds=interval))
     return tuple(projections)
+
+
+def _intervals(members: Sequence[MemberLoad], link: Link, timing: tuple[int, float, float],
+               nominal: list["_Run"]) -> list[tuple[float, float | None]]:
+    """Return the interval of each member; [0, null] for all where one does not converge."""
+    if any(run.stream.phase != "completed" for run in nominal):
+        return [(0.0, None)] * len(nominal)
+    best = _simulate([m.best for m in members], link.scaled(1 + LINK_ERROR), *timing)
+    worst = _simulate([m.worst for m in members], link.scaled(1 - LINK_ERROR), *timing)
+    intervals = []
+    # Who waits behind an unmeasured or endless one has no upper end either.
+    bounded = True
+    for member, run, fast, slow in zip(members, nominal, best, worst):
+        bounded = bounded and member.measured and slow.stream.phase == "completed"
+        total, low, high = (r.seconds(timing[1]) for r in (run, fast, slow))
+        intervals.append((max(0.0, min(low, total - CAPPED_STEP_SECONDS)),
+                          max(high, total + CAPPED_STEP_SECONDS) if bounded else None))
+    return intervals
 
 
 @dataclasses.dataclass
@@ -139,6 +149,10 @@ class _Run:
     #: Nova's own work comes before the stream: the link is free meanwhile.
     nova_left: float
     queue_seconds: float = math.inf
+
+    def seconds(self, nova_seconds: float) -> float:
+        """Return the seconds from the start of the group until the member is done."""
+        return self.queue_seconds + nova_seconds + self.stream.seconds
 
 
 def _simulate(loads: Sequence[StreamLoad], link: Link, parallel: int, nova_seconds: float,

@@ -3,7 +3,7 @@
 Driven by planning.projection, which gives each stream its share of the link. Never looks at
 another stream.
 
-QEMU tests for the end once in a step of 0.1 s: when what remains is under S = downtime limit x
+QEMU tests for the end once in a step: when what remains is under S = downtime limit x
 bandwidth, it reads the dirty log, and switches over if what remains is still under S; otherwise
 it goes on with the pages just found. Between two such tests nothing happens but sending, so the
 state jumps from test to test; the result is that of stepping through.
@@ -15,7 +15,10 @@ import math
 from nova_batch_migrate.planning.nova_schedule import NovaSchedule
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, DirtyModel
 
-STEP_SECONDS = 0.1
+#: Under a cap QEMU sends a portion in every 0.1 s (measured so); without one it sends for 50 ms
+#: at the most before it tests (MAX_WAIT in its migration/ram.c).
+CAPPED_STEP_SECONDS = 0.1
+FREE_STEP_SECONDS = 0.05
 #: A page on the wire, and what QEMU sends for a zero page.
 PAGE_WIRE_BYTES = PAGE_BYTES + 8
 ZERO_PAGE_WIRE_BYTES = 9
@@ -73,6 +76,7 @@ class Stream:
         #: The downtime limit under which the tests repeat themselves without an end.
         self._repeats_under: float | None = None
         self._rate: float | None = None
+        self._step_seconds = CAPPED_STEP_SECONDS
 
     @property
     def transferring(self) -> bool:
@@ -89,10 +93,14 @@ class Stream:
         self.phase = "failed"
 
     def next_event(self, rate: float, last_rate: float) -> float:
-        """Return the seconds until something happens at these bytes per second; inf = never."""
+        """Return the seconds until something happens at these bytes per second; inf = never.
+
+        A rate below that of the last copy is one that QEMU caps itself.
+        """
         if rate != self._rate:
             # What repeated itself at another speed need not do so at this one.
             self._rate, self._repeats_under, self._seen = rate, None, set()
+            self._step_seconds = CAPPED_STEP_SECONDS if rate < last_rate else FREE_STEP_SECONDS
         wait_of = {"setup": self._wait_setup, "disk": self._wait_disk,
                    "memory": self._wait_memory, "last": self._wait_last}[self.phase]
         wait = wait_of(last_rate if self.phase == "last" else rate)
@@ -146,9 +154,10 @@ class Stream:
             return until_change
         spare = self._pages_left - self._switchover_pages(rate)
         need = max(0.0, spare / pages_per_second)
-        steps = max(math.floor(self._memory_seconds / STEP_SECONDS + _EPSILON) + 1,
-                    math.ceil((self._memory_seconds + need) / STEP_SECONDS - _EPSILON))
-        return min(until_change, steps * STEP_SECONDS - self._memory_seconds)
+        step, passed = self._step_seconds, self._memory_seconds
+        tests = max(math.floor(passed / step + _EPSILON) + 1,
+                    math.ceil((passed + need) / step - _EPSILON))
+        return min(until_change, tests * step - passed)
 
     def _switchover_pages(self, rate: float) -> float:
         """Return S: what may remain, in pages, for a last copy within the downtime limit."""
@@ -169,9 +178,8 @@ class Stream:
         self.sent_bytes += pages * PAGE_WIRE_BYTES
         if self._throttle:
             self._throttle.sent(pages, seconds)
-        at_step = abs(self._memory_seconds / STEP_SECONDS
-                      - round(self._memory_seconds / STEP_SECONDS)) < 1e-6
-        if at_step and self._pages_left < self._switchover_pages(rate):
+        tests = self._memory_seconds / self._step_seconds
+        if abs(tests - round(tests)) < 1e-6 and self._pages_left < self._switchover_pages(rate):
             self._sync(rate)
 
     def _sync(self, rate: float) -> None:
@@ -191,7 +199,7 @@ class Stream:
             self.phase = "last"
             return
         limit = self.load.schedule.downtime_at(self.seconds)
-        state = (round(self._pages_left, 3), limit)
+        state = (round(self._pages_left, 1), limit)
         if state in self._seen and self._throttle is None:
             self._repeats_under = limit
         self._seen.add(state)

@@ -21,13 +21,14 @@ def count(contents):
     return PageClasses(True, 1.0, tuple(PageClass(s, n) for s, n in sets.items()))
 
 
-CONTENTS = strategies.lists(strategies.sets(strategies.integers(0, 60)), min_size=1, max_size=7).map(
-    lambda sets: {f"s{at}": pages for at, pages in enumerate(sets)})
+CONTENTS = strategies.lists(
+    strategies.sets(strategies.integers(0, 60)), min_size=1, max_size=7).map(
+        lambda sets: {f"s{at}": pages for at, pages in enumerate(sets)})
 
 
 class TestSums(base.BaseTestCase):
 
-    @settings(deadline=None, max_examples=200)
+    @settings(deadline=None, max_examples=80)
     @given(CONTENTS, strategies.data())
     def test_equal_brute_force_over_the_pages(self, contents, data):
         known = Commonality(list(contents), count(contents))

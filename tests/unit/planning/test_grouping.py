@@ -129,7 +129,7 @@ CLASSES = strategies.lists(strategies.tuples(
 
 class TestProperties(base.BaseTestCase):
 
-    @settings(deadline=None, max_examples=100)
+    @settings(deadline=None, max_examples=50)
     @given(CLASSES, strategies.integers(1, 4), strategies.integers(0, 4000))
     def test_everybody_is_in_one_group_within_the_limits(self, classes, most, dictionary_pages):
         all_servers = servers("a b c d e f g h")
@@ -143,7 +143,7 @@ class TestProperties(base.BaseTestCase):
         self.assertEqual(found, group(list(reversed(all_servers)), *classes, most=most,
                                       dictionary=dictionary_pages * 4096))
 
-    @settings(deadline=None, max_examples=100)
+    @settings(deadline=None, max_examples=50)
     @given(CLASSES, strategies.dictionaries(strategies.integers(0, 27), strategies.none() |
                                             strategies.floats(1, 9)))
     def test_pairs_cover_everybody_once(self, classes, times):

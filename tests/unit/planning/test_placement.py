@@ -83,7 +83,7 @@ SERVERS = strategies.lists(strategies.tuples(
 
 class TestProperties(base.BaseTestCase):
 
-    @settings(deadline=None, max_examples=150)
+    @settings(deadline=None, max_examples=60)
     @given(SERVERS, strategies.lists(strategies.tuples(
         strategies.integers(-1, 20), strategies.integers(0, 10)), min_size=1, max_size=4),
         strategies.integers(1, 4))

@@ -1,6 +1,7 @@
 """Debian packages: installed, or downloaded and unpacked beside, also from the backports suite.
 
-Called by install and images. No address of a mirror is in here: the machine's own apt configuration names it.
+Called by install and images. No address of a mirror is in here: the machine's own apt
+configuration names it.
 """
 import pathlib
 import subprocess

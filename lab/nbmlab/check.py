@@ -1,7 +1,8 @@
 """Tells from outside whether guests live, were not reset, and have their memory whole.
 
-Used by lab/guests, lab/demo and the lab tests: `before = snapshot(ids)`, move the guests, `verify(before)`.
-Reads consoles; only flip_byte, made to prove that the check can fail, touches a guest.
+Used by lab/guests, lab/demo and the lab tests: `before = snapshot(ids)`, move the guests,
+`verify(before)`. Reads consoles; only flip_byte, made to prove that the check can fail, touches a
+guest.
 """
 import dataclasses
 import os
@@ -16,7 +17,8 @@ from nbmlab import host, layout, shell
 PAGE_BYTES = 4096
 PAGE_MAGIC = struct.pack("<Q", 0x6e626d2d70616765)   # lab/guest/guest.h
 HEADER_BYTES = 32
-# A pass over the buffer takes 8 s of the guest's time, and the one that counts begins after the one under way.
+# A pass over the buffer takes 8 s of the guest's time, and the one that counts begins after the
+# one under way.
 VERIFY_SECONDS = 90.0
 
 _LINE = re.compile(
@@ -79,10 +81,10 @@ def snapshot(server_ids: Sequence[str]) -> dict[str, Tick]:
 
 def verify(before: Mapping[str, Tick],
            deadline_seconds: float = VERIFY_SECONDS) -> dict[str, GuestVerdict]:
-    """Judge all guests of a snapshot, waiting for a whole pass of verification that begins after now.
+    """Judge all guests of a snapshot by a whole pass of verification that begins after now.
 
-    Call it when the moves are over. A guest is judged as soon as it can be; at the deadline the others are
-    judged by what they have told.
+    Call it when the moves are over. A guest is judged as soon as it can be; at the deadline the
+    others are judged by what they have told.
     """
     now = {server_id: last_tick(server_id) for server_id in before}
     end = time.monotonic() + deadline_seconds
@@ -102,8 +104,8 @@ def verify(before: Mapping[str, Tick],
 def judge(before: Tick, moved: Tick | None, newest: Tick | None, late: bool) -> GuestVerdict | None:
     """Return the verdict on one guest, None while it is too early for one.
 
-    `before` is of the snapshot, `moved` of when the move was over (None: the destination's console was still
-    empty), `newest` of now. `late`: no more waiting.
+    `before` is of the snapshot, `moved` of when the move was over (None: the destination's console
+    was still empty), `newest` of now. `late`: no more waiting.
     """
     if newest and newest.boot_id != before.boot_id:
         return GuestVerdict(False, False, f"it was reset: boot {before.boot_id} is now "
@@ -111,11 +113,12 @@ def judge(before: Tick, moved: Tick | None, newest: Tick | None, late: bool) -> 
     if newest and newest.bad:
         return GuestVerdict(newest.tick > before.tick, False,
                             f"{newest.bad} bad pages in {newest.passes} passes")
-    # A pass that began between the line of `moved` and the next one may have begun before the move's end.
+    # A pass that began between the line of `moved` and the next one may have begun before the
+    # move's end.
     reference = moved or before
     if newest and newest.tick > reference.tick and newest.since > reference.tick + 1:
-        return GuestVerdict(True, True, f"tick {before.tick} -> {newest.tick}, pass {newest.passes} "
-                                        f"began at {newest.since}, 0 bad pages")
+        return GuestVerdict(True, True, f"tick {before.tick} -> {newest.tick}, pass "
+                                        f"{newest.passes} began at {newest.since}, 0 bad pages")
     if not late:
         return None
     if newest is None or newest.tick <= reference.tick:
@@ -126,8 +129,8 @@ def judge(before: Tick, moved: Tick | None, newest: Tick | None, late: bool) -> 
 def flip_byte(server_id: str) -> int:
     """Change one byte of one page of a guest's buffer from outside and return its address in QEMU.
 
-    Finds a page by its magic in the memory of the guest's QEMU and skips the header, so that only the
-    checksum can tell.
+    Finds a page by its magic in the memory of the guest's QEMU and skips the header, so that only
+    the checksum can tell.
     """
     pid = qemu_pid(server_id)
     with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:

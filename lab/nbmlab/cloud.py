@@ -1,6 +1,7 @@
 """Speaks to the lab's OpenStack APIs: a token and JSON over HTTP, nothing more.
 
-Used by provision, guests and check. Standard library only, so that a call costs no second of imports.
+Used by provision, guests and check. Standard library only, so that a call costs no second of
+imports.
 """
 import dataclasses
 import http.client

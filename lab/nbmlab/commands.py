@@ -7,8 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 
-from nbmlab import (daemon, guests, host, install, layout, network, owner, services, shell,
-                    teardown)
+from nbmlab import daemon, guests, host, install, layout, network, owner, services, shell, teardown
 
 
 def main(command: Callable[[list[str]], int | None]) -> None:

@@ -9,8 +9,9 @@ import os
 import pathlib
 
 from nbmlab import layout, project
-from nbmlab.layout import Host, Options
+from nbmlab.layout import Options
 from nbmlab.rendering import KEYSTONE_URL, rabbit_url, template, write
+
 
 def render_all(options: Options) -> None:
     """Write every configuration file of the cloud."""
@@ -31,7 +32,7 @@ def render_all(options: Options) -> None:
     for host in options.host_list:
         write(layout.ETC / f"nova-{host.name}.conf",
               template("nova-host.conf", common | {"name": host.name, "address": host.address}))
-    write(layout.ETC / "rabbitmq-definitions.json", _definitions(options.host_list))
+    write(layout.ETC / "rabbitmq-definitions.json", _definitions())
     _fernet_keys(layout.VAR / "fernet")
     _fernet_keys(layout.VAR / "credential")
     write(layout.ETC / "api-paste.ini", project.paste(
@@ -52,18 +53,20 @@ def _fernet_keys(directory: pathlib.Path) -> None:
         key.chmod(0o600)
 
 
-def _definitions(hosts: tuple[Host, ...]) -> str:
+def _definitions() -> str:
     """Return RabbitMQ's users, vhosts and permissions as its definitions file.
 
-    Nova has vhost "/". API and conductor share `batch`, conductor and agents `batch-agents`; there a user per
-    host may read nothing but its own queues, and bind them to its own routing keys only (design section 5).
+    Nova has vhost "/". API and conductor share `batch`, conductor and agents `batch-agents`; there
+    a user per host may read nothing but its own queues, and bind them to its own routing keys only
+    (design section 5).
     """
-    users = ["nova", "batch-api", "batch-conductor", *(f"agent-{host.name}" for host in hosts)]
+    users = ["nova", "batch-api", "batch-conductor",
+             *(f"agent-{host.name}" for host in layout.ALL_HOSTS)]
     permissions = [_permission("nova", "/"), _permission("batch-api", "batch"),
                    _permission("batch-conductor", "batch"),
                    _permission("batch-conductor", "batch-agents")]
     topics = []
-    for host in hosts:
+    for host in layout.ALL_HOSTS:
         user, name = f"agent-{host.name}", host.name.replace(".", "\\.")
         own = rf"nova_batch_agent\.{name}([._].*)?"
         permissions.append({

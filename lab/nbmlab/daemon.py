@@ -1,6 +1,7 @@
 """Starts, finds and stops the lab's processes by what /proc says, never by a pid file alone.
 
-Used by services, host and teardown. A record (run/NAME.json) names pid, birth and what it was started from.
+Used by services, host and teardown. A record (run/NAME.json) names pid, birth and what it was
+started from.
 """
 import dataclasses
 import json
@@ -11,6 +12,9 @@ import subprocess
 import time
 
 from nbmlab import layout, shell, stamps
+
+# Every daemon's working directory, below the state directory; nobody else has a reason to be in it.
+HOME = "run/daemons"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Record:
 
 
 def birth(pid: int) -> int | None:
-    """Return the start time of a living process in clock ticks since boot, None if there is none."""
+    """Return the start time of a living process in clock ticks since boot, None without one."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -69,10 +73,12 @@ def start(daemon: Daemon) -> Record:
     if running:
         shell.say(f"restart {daemon.name}: it runs with an older configuration")
         stop(daemon.name)
+    home = layout.STATE / HOME
+    home.mkdir(parents=True, exist_ok=True)
     log = layout.LOG / f"{daemon.name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(daemon.command, stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=output, start_new_session=True, cwd="/",
+                                   stderr=output, start_new_session=True, cwd=home,
                                    env=shell.environment(**daemon.environment, **{
                                        layout.MARKER: str(layout.STATE)}))
     made = Record(process.pid, birth(process.pid) or 0, time.time(), daemon.digest)
@@ -118,12 +124,18 @@ def resident_bytes(name: str) -> int:
 
 
 def marked(state: pathlib.Path) -> list[int]:
-    """Return the pids of all daemons that carry the marker of the lab with that state directory."""
+    """Return the pids of all daemons of the lab with that state directory, recorded or not.
+
+    By the marker in their environment, or by their working directory: a process that writes its
+    own title, as Nova's services do, overwrites its environment in /proc.
+    """
     wanted = f"{layout.MARKER}={state}".encode()
+    home = str(state / HOME)
     found = []
     for directory in pathlib.Path("/proc").glob("[0-9]*"):
         try:
-            if wanted in (directory / "environ").read_bytes().split(b"\0"):
+            if wanted in (directory / "environ").read_bytes().split(b"\0") \
+                    or os.readlink(directory / "cwd") == home:
                 found.append(int(directory.name))
         except OSError:
             continue

@@ -1,6 +1,7 @@
 """The guest families: kernel + files + load. A new family is one line in the table.
 
-Read by images (what to build), provision (one Glance image a family) and guests. Does nothing itself.
+Read by images (what to build), provision (one Glance image a family) and guests. Does nothing
+itself.
 """
 import dataclasses
 

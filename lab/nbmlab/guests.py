@@ -1,7 +1,7 @@
 """Boots, lists, checks and deletes guests of the families.
 
-Called by lab/guests, lab/demo and the lab tests. Speaks to the cloud as admin; what a guest is made of is in
-families and images.
+Called by lab/guests, lab/demo and the lab tests. Speaks to the cloud as admin; what a guest is
+made of is in families and images.
 """
 import argparse
 import concurrent.futures
@@ -58,7 +58,8 @@ def boot(wanted: Sequence[Wanted], project: str = "admin") -> list[Guest]:
         if flavor not in flavors:
             flavors[flavor] = admin.post("nova-api", "/flavors", {"flavor": {
                 "name": flavor, "ram": memory_mib, "vcpus": 1, "disk": 1}})["flavor"]["id"]
-        # `host` is an administrator's request; another project's guests go where the scheduler likes
+        # `host` is an administrator's request; another project's guests go where the scheduler
+        # likes
         place = {"host": each.host} if owner is admin else {}
         ids.append(owner.post("nova-api", "/servers", {"server": {
             "name": each.name, "imageRef": images[each.family], "flavorRef": flavors[flavor],

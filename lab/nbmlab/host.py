@@ -14,7 +14,7 @@ from nbmlab.layout import Host
 
 
 def start(host: Host) -> None:
-    """Start the namespaces and libvirtd of a host, if they do not run; return when libvirt answers."""
+    """Start a host's namespaces and libvirtd unless they run; return when libvirt answers."""
     _files(host)
     holder = _holder(host)
     before = daemon.record(holder.name)

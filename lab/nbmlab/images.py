@@ -1,7 +1,7 @@
-"""Builds what guests are made of: kernels, initramfs, the guest program, root disks. Once, under cache/guest.
+"""Builds what guests are made of, once: kernels, initramfs, the guest program, root disks.
 
-Called by install; provision asks where the files are. Never installs a kernel and mounts nothing but what
-debootstrap itself needs.
+Called by install; provision asks where the files are. Never installs a kernel and mounts nothing
+but what debootstrap itself needs.
 """
 import dataclasses
 import functools
@@ -185,5 +185,5 @@ def _redis_disk(root: str) -> None:
     os.sync()
 
 
-# The files of a family: how its disk is made, and what the disk depends on beside the guest program.
+# How the disk of a family's files is made, and what it depends on beside the guest program.
 ROOTS = {"small": (_small_disk, ("1 MiB",)), "redis": (_redis_disk, REDIS_PACKAGES)}

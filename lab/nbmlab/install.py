@@ -1,15 +1,16 @@
 """Installs what the lab and the tests need: Debian packages, the venv, QEMU 10, the project itself.
 
-Called by lab/install, lab/up and tools/test. Every step is done once (stamps keyed by what it installs) and
-is quiet. Writes nothing outside Debian's packages and the state directory.
+Called by lab/install, lab/up and tools/test. Every step is done once (stamps keyed by what it
+installs) and is quiet. Writes nothing outside Debian's packages and the state directory.
 """
 import shutil
 import sys
 
 from nbmlab import apt, images, layout, shell, stamps
 
-# libvirt-python is compiled against libvirt-dev; python3-venv and -dev in case python3 is Debian's own.
-TEST_PACKAGES = ("python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config", "libvirt-dev", "git")
+# libvirt-python is compiled; python3-venv and -dev are for a python3 that is Debian's own.
+TEST_PACKAGES = ("python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config", "libvirt-dev",
+                 "git")
 LAB_PACKAGES = (
     "mariadb-server", "rabbitmq-server", "libvirt-daemon-system", "libvirt-clients",
     "qemu-system-x86", "qemu-utils", "bindfs", "nftables", "iproute2", "iputils-ping", "procps",
@@ -77,7 +78,8 @@ def qemu() -> None:
         shell.say("QEMU 10 from backports")
         shutil.rmtree(layout.QEMU, ignore_errors=True)
         apt.backports_update()
-        for package in apt.download(QEMU_PACKAGES, layout.CACHE / "apt/qemu", apt.backports_options()):
+        files = apt.download(QEMU_PACKAGES, layout.CACHE / "apt/qemu", apt.backports_options())
+        for package in files:
             shell.run("dpkg", "-x", package, layout.QEMU)
             package.unlink()
 

@@ -1,7 +1,7 @@
 """Whose lab it is: one checkout a state directory, one lab a machine.
 
-Called by lab/up before it changes anything. Bridges, namespaces and addresses have fixed names, so two labs
-cannot run side by side, whatever their state directories.
+Called by lab/up before it changes anything. Bridges, namespaces and addresses have fixed names, so
+two labs cannot run side by side, whatever their state directories.
 """
 import json
 import pathlib
@@ -12,15 +12,17 @@ from nbmlab import daemon, layout, shell, teardown
 def claim() -> None:
     """Take the machine for this checkout, or refuse with a word on whose it is.
 
-    A lab that is down, or whose checkout is gone, is taken over; what is left of it is brought down first.
+    A lab that is down, or whose checkout is gone, is taken over; what is left of it is brought
+    down first.
     """
     holder = _holder()
     mine = {"state": str(layout.STATE), "checkout": str(layout.CHECKOUT)}
     if holder and holder != mine:
         if pathlib.Path(holder["checkout"]).exists() and _alive(pathlib.Path(holder["state"])):
             raise shell.LabError(
-                f"a lab of {holder['checkout']} is up (state in {holder['state']}); two labs do not fit on "
-                f"one machine.\nEnd it first: NBM_LAB={holder['state']} {holder['checkout']}/lab/down")
+                f"a lab of {holder['checkout']} is up (state in {holder['state']}); two labs do "
+                "not fit on one machine.\nEnd it first: "
+                f"NBM_LAB={holder['state']} {holder['checkout']}/lab/down")
         shell.say(f"taking over from {holder['checkout']}, whose lab is "
                   "dead or whose checkout is gone")
         teardown.down(pathlib.Path(holder["state"]))

@@ -1,6 +1,7 @@
 """Fills the cloud: catalog, users, the guests' network, images; and waits for the computes.
 
-Called by services. Safe to repeat: makes only what is missing, and images anew when their files changed.
+Called by services. Safe to repeat: makes only what is missing, and images anew when their files
+changed.
 """
 import datetime
 import http.client
@@ -104,7 +105,8 @@ def images() -> None:
 def wait_for_computes(hosts: tuple[Host, ...]) -> None:
     """Return when every host's nova-compute was heard of since it started, and is in its cell.
 
-    A service that died a moment ago still counts as up: only a report after the process's start is news.
+    A service that died a moment ago still counts as up: only a report after the process's start is
+    news.
     """
     admin = Cloud()
 
@@ -123,6 +125,17 @@ def wait_for_computes(hosts: tuple[Host, ...]) -> None:
         return {each.name for each in hosts} <= heard & known
 
     shell.wait_for("fresh heartbeats of all computes", 120, ready, every_seconds=0.5)
+
+
+def forget_other_computes(hosts: tuple[Host, ...]) -> None:
+    """Delete the compute services of hosts that an earlier `up` had and this one has not."""
+    admin = Cloud()
+    for service in admin.get("nova-api", "/os-services?binary=nova-compute")["services"]:
+        if service["host"] not in {each.name for each in hosts}:
+            try:
+                admin.call("nova-api", "DELETE", f"/os-services/{service['id']}")
+            except cloud.ApiError as error:
+                shell.say(f"{service['host']} stays in Nova's list: {error}")
 
 
 def _fresh(service: dict) -> bool:

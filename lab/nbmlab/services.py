@@ -1,9 +1,20 @@
 """Brings the whole cloud up, and restarts parts of it: which service, in which order, ready when.
 
-Called by lab/up and lab/restart. Steps run side by side; each waits for a condition, never for a time.
+Called by lab/up and lab/restart. Steps run side by side; each waits for a condition, never for a
+time.
 """
-from nbmlab import (config, daemon, database, host, layout, network, project, provision, shell,
-                    teardown)
+from nbmlab import (
+    config,
+    daemon,
+    database,
+    host,
+    layout,
+    network,
+    project,
+    provision,
+    shell,
+    teardown,
+)
 from nbmlab.daemon import Daemon
 from nbmlab.layout import Host, Options
 from nbmlab.steps import Step, run_all
@@ -21,6 +32,7 @@ def up(options: Options) -> None:
     network.build(options.host_list)
     network.cap(options.host_list, options.link_mib_per_second)
     run_all(_steps(options))
+    provision.forget_other_computes(options.host_list)
     options.save()
 
 
@@ -50,7 +62,7 @@ def _steps(options: Options) -> list[Step]:
         Step("nova-api", lambda: _wsgi("nova-api", "nova.wsgi.osapi_compute", {
             "OS_NOVA_CONFIG_DIR": ETC},
             ("nova.conf", "api-paste.ini", "nova-batch-migrate/nova-batch-api.conf")),
-             ("nova-db", "rabbit")),
+             ("nova-db",)),
         Step("conductor", lambda: _nova("conductor"), ("nova-db", "rabbit")),
         Step("scheduler", lambda: _nova("scheduler"), ("nova-db", "rabbit")),
         Step("batch-conductor", _batch_conductor, ("nova-batch-db", "rabbit")),
@@ -99,8 +111,8 @@ def _rabbit() -> None:
 def _instances() -> None:
     """Mount the instances directory so that both hosts see a cluster file system.
 
-    libvirt migrates a guest with a file disk only if the mount table says that the directory is shared;
-    one FUSE mount of that type, seen by both, is what it takes for true.
+    libvirt migrates a guest with a file disk only if the mount table says that the directory is
+    shared; one FUSE mount of that type, seen by both, is what it takes for true.
     """
     if daemon.record("instances") and shell.succeeds("mountpoint", "-q", layout.INSTANCES):
         return

@@ -1,6 +1,8 @@
-"""ML2 mechanism driver of the lab, loaded by neutron-server: binds every port, without an agent, as a tap.
+"""ML2 mechanism driver of the lab, loaded by neutron-server: binds every port, without an agent,
+as a tap.
 
-Nova then makes the tap device on whatever host the server is; hold-host puts it on that host's bridge.
+Nova then makes the tap device on whatever host the server is; hold-host puts it on that host's
+bridge.
 """
 from neutron_lib.api.definitions import portbindings
 from neutron_lib.plugins.ml2 import api

@@ -53,7 +53,7 @@ def measure(conf, hypervisor, keys, job: str, server_ids: list[str],
         if reason:
             refused[domain.id] = reason
             continue
-        value = _telemetry(conf.host, domain, counts[domain.id], sampled[domain.id],
+        value = _telemetry(conf.host, domain, counts[domain.id], sampled.get(domain.id, []),
                            watches[domain.id].result())
         values.append(value.to_dict())
     values += [{"id": server_id, "error": reason} for server_id, reason in refused.items()]

@@ -1,23 +1,28 @@
-"""What the agents find on a host: the guests' memory and load, played for the functional tests.
+"""What the agents find on their hosts, played at their two edges: libvirt and guest memory.
 
-Guests answers for all hosts of one test; where a guest is, it asks the played hypervisors.
+Used by the base class. Everything between these edges is the agents' own code. Guests holds what
+measuring shows of the guests of one test; where a guest is, the played hypervisors know.
 """
 
 import dataclasses
+import os
 import threading
-import uuid
 
-import oslo_messaging as messaging
+import fixtures
+from oslo_messaging import conffixture
 
-from nova_batch_migrate import exception
+from nova_batch_migrate import conf, exception
+from nova_batch_migrate.agent import domain_xml, domains, manager
 from nova_batch_migrate.planning import telemetry
 
-LINK_BYTES_PER_SECOND = 100 << 20
+LINK_MIB_S = 100.0
+#: A bound for a test that forgets to release a measurement.
+HOLD_SECONDS = 120
 
 
 @dataclasses.dataclass(frozen=True)
 class Guest:
-    """What measuring a server shows. ``shared_pages``: contents all guests of one test have."""
+    """What measuring a server shows; ``shared_pages`` are contents that all guests have."""
 
     id: str
     name: str
@@ -30,30 +35,46 @@ class Guest:
     def pages(self) -> int:
         return self.memory_bytes // telemetry.PAGE_BYTES
 
-    def telemetry(self, host: str) -> telemetry.ServerTelemetry:
-        return telemetry.ServerTelemetry(
-            id=self.id, name=self.name, host=host, memory_bytes=self.memory_bytes, vcpus=1,
-            total_pages=self.pages, present_pages=self.pages, zero_pages=self.pages // 2,
-            distinct_pages=self.pages // 2, changed=telemetry.DirtyModel(
-                self.dirty_pages_per_second, self.working_set_pages, 0.05, "content-diff"),
-            compress_unchanged=0.5, measured_at="2026-11-23T02:00:00Z")
+    @property
+    def distinct_pages(self) -> int:
+        return self.pages // 2
+
+    def scanned(self, windows_seconds: list[float]) -> dict:
+        """Return what the privileged process says of one guest."""
+        model = telemetry.DirtyModel(self.dirty_pages_per_second, self.working_set_pages)
+        return {
+            "id": self.id, "total_pages": self.pages, "present_pages": self.pages,
+            "zero_pages": self.pages - self.distinct_pages,
+            "distinct_pages": self.distinct_pages, "self_duplicate_pages": 0,
+            "windows": [{"seconds": seconds, "changed_pages": model.pages(seconds)}
+                        for seconds in windows_seconds],
+            "tracked_share": 1.0, "compress_unchanged": 0.5, "compress_changed": 0.6}
 
 
-class Guests:
-    """The guests of one test by server id."""
+class Guests(fixtures.Fixture):
+    """The guests of one test by server id, in place of the agents' privileged process."""
 
-    def __init__(self, hypervisors):
-        self.hypervisors = hypervisors
+    def __init__(self):
         #: What libvirt says at the destination of a migration that arrived.
-        self.completed = {"elapsed_seconds": 0.3, "setup_seconds": 0.0, "downtime_seconds": 0.05,
-                          "memory_transferred_bytes": 1 << 20, "normal_pages": 256,
-                          "zero_pages": 0, "iterations": 1}
+        self.arrived_job = {"time_elapsed": 300, "setup_time": 10, "downtime": 50,
+                            "memory_processed": 1 << 20, "memory_normal": 256,
+                            "memory_constant": 0, "memory_iteration": 1}
+        self.speeds_mib_s: list[tuple[str, int]] = []
         self._by_id: dict[str, Guest] = {}
         self._measurable = threading.Event()
         self._measurable.set()
 
+    def _setUp(self):
+        for name, played in (("measure", self._measure), ("progress", lambda job: 50.0),
+                             ("probe", os.getpid)):
+            self.useFixture(fixtures.MonkeyPatch(f"nova_batch_migrate.agent.scan.{name}", played))
+        self.addCleanup(self.release_measures)
+
     def add(self, server_id: str, name: str, memory_bytes: int, **load) -> None:
         self._by_id[server_id] = Guest(server_id, name, memory_bytes, **load)
+
+    def __getitem__(self, server_id: str) -> Guest:
+        return self._by_id[server_id]
 
     def hold_measures(self) -> None:
         """Let no measurement come to its end until :meth:`release_measures`."""
@@ -62,66 +83,104 @@ class Guests:
     def release_measures(self) -> None:
         self._measurable.set()
 
-    def measured(self) -> bool:
-        return self._measurable.is_set()
+    def _measure(self, job, servers, windows_seconds, seed, page_budget, read_bytes_per_second):
+        self._measurable.wait(HOLD_SECONDS)
+        found = [self._by_id[server["id"]] for server in servers]
+        shared = min((guest.shared_pages for guest in found), default=0)
+        classes = [telemetry.PageClass((guest.id,), guest.distinct_pages - shared)
+                   for guest in found]
+        if len(found) > 1:
+            classes.append(telemetry.PageClass(tuple(sorted(g.id for g in found)), shared))
+        return {"servers": [guest.scanned(windows_seconds) for guest in found],
+                "page_classes": telemetry.PageClasses(True, 1.0, tuple(classes)).to_dict()}
 
-    def on(self, host: str) -> list[Guest]:
-        return [self._by_id[server_id] for server_id in self.hypervisors.domains_of(host)]
+
+class PlayedHypervisor:
+    """domains.Hypervisor of one host over the played hypervisors."""
+
+    def __init__(self, host: str, guests: Guests, hypervisors):
+        self._host, self._guests, self._hypervisors = host, guests, hypervisors
+
+    def versions(self):
+        return "9.0.0", "10.0.2"
+
+    def default_virt_type(self):
+        return "kvm"
+
+    def domains(self):
+        return [self.domain(server_id) for server_id in self._hypervisors.domains_of(self._host)]
+
+    def domain(self, server_id):
+        presence = self.presence(server_id)
+        if presence is None:
+            raise exception.AgentRefused(reason=f"{server_id} is not a domain of {self._host}")
+        guest = self._guests[server_id]
+        definition = domain_xml.Definition(
+            virt_type="kvm", name=guest.name, project_id="", memory_bytes=guest.memory_bytes,
+            memory_blocks_bytes=(guest.memory_bytes,), disks=())
+        return domains.Domain(server_id, f"instance-{guest.name}", 1, definition, presence,
+                              "/nonexistent")
+
+    def presence(self, server_id):
+        if server_id not in self._hypervisors.domains_of(self._host):
+            return None
+        return domains.Presence("running", self._leaves(server_id), False)
+
+    def _leaves(self, server_id):
+        return any(stream.source == self._host for stream in self._hypervisors.running_streams()
+                   if stream.server_id == server_id)
+
+    def outgoing_job(self, server_id):
+        if not self._leaves(server_id):
+            return None
+        half = self._guests[server_id].memory_bytes // 2
+        return {"time_elapsed": 100, "memory_total": 2 * half, "memory_processed": half,
+                "memory_remaining": half, "memory_bps": int(LINK_MIB_S) << 20}
+
+    def arrived_job(self, server_id):
+        arrived = any(stream.server_id == server_id and stream.destination == self._host
+                      for stream in self._hypervisors.streams)
+        return self._guests.arrived_job if arrived else None
+
+    def migrated_bytes(self):
+        return {}
+
+    def set_migration_speed(self, server_id, mib_per_second):
+        self._guests.speeds_mib_s.append((server_id, mib_per_second))
+
+    def start_dirty_rate(self, server_id, seconds):
+        raise exception.AgentRefused(reason="page sampling is not played")
 
 
-class PlayedAgent:
-    """The contract of AgentAPI 1.0 with played answers."""
+class Agent(fixtures.Fixture):
+    """A running nova-batch-agent of one host, which a test may stop and start again."""
 
-    target = messaging.Target(version="1.0")
+    def __init__(self, host: str, guests: Guests, hypervisors, nova_config_file: str):
+        self._host, self._guests, self._hypervisors = host, guests, hypervisors
+        self._nova_config_file = nova_config_file
+        self._service = None
 
-    def __init__(self, host: str, guests: Guests):
-        self._host, self._guests = host, guests
-        self._jobs: dict[str, list[str]] = {}
+    def _setUp(self):
+        # Each host has its own configuration, as it would have its own file.
+        self._conf = conf.new()
+        self._conf([], default_config_files=[])
+        self.useFixture(conffixture.ConfFixture(self._conf, transport_url="fake:/"))
+        self._conf.set_override("host", self._host)
+        for name, value in (("nova_config_files", [self._nova_config_file]),
+                            ("link_mib_s", LINK_MIB_S), ("migration_interface", "lo"),
+                            ("page_sampling", False), ("fingerprint_secret", "functional")):
+            self._conf.set_override(name, value, "agent")
+        self.start()
+        self.addCleanup(self.stop)
 
-    def preflight(self, ctxt):
-        return {"host": self._host, "agent_version": "0", "libvirt_version": "9.0.0",
-                "qemu_version": "10.0.2", "accelerator": "tcg",
-                "nova_options": {"max_concurrent_live_migrations": 4}, "ksm": {}, "relay": None,
-                "problems": []}
+    def start(self) -> None:
+        played = PlayedHypervisor(self._host, self._guests, self._hypervisors)
+        with fixtures.MonkeyPatch("nova_batch_migrate.agent.domains.Hypervisor",
+                                  lambda *args: played):
+            self._service = manager.AgentService(self._conf)
+            self._service.start()
 
-    def inventory(self, ctxt):
-        return [{"id": guest.id, "domain": guest.name, "name": guest.name, "project_id": "",
-                 "state": "running", "memory_bytes": guest.memory_bytes, "vcpus": 1}
-                for guest in self._guests.on(self._host)]
-
-    def start_measure(self, ctxt, batch_id, servers, windows_seconds):
-        job = str(uuid.uuid4())
-        self._jobs[job] = servers
-        return {"job": job}
-
-    def get_measure(self, ctxt, job, offset):
-        if job not in self._jobs:
-            raise exception.AgentRefused(reason=f"there is no job {job}")
-        if not self._guests.measured():
-            return {"state": "running", "progress": 50, "error": None, "servers": [],
-                    "next_offset": None, "page_classes": None}
-        wanted = [guest for guest in self._guests.on(self._host) if guest.id in self._jobs[job]]
-        classes = telemetry.PageClasses(True, 1.0, (telemetry.PageClass(
-            tuple(guest.id for guest in wanted),
-            min((guest.shared_pages for guest in wanted), default=0)),))
-        return {"state": "done", "progress": 100, "error": None,
-                "servers": [guest.telemetry(self._host).to_dict() for guest in wanted][offset:],
-                "next_offset": None, "page_classes": classes.to_dict()}
-
-    def bandwidth(self, ctxt):
-        return telemetry.Bandwidth("eth0", LINK_BYTES_PER_SECOND, LINK_BYTES_PER_SECOND, 0.0,
-                                   "option").to_dict()
-
-    def tune(self, ctxt, server, bytes_per_second=None, downtime_ms=None):
-        return None
-
-    def progress(self, ctxt, server):
-        return None
-
-    def completed(self, ctxt, server):
-        return self._guests.completed
-
-    def presence(self, ctxt, server):
-        present = server in self._guests.hypervisors.domains_of(self._host)
-        return {"present": present, "state": "running" if present else None,
-                "migrating": server in self._guests.hypervisors.running(), "post_copy": False}
+    def stop(self) -> None:
+        if self._service is not None:
+            self._service.stop()
+            self._service = None

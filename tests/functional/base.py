@@ -6,7 +6,10 @@ at the streams that ran. It waits for conditions, never for a time.
 
 import dataclasses
 import json
+import pathlib
 import time
+
+import fixtures
 
 from tests.functional import agents, cloud, services
 
@@ -37,9 +40,13 @@ class BatchTestCase(cloud.NovaTestCase):
         super().setUp()
         self.config = self.useFixture(services.Configuration(self.endpoints()))
         self.useFixture(services.Database())
-        self.guests = agents.Guests(self.hypervisors)
-        self.agents = {host: self.useFixture(services.Agent(
-            host, agents.PlayedAgent(host, self.guests))) for host in self.HOSTS}
+        self.guests = self.useFixture(agents.Guests())
+        # An agent watches its link for other traffic; there is none here.
+        self.stub_out("nova_batch_migrate.agent.bandwidth._WATCH_SECONDS", 0.01)
+        nova_conf = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / "nova.conf"
+        nova_conf.write_text("[DEFAULT]\nmax_concurrent_live_migrations = 4\n")
+        self.agents = {host: self.useFixture(agents.Agent(
+            host, self.guests, self.hypervisors, str(nova_conf))) for host in self.HOSTS}
         self.conductor_service = self.useFixture(services.Conductor())
 
     # -- guests -----------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class Hypervisors(fixtures.Fixture):
         self.stream_seconds = stream_seconds
         self.streams: list[Stream] = []
         self.overlaps: list[int] = []
-        self._running: dict[str, threading.Event] = {}
+        self._running: dict[str, tuple[Stream, threading.Event]] = {}
         self._failures: dict[str, int] = {}
         self._leftovers: set[str] = set()
         self._gate = threading.Event()
@@ -81,6 +81,9 @@ class Hypervisors(fixtures.Fixture):
         """Return the servers whose streams are under way."""
         return list(self._running)
 
+    def running_streams(self) -> list[Stream]:
+        return [stream for stream, _ in list(self._running.values())]
+
     def domains_of(self, host: str) -> list[str]:
         """Return the ids of the servers whose domains run on ``host``."""
         connection = self.connection(host)
@@ -98,7 +101,7 @@ class Hypervisors(fixtures.Fixture):
         abort = threading.Event()
         with self._lock:
             self.streams.append(stream)
-            self._running[stream.server_id] = abort
+            self._running[stream.server_id] = stream, abort
             self.overlaps.append(len(self._running))
         try:
             self._stream(domain, stream, params, abort)
@@ -134,10 +137,10 @@ class Hypervisors(fixtures.Fixture):
         domain._connection._vms.pop(name, None)
 
     def _abortJob(self, domain):
-        abort = self._running.get(domain.UUIDString())
-        if abort is None:
+        running = self._running.get(domain.UUIDString())
+        if running is None:
             raise _error("no job is active on the domain", fakelibvirt.VIR_ERR_OPERATION_INVALID)
-        abort.set()
+        running[1].set()
 
     def _jobStats(self, domain, flags=0):
         # Nova's own response schema refuses counters of zero.

@@ -1,7 +1,7 @@
-"""This project's services beside Nova in one process: configuration, database, conductor, agents.
+"""This project's services on the controller: configuration, database, API process, conductor.
 
-Fixtures of the base class. Everything here is the project's real code on the in-process bus; only
-what the agents read from libvirt and from guest memory is played (:mod:`tests.functional.agents`).
+Fixtures of the base class; all they start is the project's real code on the in-process bus. The
+agents are in :mod:`tests.functional.agents`.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ import fixtures
 from oslo_config import fixture as config_fixture
 from oslo_messaging import conffixture
 
-from nova_batch_migrate import conf, rpc
+from nova_batch_migrate import conf
 from nova_batch_migrate.clients import nova
 from nova_batch_migrate.conductor import service as conductor_service
 from nova_batch_migrate.db import engine, migration
@@ -32,7 +32,6 @@ class Configuration(fixtures.Fixture):
         state = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self.set(host="controller", state_path=str(state))
         for group, url in self._endpoints.items():
-            if group not in CONF: continue
             self.set(group, auth_type="none", endpoint_override=url)
         self.set("api", conductor_timeout_seconds=5)
         self.set("conductor", reconcile_interval_seconds=0.3, retry_backoff_seconds=0.2,
@@ -110,25 +109,3 @@ class Conductor(fixtures.Fixture):
         self.useFixture(fixtures.MonkeyPatch(
             "nova_batch_migrate.clients.nova.NovaClient.live_migrate", last_call))
         return died
-
-
-class Agent(fixtures.Fixture):
-    """The RPC server of one host's agent around ``endpoint``; a test may stop and start it."""
-
-    def __init__(self, host: str, endpoint):
-        self._host, self._endpoint, self._server = host, endpoint, None
-
-    def _setUp(self):
-        self.start()
-        self.addCleanup(self.stop)
-
-    def start(self) -> None:
-        self._server = rpc.get_server(rpc.get_agent_transport(CONF),
-                                      rpc.agent_target(self._host), [self._endpoint])
-        self._server.start()
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.stop()
-            self._server.wait()
-            self._server = None

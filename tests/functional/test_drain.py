@@ -46,7 +46,8 @@ class Drain(base.BatchTestCase):
             parts = [server[f"{kind}_{part}_seconds"] for part in ("stream", "queue", "nova")]
             self.assertAlmostEqual(server[f"{kind}_seconds"], sum(parts), places=1)
         self.assertEqual({"stream", "queue", "nova"}, set(server["actual_sources"]))
-        self.assertEqual(self.guests.completed["downtime_seconds"], server["downtime_seconds"])
+        self.assertEqual(self.guests.arrived_job["downtime"] / 1000, server["downtime_seconds"])
+        self.assertEqual(self.guests.arrived_job["memory_processed"], server["raw_bytes"])
 
     def test_a_locked_server_stays_and_the_answer_says_why_and_what_moves_it(self):
         locked, free = self.boot("locked", "free")
@@ -158,6 +159,15 @@ class Drain(base.BatchTestCase):
         self.hypervisors.release()
         self.wait_for_batch(batch["id"], "completed")
         self.assertEqual(2, max(self.hypervisors.overlaps))
+
+    def test_the_cap_of_the_request_is_put_on_the_stream(self):
+        server_id, = self.boot("a")
+        self.hypervisors.hold()
+        batch = self.drain(max_bandwidth_mib_s=40)
+        self.wait(lambda: self.guests.speeds_mib_s, "the speed to be set")
+        self.hypervisors.release()
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual({(server_id, 40)}, set(self.guests.speeds_mib_s))
 
     def test_events_tell_the_story(self):
         server_id, = self.boot("a")

@@ -2,14 +2,28 @@
 
 import uuid
 
-import ddt
-
 from tests.functional import base
 
 NOBODY = str(uuid.UUID(int=1))
+# Bodies with one fault each; a cloud per fault would take minutes to say little more.
+MALFORMED = (
+    {}, {"hosts": []}, {"hosts": "cmpa"}, {"hosts": [7]}, {"hosts": ["cmpa", "cmpa"]},
+    {"servers": []}, {"servers": [None]}, {"hosts": ["cmpa"], "servers": [NOBODY]},
+    *({"hosts": ["cmpa"], field: value} for field, value in (
+        ("target_hosts", "cmpb"), ("exclude_hosts", [1]), ("strategy", "fastest"),
+        ("plan_only", "maybe"), ("max_bandwidth_mib_s", -1), ("max_bandwidth_mib_s", "fast"),
+        ("max_parallel", 0), ("max_parallel", 1.5), ("on_non_convergence", "pray"),
+        ("dedup_scope", "world"), ("include_locked", "perhaps"), ("leave_disabled", 2),
+        ("not_before", "tomorrow"), ("deadline", "soon"), ("max_wait_seconds", "long"),
+        ("stopped", "kill"), ("fallback", "none"), ("urgent", "very"), ("synchronized", "all"),
+        ("colour", "green"))))
+NOT_BUILT = (
+    ("synchronized", "server-groups"), ("on_non_convergence", "pause"),
+    ("on_non_convergence", "post-copy"), ("on_non_convergence", "auto-converge"),
+    ("max_wait_seconds", 60), ("deadline", "2027-01-01T00:00:00Z"), ("stopped", "cold-migrate"),
+    ("fallback", "refuse"), ("urgent", True))
 
 
-@ddt.ddt
 class Refusals(base.BatchTestCase):
     def refused(self, status, **fields):
         """Post a batch migration that must be refused; return the message."""
@@ -55,33 +69,14 @@ class Refusals(base.BatchTestCase):
         server_id, = self.boot("a", host="cmpb")
         self.refused(400, servers=[server_id], target_hosts=["cmpb"])
 
-    @ddt.data(
-        {}, {"hosts": []}, {"hosts": "cmpa"}, {"hosts": ["cmpa"], "servers": [NOBODY]},
-        {"hosts": [7]}, {"hosts": ["cmpa", "cmpa"]}, {"servers": []}, {"servers": [None]},
-        {"hosts": ["cmpa"], "target_hosts": "cmpb"}, {"hosts": ["cmpa"], "exclude_hosts": [1]},
-        {"hosts": ["cmpa"], "strategy": "fastest"}, {"hosts": ["cmpa"], "plan_only": "maybe"},
-        {"hosts": ["cmpa"], "max_bandwidth_mib_s": -1},
-        {"hosts": ["cmpa"], "max_bandwidth_mib_s": "fast"},
-        {"hosts": ["cmpa"], "max_parallel": 0}, {"hosts": ["cmpa"], "max_parallel": 1.5},
-        {"hosts": ["cmpa"], "on_non_convergence": "pray"},
-        {"hosts": ["cmpa"], "dedup_scope": "world"},
-        {"hosts": ["cmpa"], "include_locked": "perhaps"},
-        {"hosts": ["cmpa"], "leave_disabled": 2}, {"hosts": ["cmpa"], "not_before": "tomorrow"},
-        {"hosts": ["cmpa"], "deadline": "soon"}, {"hosts": ["cmpa"], "max_wait_seconds": "long"},
-        {"hosts": ["cmpa"], "stopped": "kill"}, {"hosts": ["cmpa"], "fallback": "none"},
-        {"hosts": ["cmpa"], "urgent": "very"}, {"hosts": ["cmpa"], "synchronized": "all"},
-        {"hosts": ["cmpa"], "colour": "green"})
-    def test_malformed(self, fields):
-        self.assertTrue(self.refused(400, **fields))
+    def test_malformed_bodies(self):
+        for fields in MALFORMED:
+            self.assertTrue(self.refused(400, **fields))
+        self.assertEqual([], self.call("GET").body["batch_migrations"])
 
-    @ddt.data(
-        {"synchronized": "server-groups"}, {"on_non_convergence": "pause"},
-        {"on_non_convergence": "post-copy"}, {"on_non_convergence": "auto-converge"},
-        {"max_wait_seconds": 60}, {"deadline": "2027-01-01T00:00:00Z"},
-        {"stopped": "cold-migrate"}, {"fallback": "refuse"}, {"urgent": True})
-    def test_a_field_that_is_not_built_yet_is_named(self, field):
-        message = self.refused(400, hosts=["cmpa"], **field)
-        self.assertIn(next(iter(field)), message)
+    def test_a_field_that_is_not_built_yet_is_named(self):
+        for field, value in NOT_BUILT:
+            self.assertIn(field, self.refused(400, hosts=["cmpa"], **{field: value}))
 
     def test_a_second_batch_for_the_same_host_or_server_names_the_first(self):
         server_id, = self.boot("a")

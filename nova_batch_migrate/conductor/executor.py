@@ -90,8 +90,8 @@ class Executor:
         """Note a running migration's id, its bytes and the time Nova lets it queue."""
         progress = dict(row["progress"] or {})
         now = timeutils.utcnow()
-        if migration.status in ("accepted", "queued"):
-            since = progress.setdefault("queued_since", row["issued_at"].isoformat())
+        if migration.status == "queued":
+            since = progress.setdefault("queued_since", now.isoformat())
             progress["nova_queued_seconds"] = (
                 now - datetime.datetime.fromisoformat(since)).total_seconds()
         progress["nova_status"] = migration.status

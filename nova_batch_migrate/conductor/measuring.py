@@ -80,7 +80,7 @@ class Measurer:
         self._store(ctxt, batch, host, servers, answer["page_classes"])
         job["done"] = True
 
-    def _store(self, ctxt, batch: dict, host: str, servers: list[dict], classes: dict) -> None:
+    def _store(self, ctxt, batch: dict, host: str, servers: list[dict], classes: dict | None) -> None:
         """Merge a host's figures: new ones replace old ones, server by server."""
         preflight = self._agents.preflight(ctxt, host)
         stored = dict(db.get_batch(batch["id"])["telemetry"] or {})
@@ -92,7 +92,7 @@ class Measurer:
             options=telemetry.MigrationOptions.from_nova(preflight["nova_options"]),
             servers=tuple(telemetry.ServerTelemetry.from_dict(known[key])
                           for key in sorted(known)),
-            page_classes=telemetry.PageClasses.from_dict(classes))
+            page_classes=classes and telemetry.PageClasses.from_dict(classes))
         stored[host] = value.to_dict()
         db.update_batch(batch["id"], {"telemetry": stored})
         for problem in preflight["problems"]:

@@ -1,0 +1,203 @@
+"""Issue, follow, complete, abort, heal: on a real database, with Nova and the agents played."""
+
+import dataclasses
+
+from oslo_utils import timeutils
+from oslotest import base
+
+from nova_batch_migrate import conf, context, exception
+from nova_batch_migrate.conductor import executor, healing, loading, request, state
+from nova_batch_migrate.db import api as db
+from tests.unit.conductor import build
+from tests.unit.db import fixture
+
+
+class FakeNova:
+    """Nova at our edge: what it shows, what it was asked."""
+
+    def __init__(self):
+        self.shown = build.server()
+        self.listed = []
+        self.asked = []
+        self.refusal = None
+
+    def server(self, server_id):
+        return self.shown
+
+    def migrations(self, server_id):
+        return self.listed
+
+    def live_migrate(self, server_id, host):
+        self.asked.append(("live_migrate", server_id, host))
+        if self.refusal is not None:
+            raise self.refusal
+
+    def abort_migration(self, server_id, migration_id):
+        self.asked.append(("abort", server_id, migration_id))
+
+    def reset_state_active(self, server_id):
+        self.asked.append(("reset", server_id))
+
+    def last_action_error(self, server_id):
+        return None
+
+
+class FakeAgents:
+    def __init__(self):
+        self.at = {"cmpa": {"present": True, "state": "running", "migrating": False,
+                            "post_copy": False},
+                   "cmpb": {"present": False, "state": None, "migrating": False,
+                            "post_copy": False}}
+        self.job = {"memory_processed_bytes": 5, "elapsed_seconds": 2.0, "bytes_per_second": 1}
+        self.tuned = []
+
+    def presence(self, ctxt, host, server):
+        if isinstance(self.at[host], Exception):
+            raise self.at[host]
+        return self.at[host]
+
+    def progress(self, ctxt, host, server):
+        return self.job
+
+    def tune(self, ctxt, host, server, bytes_per_second=None, downtime_ms=None):
+        self.tuned.append((host, server, bytes_per_second))
+
+    def completed(self, ctxt, host, server):
+        return {"elapsed_seconds": 3.0, "memory_transferred_bytes": 9, "downtime_seconds": 0.1}
+
+
+class FakePlacement:
+    held = {"cmpa": {"VCPU": 1}}
+
+    def allocations(self, server_id):
+        return self.held
+
+
+class FakeNeutron:
+    hosts = {"cmpa"}
+
+    def port_hosts(self, server_id):
+        return self.hosts
+
+
+class ExecutorTest(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixture.Database())
+        self.nova, self.agents = FakeNova(), FakeAgents()
+        self.placement, self.neutron = FakePlacement(), FakeNeutron()
+        healer = healing.Healer(self.nova, self.placement, self.neutron, self.agents)
+        self.executor = executor.Executor(conf.CONF, self.nova, self.agents, healer)
+        self.ctxt = context.service_context()
+        self.batch = db.create_batch(
+            {"request": request.normalize({"hosts": ["cmpa"]})},
+            [loading.new_row(build.server()) | {"destination": "cmpb", "group_index": 0}])
+
+    def row(self, **changes):
+        if changes:
+            db.update_server(self.batch["id"], "s1", changes)
+        return db.servers_of(self.batch["id"])[0]
+
+    def events(self):
+        return [event["kind"] for event in db.events_of(self.batch["id"])]
+
+    def issue(self):
+        self.executor.issue(self.ctxt, self.batch, self.row(),
+                            timeutils.utcnow().isoformat())
+        return self.row()
+
+    def carry_out(self, action):
+        self.executor.carry_out(self.ctxt, self.batch, self.row(), action, streams=2)
+        return self.row()
+
+    def test_the_intent_is_written_with_the_migrations_of_before(self):
+        self.nova.listed = [build.migration(3, "error")]
+        self.nova.refusal = exception.NovaTransientError(operation="x", reason="timeout")
+        row = self.issue()
+        self.assertEqual(("migrating", [3], 1),
+                         (row["status"], row["known_migrations"], row["attempts"]))
+        self.assertEqual(["warning"], self.events())
+
+    def test_what_nova_refuses_for_good_fails_with_its_words(self):
+        self.nova.refusal = exception.NovaPermanentError(operation="live-migrate",
+                                                         reason="no such host")
+        row = self.issue()
+        self.assertEqual("failed", row["status"])
+        self.assertIn("no such host", row["reason"])
+
+    def test_a_last_look_before_the_call(self):
+        for shown, status in ((build.server(locked=True), "skipped"), (None, "skipped"),
+                              (build.server(host="cmpc"), "completed"),
+                              (build.server(task_state="rebooting"), "waiting")):
+            self.row(status="pending")
+            self.nova.shown = shown
+            self.assertEqual(status, self.issue()["status"])
+        self.assertEqual([], self.nova.asked)
+
+    def test_progress_is_followed_and_held_under_the_cap(self):
+        self.batch["request"]["max_bandwidth_mib_s"] = 8
+        self.issue()
+        for _ in range(2):
+            row = self.carry_out(state.Follow("s1", build.migration(7, "running")))
+        self.assertEqual((7, self.agents.job), (row["migration_id"], row["progress"]["job"]))
+        self.assertEqual([("cmpa", "s1", 4 << 20)], self.agents.tuned)
+
+    def test_completed_with_what_the_destination_saw(self):
+        self.issue()
+        row = self.carry_out(state.Complete("s1", "cmpb", build.migration(7, "completed")))
+        self.assertEqual(("completed", 3.0, 9), (
+            row["status"], row["actual"]["stream_seconds"], row["actual"]["raw_bytes"]))
+
+    def test_abort_is_asked_for_once(self):
+        self.issue()
+        for _ in range(2):
+            self.carry_out(state.StopMigration("s1", build.migration(7, "running")))
+        self.assertEqual(1, [call[0] for call in self.nova.asked].count("abort"))
+
+    def test_a_failed_attempt_waits_and_comes_again(self):
+        self.issue()
+        row = self.carry_out(state.AttemptEnded("s1", None, True, "it broke"))
+        self.assertEqual("waiting", row["status"])
+        self.assertIsNotNone(row["next_attempt_at"])
+        row = self.carry_out(state.AttemptEnded("s1", None, False, "it broke"))
+        self.assertEqual(("failed", "it broke"), (row["status"], row["reason"]))
+
+    def _ended_in_error(self):
+        self.nova.shown = build.server(status="ERROR", vm_state="error")
+        self.row(status="migrating", progress=self.row()["progress"] or {})
+        return self.carry_out(state.AttemptEnded("s1", build.migration(7, "error"), True, "x"))
+
+    def test_what_nova_left_in_error_is_healed(self):
+        row = self._ended_in_error()
+        self.assertEqual([("reset", "s1")], self.nova.asked)
+        self.assertEqual((True, "waiting"), (row["healed"], row["status"]))
+        self.assertIn("healed", self.events())
+
+    def test_one_witness_against_it_is_enough(self):
+        away = exception.AgentUnavailable(host="cmpb")
+        here = self.agents.at["cmpa"]
+        cases = [
+            lambda: self.agents.at.update(cmpb=here),
+            lambda: self.agents.at.update(cmpb=away),
+            lambda: self.agents.at.update(cmpa=here | {"state": "paused"}),
+            lambda: self.agents.at.update(cmpa=here | {"present": False}),
+            lambda: setattr(self.placement, "held", {"cmpa": {}, "cmpb": {}}),
+            lambda: setattr(self.neutron, "hosts", {"cmpb"}),
+            lambda: self.row(progress={"post_copy": True}),
+        ]
+        for spoil in cases:
+            agents, placement, neutron = dict(self.agents.at), self.placement.held, \
+                self.neutron.hosts
+            spoil()
+            row = self._ended_in_error()
+            self.assertEqual("failed", row["status"])
+            self.assertIn("not reset", row["reason"])
+            self.agents.at, self.placement.held, self.neutron.hosts = agents, placement, neutron
+            self.row(progress={})
+        self.assertEqual([], self.nova.asked)
+
+    def test_nova_places_it_elsewhere(self):
+        self.nova.shown = dataclasses.replace(build.server(), status="ERROR", host="cmpb")
+        row = self.carry_out(state.AttemptEnded("s1", None, True, "x"))
+        self.assertIn("not on cmpa", row["reason"])
+        self.assertEqual([], self.nova.asked)

@@ -8,11 +8,12 @@ import sys
 
 from nbmlab import apt, images, layout, shell, stamps
 
-# libvirt-python is compiled; python3-venv and -dev are for a python3 that is Debian's own.
+# libvirt-python is compiled; python3-venv and -dev are for a python3 that is Debian's own; the
+# functional tests of the database start a MariaDB of their own.
 TEST_PACKAGES = ("python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config", "libvirt-dev",
-                 "git")
+                 "git", "mariadb-server")
 LAB_PACKAGES = (
-    "mariadb-server", "rabbitmq-server", "libvirt-daemon-system", "libvirt-clients",
+    "rabbitmq-server", "libvirt-daemon-system", "libvirt-clients",
     "qemu-system-x86", "qemu-utils", "bindfs", "nftables", "iproute2", "iputils-ping", "procps",
     "debootstrap", "busybox-static", "cpio", "e2fsprogs", "xz-utils", "zstd")
 QEMU_PACKAGES = ("qemu-system-x86", "qemu-system-common", "qemu-system-data")

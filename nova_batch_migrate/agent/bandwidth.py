@@ -67,7 +67,7 @@ def find_interface(options: dict) -> str:
 
 
 def link_speed(conf, interface: str) -> tuple[float, str]:
-    """Return bytes/s of the interface and where the figure is from: option, tc, ethtool, unknown."""
+    """Return bytes/s of the interface and where the figure is from (a Bandwidth's ``source``)."""
     if conf.agent.link_mib_s:
         return conf.agent.link_mib_s * MIB, "option"
     cap = tightest_cap(_output("tc", "qdisc", "show", "dev", interface),
@@ -86,7 +86,8 @@ def link_speed(conf, interface: str) -> tuple[float, str]:
 def tightest_cap(qdiscs: str, classes: str) -> float | None:
     """Return the lowest rate in bytes/s that traffic control holds traffic to; None for no cap.
 
-    The arguments are what tc shows; in words, because iproute2 6.1 has no JSON for classes. Of htb the leaf classes count, by their ceiling; a tbf counts wherever it sits. Which of several
+    The arguments are what tc shows: its text, because iproute2 6.1 has no JSON for classes. Of htb
+    the leaf classes count, by their ceiling; a tbf counts wherever it sits. Which of several
     classes takes migrations is beyond us: [agent] link_mib_s says it where they differ.
     """
     found = _HTB_CLASS.findall(classes)

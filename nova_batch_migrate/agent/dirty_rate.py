@@ -1,7 +1,7 @@
 """The dirty rate of servers: QEMU's page sampling, and the choice between it and content diff.
 
-Used by jobs.py; the content diff itself is scan.py's. Never asks QEMU for dirty-bitmap or dirty-ring
-(design 5).
+Used by measurement.py; the content diff itself is scan.py's. Never asks QEMU for dirty-bitmap or
+dirty-ring (design 5).
 """
 
 import dataclasses
@@ -36,6 +36,8 @@ def sample(hypervisor, server_ids: list[str],
     found: dict[str, list[DirtyWindow]] = {server: [] for server in server_ids}
     for seconds in windows_seconds:
         waiting = {server for server in server_ids if _start(hypervisor, server, seconds)}
+        if not waiting:
+            continue
         deadline = time.monotonic() + seconds + _OVERDUE_SECONDS
         time.sleep(seconds)
         while waiting and time.monotonic() < deadline:

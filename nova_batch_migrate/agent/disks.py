@@ -1,6 +1,6 @@
 """Which disks of a server would be copied by a migration, and what is on them.
 
-Used by jobs.py. Reads mount tables and libvirt's counters, never the disks.
+Used by measurement.py. Reads mount tables and libvirt's counters, never the disks.
 """
 
 import os

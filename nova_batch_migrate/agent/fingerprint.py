@@ -93,7 +93,7 @@ def page_classes(hashes_of: dict[str, numpy.ndarray], seed: int, theta: float = 
     counted = _count_sets(ids, hashes_of, seed)
     classes, background = _fold(counted, len(ids), max_classes)
     return {
-        "exact": theta >= 1 and len(classes) == len(counted),
+        "exact": theta >= 1 and background is None and sorted(classes) == sorted(counted),
         "theta": min(theta, 1.0),
         "classes": [{"servers": sorted(ids[index] for index in members), "pages": pages}
                     for members, pages in classes],

@@ -1,6 +1,6 @@
 """The secret seed of page fingerprints: derived on each host, never sent.
 
-Used by jobs.py. Without the seed nobody can make a page that collides with another tenant's on
+Used by measurement.py. Without the seed nobody can make a page that collides with another's on
 purpose, nor look up a content by its fingerprint. Hosts with the same ``fingerprint_secret`` agree
 on the seed of a day; fingerprints of unequal epochs are not compared (design 3).
 """

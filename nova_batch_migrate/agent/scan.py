@@ -1,12 +1,13 @@
 """Scans the memory of several guests and says what changes, what is common and what compresses.
 
-The privileged side of a measurement: jobs.py calls :func:`measure` and :func:`progress` through
-oslo.privsep. Gives back counts; pages and their hashes never leave this process (design 5).
+The privileged side of a measurement: measurement.py and jobs.py call it through oslo.privsep. Gives
+back counts; pages and their hashes never leave this process (design 5).
 """
 
 import concurrent.futures
 import dataclasses
 import itertools
+import math
 import os
 import threading
 import time
@@ -20,7 +21,11 @@ from nova_batch_migrate.agent import compressibility, fingerprint, memory
 _FILL = 0.8
 #: Stands for a swapped-out page: its content is there, but reading would bring it back.
 _UNREAD = numpy.uint64(0)
-_NICENESS = 10
+#: Guests first, but not so much that a busy host stretches every window.
+_NICENESS = 5
+#: Comparing ends after this time; what was not reached by then is read once.
+_TRACK_SECONDS = 60.0
+_AGENDA_SECONDS = 0.02
 _SAMPLE_SLICES = 8
 _SAMPLE_CHANGED_PAGES = 1024
 
@@ -36,7 +41,8 @@ def measure(job: str, servers: list[dict], windows_seconds: list[float], seed: i
     ``error``. Windows are measured per page: each page is read again the same time after its first
     read, whatever the size of the guest. Beyond ``page_budget`` present pages in all, distinct
     contents are counted in a share theta of the hash space, and changes in the same share of the
-    slices.
+    slices. Slices are taken in random order, so that a slow host compares fewer of them and not the
+    wrong ones.
     """
     windows = sorted(set(windows_seconds))
     _progress[job] = 0.0
@@ -137,35 +143,60 @@ class _Scan:
         return guest
 
     def _look_at_all(self, guests: list[_Guest], theta: float) -> None:
-        tracked, others = [], []
+        everything = []
         for guest in guests:
-            if guest.error:
-                continue
-            guest.present_pages = 0
-            guest.collector = fingerprint.Collector(self._zero, theta)
-            chosen = self._random.random(len(guest.slices)) < theta
-            chosen[self._random.integers(len(chosen))] = True
-            for part, is_tracked in zip(guest.slices, chosen.tolist(), strict=True):
-                (tracked if is_tracked else others).append((guest, part))
-                guest.tracked_pages += part.pages if is_tracked else 0
-        self._reads_planned = len(tracked) * (1 + len(self._windows)) + len(others)
-        work = ((guest, part) for guest, part in tracked if not guest.error)
-        while cohort := self._first_looks(work):
-            for look, window in enumerate(self._windows, start=1):
-                for entry in cohort:
-                    self._look_again(entry, look, window)
-        for guest, part in others:
+            if not guest.error:
+                guest.present_pages = 0
+                guest.collector = fingerprint.Collector(self._zero, theta)
+                everything += [(guest, part) for part in guest.slices]
+        tracked = math.ceil(theta * len(everything))
+        self._reads_planned = len(everything) + tracked * len(self._windows)
+        order = self._random.permutation(len(everything)).tolist()
+        work = (everything[index] for index in order if not everything[index][0].error)
+        self._compare(itertools.islice(work, tracked))
+        for guest, part in work:
             self._first_look(guest, part)
 
-    def _first_looks(self, work) -> list[_Tracked]:
-        """Read slices for the first time for as long as their rereads will not collide."""
-        gaps = [late - early for early, late in itertools.pairwise([0.0, *self._windows])]
-        end = time.monotonic() + _FILL * min(gaps)
+    def _compare(self, work) -> None:
+        """Look at slices once and again after each window, many slices at a time.
+
+        A cohort is what is read in `busy` seconds; cohorts begin when none of their looks falls
+        into one of another's.
+        """
+        busy = _FILL * min(late - early
+                           for early, late in itertools.pairwise([0.0, *self._windows]))
+        #: looks to come: when, which, of what
+        agenda: list[tuple[float, int, list[_Tracked]]] = []
+        deadline = time.monotonic() + _TRACK_SECONDS
+        while True:
+            now = time.monotonic()
+            agenda.sort(key=lambda entry: entry[0])
+            if agenda and agenda[0][0] <= now:
+                _, look, cohort = agenda.pop(0)
+                for entry in cohort:
+                    self._look_again(entry, look, self._windows[look - 1])
+            elif now < deadline and self._has_room(agenda, now, busy):
+                cohort = self._first_looks(work, now + busy)
+                if not cohort:
+                    deadline = now
+                agenda += [(now + window, look, cohort)
+                           for look, window in enumerate(self._windows, start=1) if cohort]
+            elif agenda:
+                time.sleep(min(_AGENDA_SECONDS, max(0.0, agenda[0][0] - now)))
+            else:
+                return
+
+    def _has_room(self, agenda, now: float, busy: float) -> bool:
+        looks = [now, *(now + window for window in self._windows)]
+        return all(abs(begin - look) >= busy for begin, _, _ in agenda for look in looks)
+
+    def _first_looks(self, work, end: float) -> list[_Tracked]:
         cohort = []
         for guest, part in work:
             entry = self._first_look(guest, part)
             if entry is not None:
                 cohort.append(entry)
+                guest.tracked_pages += part.pages
             if time.monotonic() >= end:
                 break
         return cohort
@@ -225,8 +256,7 @@ class _Scan:
         last = entry.hashes[-1][present]
         changed = last != entry.hashes[0][present]
         content = last != numpy.uint64(self._zero)
-        tracked_slices = guest.tracked_pages / memory.SLICE_PAGES
-        if self._random.random() < _SAMPLE_SLICES / tracked_slices:
+        if self._random.random() < _SAMPLE_SLICES / len(guest.slices):
             self._add_pages(guest.unchanged, content & ~changed)
         if guest.changed.raw_bytes < _SAMPLE_CHANGED_PAGES * memory.PAGE_BYTES:
             seen = guest.windows.get((0, 1), [0, 0])[0]

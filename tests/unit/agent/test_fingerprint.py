@@ -1,0 +1,110 @@
+import collections
+
+import numpy
+from hypothesis import given, settings, strategies
+from oslotest import base
+
+from nova_batch_migrate.agent import fingerprint
+from nova_batch_migrate.planning.telemetry import PageClasses
+from tests.unit.agent.processes import PAGE, content
+
+SEED = 7
+
+hashes = strategies.sets(strategies.integers(1, 40), max_size=40)
+servers = strategies.dictionaries(strategies.sampled_from("abcdefg"), hashes, min_size=1)
+
+
+def arrays(contents):
+    return {server: numpy.array(sorted(held), dtype=numpy.uint64)
+            for server, held in contents.items()}
+
+
+def as_sets(found):
+    return {frozenset(entry["servers"]): entry["pages"] for entry in found["classes"]}
+
+
+def brute_force(contents):
+    """Count, content by content, who holds it."""
+    holders = collections.defaultdict(set)
+    for server, held in contents.items():
+        for item in held:
+            holders[item].add(server)
+    return dict(collections.Counter(frozenset(who) for who in holders.values()))
+
+
+class TestHashing(base.BaseTestCase):
+
+    def test_equal_pages_and_only_they_have_equal_hashes(self):
+        pages = content(1) + content(2) + content(1) + bytes(PAGE)
+        found = fingerprint.hash_pages(memoryview(pages), SEED)
+        self.assertEqual(found[0], found[2])
+        self.assertEqual(3, len(set(found.tolist())))
+        self.assertEqual(fingerprint.zero_hash(SEED), int(found[3]))
+
+    def test_another_seed_gives_other_hashes(self):
+        pages = memoryview(content(1))
+        self.assertNotEqual(fingerprint.hash_pages(pages, 1).tolist(),
+                            fingerprint.hash_pages(pages, 2).tolist())
+
+
+class TestCollector(base.BaseTestCase):
+
+    def collect(self, pages, theta):
+        zero = fingerprint.zero_hash(SEED)
+        collector = fingerprint.Collector(zero, theta)
+        for start in range(0, len(pages), 100 * PAGE):
+            collector.add(fingerprint.hash_pages(memoryview(pages[start:start + 100 * PAGE]), SEED))
+        return collector
+
+    def test_counts_zero_distinct_and_repeated_pages_across_slices(self):
+        pages = content(1) * 150 + content(2) * 3 + bytes(PAGE) * 60
+        collector = self.collect(pages, 1.0)
+        found = collector.contents()
+        self.assertEqual((60, 153, 2), (collector.zero_pages, found.nonzero_pages,
+                                        found.distinct_pages))
+
+    def test_a_sample_of_the_hash_space_estimates_distinct_pages(self):
+        pages = b"".join(number.to_bytes(PAGE, "little") for number in range(1, 4001))
+        found = self.collect(pages, 0.25).contents()
+        self.assertTrue(850 < len(found.hashes) < 1150, len(found.hashes))
+        self.assertAlmostEqual(len(found.hashes) / 0.25, found.distinct_pages, delta=1)
+        self.assertLess(int(found.hashes.max()), 1 << 62)
+
+
+class TestPageClasses(base.BaseTestCase):
+
+    @settings(deadline=None)
+    @given(servers)
+    def test_counts_as_brute_force_does(self, contents):
+        found = fingerprint.page_classes(arrays(contents), SEED)
+        self.assertEqual(brute_force(contents), as_sets(found))
+        self.assertTrue(found["exact"])
+
+    @settings(deadline=None)
+    @given(servers, strategies.integers(1, 12))
+    def test_folding_never_promises_less_than_a_group_holds(self, contents, limit):
+        found = fingerprint.page_classes(arrays(contents), SEED, max_classes=limit)
+        background = found["background"] or {"servers_min": len(contents) + 1, "pages": 0}
+        for server, held in contents.items():
+            counted = sum(entry["pages"] for entry in found["classes"]
+                          if server in entry["servers"])
+            self.assertGreaterEqual(counted + background["pages"], len(held))
+        self.assertLessEqual(len(found["classes"]), max(limit, len(contents)))
+        is_all = found["background"] is None and as_sets(found) == brute_force(contents)
+        self.assertEqual(is_all, found["exact"])
+
+    def test_content_of_almost_all_becomes_background_when_folding(self):
+        contents = {name: {1000, index} for index, name in enumerate("abcdefghij", start=1)}
+        contents["a"] |= {2000}
+        contents["b"] |= {2000}
+        found = fingerprint.page_classes(arrays(contents), SEED, max_classes=11)
+        self.assertEqual({"servers_min": 9, "pages": 1}, found["background"])
+        self.assertEqual(1, as_sets(found)[frozenset("ab")])
+
+    def test_the_result_is_what_the_planner_reads(self):
+        found = fingerprint.page_classes(arrays({"a": {1, 2}, "b": {2}}), SEED, theta=0.5)
+        value = PageClasses.from_dict(found)
+        self.assertEqual((False, 0.5), (value.exact, value.theta))
+
+    def test_no_server_has_no_class(self):
+        self.assertEqual([], fingerprint.page_classes({}, SEED)["classes"])

@@ -1,0 +1,168 @@
+import fixtures
+from oslotest import base
+
+from nova_batch_migrate import privsep
+from nova_batch_migrate.agent import memory, scan
+from nova_batch_migrate.planning.telemetry import PageClasses
+from tests.unit.agent.processes import PAGE, Guest
+
+
+class Clock:
+    """Time that passes by sleeping, and by reading at a set speed."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+class ScanCase(base.BaseTestCase):
+
+    def setUp(self):
+        super().setUp()
+        # the tests may look into their own children without the privileged process
+        privsep.memory_pctxt.set_client_mode(False)
+        self.addCleanup(privsep.memory_pctxt.set_client_mode, True)
+        self.clock = Clock()
+        for module in ("scan", "memory"):
+            self.useFixture(fixtures.MonkeyPatch(
+                f"nova_batch_migrate.agent.{module}.time", self.clock))
+
+    def measure(self, *guests, windows=(0.5, 2.0), page_budget=100_000, speed=1e9):
+        return scan.measure("job", [guest.wanted() for guest in guests], list(windows), 7,
+                            page_budget, speed)
+
+    def behind_first_looks(self, looks, action):
+        """Let something happen when this many slices have been read."""
+        done = []
+        real_look = scan._Scan._look
+
+        def look(this, guest, part):
+            found = real_look(this, guest, part)
+            done.append(part)
+            if len(done) == looks:
+                action()
+            return found
+
+        self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.scan._Scan._look", look))
+
+
+class TestContents(ScanCase):
+
+    def test_counts_of_one_guest(self):
+        guest = self.useFixture(Guest("memfd"))
+        guest.write({0: 1, 1: 1, 2: 2, 600: 0, 601: 0, 602: 3})
+        counts, = self.measure(guest)["servers"]
+        self.assertEqual(
+            {"id": guest.id, "total_pages": guest.pages, "present_pages": 6, "zero_pages": 2,
+             "distinct_pages": 3, "self_duplicate_pages": 1, "tracked_share": 1.0},
+            {name: counts[name] for name in ("id", "total_pages", "present_pages", "zero_pages",
+                                             "distinct_pages", "self_duplicate_pages",
+                                             "tracked_share")})
+
+    def test_what_guests_have_in_common(self):
+        one, two, three = (self.useFixture(Guest(kind))
+                           for kind in ("anonymous", "memfd", "anonymous"))
+        one.write({0: 1, 1: 2, 2: 3, 3: 0})
+        two.write({900: 1, 901: 2, 902: 0})
+        three.write({5: 1, 6: 4, 7: 4})
+        found = PageClasses.from_dict(self.measure(one, two, three)["page_classes"])
+        self.assertEqual(
+            {frozenset({one.id}): 1, frozenset({three.id}): 1, frozenset({one.id, two.id}): 1,
+             frozenset({one.id, two.id, three.id}): 1},
+            {frozenset(entry.servers): entry.pages for entry in found.classes})
+        self.assertTrue(found.exact)
+
+    def test_beyond_the_budget_contents_are_sampled(self):
+        guest = self.useFixture(Guest(pages=4096))
+        guest.write({page: page + 1 for page in range(2000)})
+        found = self.measure(guest, page_budget=1000)
+        counts, = found["servers"]
+        self.assertEqual((0.5, False), (found["page_classes"]["theta"],
+                                        found["page_classes"]["exact"]))
+        self.assertEqual(2000, counts["present_pages"])
+        self.assertTrue(1800 < counts["distinct_pages"] <= 2000, counts)
+        self.assertEqual(0.5, counts["tracked_share"])
+        self.assertTrue(900 < found["page_classes"]["classes"][0]["pages"] < 1100)
+
+    def test_compressibility_of_what_lies_still(self):
+        guest = self.useFixture(Guest())
+        guest.write({page: 5 for page in range(4)} | {520: 6})
+        counts, = self.measure(guest)["servers"]
+        self.assertTrue(0.3 < counts["compress_unchanged"] < 0.5, counts)
+        self.assertIsNone(counts["compress_changed"])
+
+
+class TestChanges(ScanCase):
+
+    def change(self, guest, seeds, **measure):
+        """Measure; write pages between the first look and the second."""
+        self.behind_first_looks(len(range(0, guest.pages, memory.SLICE_PAGES)),
+                                lambda: guest.write(seeds))
+        counts, = self.measure(guest, **measure)["servers"]
+        return counts
+
+    def test_changed_pages_are_counted_in_every_window_that_saw_them(self):
+        guest = self.useFixture(Guest())
+        guest.write({page: page + 1 for page in range(100)})
+        counts = self.change(guest, {0: 500, 1: 501, 2: 502, 800: 503, 99: 100})
+        # page 99 was written with what it held; page 800 was a hole
+        self.assertEqual([(0.5, 4), (1.5, 0), (2.0, 4)],
+                         [(round(window["seconds"], 2), window["changed_pages"])
+                          for window in counts["windows"]])
+        self.assertGreater(counts["compress_changed"], 0.9)
+
+    def test_a_hole_that_becomes_zeros_has_not_changed(self):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        counts = self.change(guest, {1: 0, 2: 0})
+        self.assertEqual([0, 0, 0], [window["changed_pages"] for window in counts["windows"]])
+
+    def test_windows_hold_per_page_whatever_the_size(self):
+        """Reading the guest once takes three times the first window."""
+        guest = self.useFixture(Guest(pages=30 * memory.SLICE_PAGES))
+        guest.write({page: 1 for page in range(0, guest.pages, 2)})
+        begun = self.clock.now
+        counts, = self.measure(guest, speed=guest.pages / 2 * PAGE / 1.5)["servers"]
+        self.assertGreater(self.clock.now - begun, 1.5 * 3)
+        for window, wanted in zip(counts["windows"], (0.5, 1.5, 2.0), strict=True):
+            self.assertAlmostEqual(wanted, window["seconds"], delta=0.06)
+
+    def test_a_slow_host_compares_a_part_and_reads_the_rest_once(self):
+        guest = self.useFixture(Guest(pages=30 * memory.SLICE_PAGES))
+        guest.write({page: 1 for page in range(0, guest.pages, 2)})
+        counts, = self.measure(guest, speed=guest.pages / 2 * PAGE / 300)["servers"]
+        self.assertEqual(guest.pages / 2, counts["present_pages"])
+        self.assertTrue(0 < counts["tracked_share"] < 0.9, counts)
+
+
+class TestFailures(ScanCase):
+
+    def test_a_guest_that_ends_spoils_no_other(self):
+        one, two = self.useFixture(Guest()), self.useFixture(Guest())
+        one.write({0: 1})
+        two.write({0: 1})
+        self.behind_first_looks(6, one.end)
+        first, second = self.measure(one, two)["servers"]
+        self.assertEqual({"id", "error"}, set(first))
+        self.assertIn("ended", first["error"])
+        self.assertEqual((1, 3), (second["distinct_pages"], len(second["windows"])))
+
+    def test_a_guest_without_process_has_an_error(self):
+        guest = self.useFixture(Guest())
+        wanted = guest.wanted() | {"pid_file": "/nowhere.pid"}
+        found = scan.measure("job", [wanted], [0.1], 7, 1000, 1e12)
+        self.assertIn("/nowhere.pid", found["servers"][0]["error"])
+        self.assertEqual([], found["page_classes"]["classes"])
+
+    def test_progress_counts_looks_and_ends_with_the_job(self):
+        guest = self.useFixture(Guest())
+        seen = []
+        self.behind_first_looks(6, lambda: seen.append(scan.progress("job")))
+        self.measure(guest)
+        self.assertEqual([100 * 6 / 9], seen)
+        self.assertEqual(0.0, scan.progress("job"))

@@ -40,4 +40,6 @@ def register_opts(conf):
 
 
 def list_opts():
-    return {GROUP: OPTS}
+    # For the sample: oslo.privsep registers them itself, on oslo's global configuration.
+    from oslo_privsep import priv_context
+    return {GROUP: OPTS, "nova_batch_memory": priv_context.OPTS}

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import ddt
+import fixtures
 from oslotest import base
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -17,10 +18,10 @@ class Samples(base.BaseTestCase):
               ("oslopolicy-sample-generator", "policy-generator.conf", "policy.yaml.sample"))
     @ddt.unpack
     def test_is_what_the_generator_makes(self, generator, options, sample):
-        made = self.get_temp_file_path(sample)
+        made = pathlib.Path(self.useFixture(fixtures.TempDir()).join(sample))
         subprocess.run(
             [pathlib.Path(sys.executable).parent / generator, "--config-file", ETC / options,
              "--output-file", made],
             cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.assertEqual((ETC / sample).read_text(), pathlib.Path(made).read_text(),
+        self.assertEqual((ETC / sample).read_text(), made.read_text(),
                          f"run: {generator} --config-file etc/nova-batch-migrate/{options}")

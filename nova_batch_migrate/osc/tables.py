@@ -36,7 +36,8 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
     """Return the plan: totals, each group in its order, then who stays, why, and the way out."""
     moving = sum(len(group["members"]) for group in plan["groups"])
     lines = [
-        f"Plan (strategy {plan['strategy']}): {moving} to move in {len(plan['groups'])} groups, "
+        f"Plan (strategy {plan['strategy']}): {_count(moving, 'server')} to move in "
+        f"{_count(len(plan['groups']), 'group')}, "
         f"{len(plan['staying'])} to stay; projected {text.clock(plan['projected_seconds'])}, "
         f"{text.size(plan['wire_bytes'])} on the wire"
     ]
@@ -53,6 +54,10 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         if server.get("command"):
             lines.append(f"    to move it: {text.escape(server['command'])}")
     return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _group_lines(group: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from nova_batch_migrate.osc import tables, text
 _NAME_COLUMNS = 32
 _BAR_COLUMNS = 24
 _STEP_PERCENT = 10
+_STATES_IN_PERCENT = ("migrating", "completed")
 _STATES_SHOWN_FIRST = ("migrating", "failed")
 
 
@@ -153,7 +154,7 @@ class LiveView:
             (
                 text.fit(name, _NAME_COLUMNS) if text.width(name) > _NAME_COLUMNS else name,
                 server["status"],
-                "" if server["progress"] is None else f"{server['progress']:.0f}",
+                f"{server['progress'] or 0:.0f}" if server["status"] in _STATES_IN_PERCENT else "",
                 text.rate(server["bytes_per_second"]),
                 text.clock(server["eta_seconds"]),
                 server["destination"] or "",

@@ -35,7 +35,7 @@ class _MovingAction(_Action):
         """Do it and return the batch; with --wait as it is at its end."""
         batch = self.act(base.named(parsed_args.batch), parsed_args)
         if parsed_args.wait:
-            batch = self.follow(parsed_args, batch)
+            batch = self.follow(parsed_args, batch, started=True)
         return self.shown(parsed_args, batch)
 
 

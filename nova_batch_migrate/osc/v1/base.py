@@ -17,7 +17,7 @@ from nova_batch_migrate.sdk.batch_migration import BatchMigration
 
 _SUMMARY = (
     "id", "status", "hosts", "strategy", "progress", "projected_seconds", "actual_seconds",
-    "projected_bytes", "wire_bytes", "error", "notes",
+    "projected_bytes", "wire_bytes", "error",
 )
 # Formats that escape what they hold by themselves.
 _ESCAPING_FORMATS = ("json", "yaml")
@@ -89,11 +89,14 @@ class ShowBatch(ApiCommand, command.ShowOne):
         """Return a look at a batch migration, shown where text for people goes."""
         return wait.Watch(self.client, wait.open_view(self.words(parsed_args)), self.sleep)
 
-    def follow(self, parsed_args: argparse.Namespace, batch: BatchMigration) -> BatchMigration:
+    def follow(
+        self, parsed_args: argparse.Namespace, batch: BatchMigration, started: bool = False
+    ) -> BatchMigration:
         """Show the plan once it is there, then every step to the end, then the report.
 
-        The exit status becomes 1 unless all that was to move has moved. An interrupt ends the
-        watching, not the batch.
+        A batch of which only the plan was asked for is followed to its plan, unless the caller
+        has ``started`` it. The exit status becomes 1 unless all that was to move has moved. An
+        interrupt ends the watching, not the batch.
         """
         watch = self.watch(parsed_args)
         try:
@@ -101,6 +104,9 @@ class ShowBatch(ApiCommand, command.ShowOne):
             first_plan = watch.plan(batch)
             if first_plan is not None:
                 self.say(parsed_args, ["", *tables.plan_lines(first_plan)])
+            if batch.plan_only and batch.status == "planned" and not started:
+                self.say(parsed_args, how_to_run(batch.id))
+                return batch
             batch = watch.until(batch, wait.FINAL)
             left = wait.unmoved(batch, first_plan, watch.plan(batch))
         except KeyboardInterrupt:
@@ -127,6 +133,14 @@ class ShowBatch(ApiCommand, command.ShowOne):
         self.say(parsed_args, goes_on(batch.id))
         self.exit_status = 1
         return batch
+
+
+def how_to_run(batch_id: str) -> list[str]:
+    """Return what can be done with a batch migration that is only planned."""
+    return [
+        f"Run it: openstack server batch migration start --wait {batch_id}",
+        f"Drop it: openstack server batch migration delete {batch_id}",
+    ]
 
 
 def goes_on(batch_id: str) -> list[str]:

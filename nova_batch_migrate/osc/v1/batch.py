@@ -11,7 +11,7 @@ from nova_batch_migrate.osc.v1 import base
 from nova_batch_migrate.sdk.batch_migration import BatchMigration
 
 _LISTED = (
-    "id", "status", "hosts", "progress", "projected_seconds", "actual_seconds", "created_at",
+    "id", "status", "hosts", "servers_requested", "created_at", "started_at", "finished_at",
 )
 
 
@@ -61,8 +61,7 @@ class ShowBatchMigration(base.ShowBatch):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple, tuple]:
         """Return the batch; with --wait follow it first, unless only a plan was asked for."""
         batch = base.named(parsed_args.batch).fetch(self.client)
-        waiting_for_start = batch.plan_only and batch.status == "planned"
-        if parsed_args.wait and batch.status not in wait.FINAL and not waiting_for_start:
+        if parsed_args.wait and batch.status not in wait.FINAL:
             batch = self.follow(parsed_args, batch)
         elif parsed_args.formatter == "table":
             self.say(parsed_args, tables.report_lines(batch))

@@ -122,10 +122,7 @@ class BatchMigrate(base.ShowBatch):
         if plan is not None:
             self.say(parsed_args, ["", *tables.plan_lines(plan)])
         if batch.status == "planned":
-            self.say(parsed_args, [
-                f"Run it: openstack server batch migration start --wait {batch.id}",
-                f"Drop it: openstack server batch migration delete {batch.id}",
-            ])
+            self.say(parsed_args, base.how_to_run(batch.id))
         return self.shown(parsed_args, batch, plan=plan)
 
 

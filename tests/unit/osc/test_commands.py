@@ -248,9 +248,9 @@ class BatchCommandsTest(CommandTestCase):
             self.sent("GET")[0].qs,
         )
         self.assertEqual([{
-            "id": fakes.BATCH_ID, "status": "running", "hosts": ["cmpa"], "progress": 0,
-            "projected_seconds": 60.0, "actual_seconds": None,
-            "created_at": "2026-11-23T08:00:00Z",
+            "id": fakes.BATCH_ID, "status": "running", "hosts": ["cmpa"],
+            "servers_requested": None, "created_at": "2026-11-23T08:00:00Z", "started_at": None,
+            "finished_at": None,
         }], json.loads(self.out.getvalue()))
 
     def test_show_prints_the_report_and_a_summary(self):
@@ -273,13 +273,18 @@ class BatchCommandsTest(CommandTestCase):
         self.assertIn("Plan (strategy group)", self.out.getvalue())
 
     def test_show_wait_does_not_wait_for_somebody_to_start_it(self):
-        self.http.get(URL, json={
-            "batch_migration": fakes.batch("planned", [], plan_only=True)
-        })
+        self.http.get(URL, [
+            {"json": {"batch_migration": fakes.batch(status, [], plan_only=True)}}
+            for status in ("measuring", "measuring", "planned")
+        ])
+        self.http.get(f"{URL}/plan", json={"plan": PLAN})
 
         self.assertEqual(
             0, self.run_command(batch_commands.ShowBatchMigration, "--wait", fakes.BATCH_ID)
         )
+
+        self.assertIn("Group 1 on cmpa", self.out.getvalue())
+        self.assertIn(f"batch migration start --wait {fakes.BATCH_ID}", self.out.getvalue())
 
     def test_yaml_and_value_hold_the_same(self):
         self.api_shows(("partial", [MOVED, STAYED]))
@@ -374,7 +379,12 @@ class ActionTest(CommandTestCase):
             self.assertEqual(body, self.sent("POST")[-1].json())
 
     def test_start_wait_follows_and_judges(self):
-        self.api_shows(("planned", [MOVED]), ("partial", [MOVED | {"status": "failed"}]))
+        planned = fakes.batch("planned", [MOVED], plan_only=True)
+        ended = fakes.batch("partial", [MOVED | {"status": "failed"}], plan_only=True)
+        self.http.post(f"{URL}/action", status_code=202, json={"batch_migration": planned})
+        # The conductor may take a moment to begin.
+        self.http.get(URL, [{"json": {"batch_migration": each}} for each in (planned, ended)])
+        self.http.get(f"{URL}/plan", json={"plan": PLAN})
 
         self.assertEqual(
             1, self.run_command(action.StartBatchMigration, "--wait", fakes.BATCH_ID)

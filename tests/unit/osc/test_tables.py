@@ -18,8 +18,8 @@ class PlanLinesTest(base.BaseTestCase):
         plan = fakes.plan([("s1", "web"), ("s2", fakes.HOSTILE)], [("s3", "db")])
 
         self.assertEqual([
-            "Plan (strategy group): 2 to move in 1 groups, 1 to stay; projected 0:48, 2.0 MiB on "
-            "the wire",
+            "Plan (strategy group): 2 servers to move in 1 group, 1 to stay; projected 0:48, "
+            "2.0 MiB on the wire",
             "Note: No discount for common content.",
             "",
             "Group 1 on cmpa: 0:48, 2.0 MiB, 0.5 MiB in common",

@@ -40,9 +40,39 @@ class GuestCheckTestCase(base.BaseTestCase):
         self.assertTrue(after[whole.id].alive, after)
         self.assertTrue(after[whole.id].memory_intact, after)
 
-    def test_a_guest_that_stands_still_or_was_reset_is_not_alive(self):
-        guest = self.guests[0]
-        before = check.snapshot([guest.id])[guest.id]
-        self.assertFalse(check.judge(before, before, before, late=True).alive)
-        other = check.dataclasses.replace(before, boot_id="another", tick=before.tick + 50)
-        self.assertFalse(check.judge(before, before, other, late=False).alive)
+
+class JudgeTestCase(base.BaseTestCase):
+    """What a guest's lines are taken for; no cloud is asked."""
+
+    def tick(self, tick, since=0, bad=0, boot_id="boot-1"):
+        return check.Tick(tick, boot_id, 5.0 + tick, 0, since // 8, since, bad)
+
+    def test_a_pass_that_began_after_the_move_is_waited_for(self):
+        before, moved = self.tick(10), self.tick(20, since=8)
+        self.assertIsNone(check.judge(before, moved, self.tick(24, since=21), late=False))
+        verdict = check.judge(before, moved, self.tick(32, since=22), late=False)
+        self.assertEqual((True, True), (verdict.alive, verdict.memory_intact))
+
+    def test_a_guest_that_stands_still_is_not_alive(self):
+        verdict = check.judge(self.tick(10), self.tick(10), self.tick(10), late=True)
+        self.assertEqual((False, False), (verdict.alive, verdict.memory_intact))
+        self.assertIn("stands still", verdict.detail)
+
+    def test_a_mute_console_after_the_move_is_not_alive(self):
+        verdict = check.judge(self.tick(10), None, None, late=True)
+        self.assertEqual((False, False), (verdict.alive, verdict.memory_intact))
+
+    def test_a_reset_guest_is_not_alive_however_it_ticks(self):
+        newest = self.tick(90, since=80, boot_id="boot-2")
+        verdict = check.judge(self.tick(10), newest, newest, late=False)
+        self.assertEqual((False, False), (verdict.alive, verdict.memory_intact))
+        self.assertIn("reset", verdict.detail)
+
+    def test_one_bad_page_is_memory_that_is_not_intact(self):
+        verdict = check.judge(self.tick(10), self.tick(20), self.tick(40, since=30, bad=1),
+                              late=False)
+        self.assertEqual((True, False), (verdict.alive, verdict.memory_intact))
+
+    def test_without_a_whole_pass_memory_is_not_called_intact(self):
+        verdict = check.judge(self.tick(10), self.tick(20), self.tick(40, since=18), late=True)
+        self.assertEqual((True, False), (verdict.alive, verdict.memory_intact))

@@ -6,14 +6,13 @@ Called by the reconciler. Holds nothing itself: jobs live in the batch's ``state
 
 import datetime
 
-from oslo_log import log
 from oslo_utils import timeutils
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import telemetry
 
-LOG = log.getLogger(__name__)
+MAX_REFUSALS = 3
 
 
 class Measurer:
@@ -28,7 +27,7 @@ class Measurer:
         """Return the new ``state["measure"]``; the jobs are asked for at the first poll."""
         return {"purpose": purpose, "state": "running", "error": None,
                 "started_at": timeutils.utcnow().isoformat(),
-                "hosts": {host: {"job": None, "servers": servers, "done": False}
+                "hosts": {host: {"job": None, "servers": servers, "done": False, "refusals": 0}
                           for host, servers in sorted(servers_by_host.items())}}
 
     def poll(self, ctxt, batch: dict, measure: dict) -> dict:
@@ -44,12 +43,18 @@ class Measurer:
             try:
                 self._step(ctxt, batch, host, job)
             except exception.AgentRefused as error:
-                LOG.warning("agent of %s: %s; the measurement is started again", host, error)
-                job["job"] = None
-                problems.append(str(error))
+                problems.append(f"{host}: {error}")
+                job["job"], job["refusals"] = None, job["refusals"] + 1
+                if job["refusals"] >= MAX_REFUSALS:
+                    return measure | {"state": "failed", "error": problems[-1]}
+                db.add_event(batch["id"], "retry", f"measuring again: {problems[-1]}")
             except exception.AgentUnavailable as error:
                 problems.append(str(error))
         if all(job["done"] for job in measure["hosts"].values()):
+            servers = sum(len(job["servers"]) for job in measure["hosts"].values())
+            db.add_event(batch["id"], "measured",
+                         f"{servers} servers of {', '.join(sorted(measure['hosts']))}",
+                         request_id=ctxt.request_id)
             return measure | {"state": "done"}
         started = datetime.datetime.fromisoformat(measure["started_at"])
         if timeutils.delta_seconds(started, timeutils.utcnow()) > \

@@ -46,11 +46,12 @@ class ServiceClient:
                 auth = ks_loading.load_auth_from_conf_options(self._conf, self.group)
                 if auth is None:
                     raise ks_exc.MissingAuthPlugin(f"auth_type is not set in [{self.group}]")
+                session = ks_loading.load_session_from_conf_options(
+                    self._conf, self.group, auth=auth, app_name="nova-batch-migrate",
+                    app_version=version.version_string())
                 self._connection = openstack.connection.Connection(
-                    session=ks_loading.load_session_from_conf_options(
-                        self._conf, self.group, auth=auth),
-                    oslo_conf=self._conf, service_types=[self.service_type], strict_proxies=True,
-                    app_name="nova-batch-migrate", app_version=version.version_string())
+                    session=session, oslo_conf=self._conf, service_types=[self.service_type],
+                    strict_proxies=True)
             return getattr(self._connection, self.service_type)
 
     def _microversion(self, newest: tuple[int, int] | None) -> str:

@@ -24,7 +24,6 @@ MAX_MICROVERSION = (2, 100)
 # From 2.88 on Nova may ask every nova-compute for its uptime before it answers.
 MAX_HYPERVISORS_MICROVERSION = (2, 87)
 DISABLED_REASON_MAX = 255
-_NOTHING_TO_CHANGE = "No updates were requested"
 _GROUPS_PAGE = 500
 
 
@@ -125,6 +124,8 @@ class NovaClient(base.ServiceClient):
         """Return every migration a server ever had, of all kinds and states, newest first.
 
         This is the truth about a migration, together with the server's host; it has no counters.
+        Seen with Nova 34: the verdict comes up to some seconds after the server has its new host
+        and no task any more; an abort in flight ends as 'error', not as 'cancelled'.
         """
         items = self._paged(f"list the migrations of server {server_id}", "/os-migrations",
                             "migrations", {"instance_uuid": server_id}, marker="uuid")
@@ -134,8 +135,8 @@ class NovaClient(base.ServiceClient):
     def running_migration(self, server_id: str) -> RunningMigration | None:
         """Return the live migration in progress with its byte counters, or None.
 
-        None also while it is 'accepted' or in post-copy: Nova hides it then. Counters move every
-        [libvirt] live_migration_monitor_interval.
+        None also while it is 'accepted' or in post-copy: Nova hides it then. Counters are None
+        until 'running', then 0, and move every [libvirt] live_migration_monitor_interval.
         """
         body = self._get(f"show the running migration of server {server_id}",
                          f"/servers/{server_id}/migrations", none_if_missing=True)
@@ -157,7 +158,11 @@ class NovaClient(base.ServiceClient):
         return response.headers.get("x-openstack-request-id", "")
 
     def abort_migration(self, server_id: str, migration_id: int) -> None:
-        """Ask Nova to abort a live migration; works while it is queued, preparing or running."""
+        """Ask Nova to abort a live migration that is queued, preparing or running.
+
+        NovaTransientError while it is still 'accepted', NovaPermanentError when it is over. May be
+        repeated. Nova 34 leaves the server in ERROR behind it, running at the source.
+        """
         self._request(f"abort migration {migration_id} of server {server_id}", "DELETE",
                       f"/servers/{server_id}/migrations/{migration_id}")
 
@@ -190,11 +195,12 @@ class NovaClient(base.ServiceClient):
             groups.extend(page)
 
     def last_action_error(self, server_id: str, request_id: str | None = None) -> str | None:
-        """Return why the server's last live migration failed, or None when no step of it did.
+        """Return why the server's last live migration was refused, or None.
 
         With ``request_id`` (from live_migrate) that very one. Nova answers os-migrateLive before
         it checks, so refusals are found only here; the compute hosts' words come before the
-        scheduler's "No valid host", which hides them.
+        scheduler's "No valid host", which hides them. None also for what failed or was aborted in
+        flight: Nova 34 writes that into the log of the source's nova-compute and nowhere else.
         """
         path = f"/servers/{server_id}/os-instance-actions"
         operation = f"show the actions of server {server_id}"
@@ -222,12 +228,8 @@ class NovaClient(base.ServiceClient):
         return self._request(operation, "POST", f"/servers/{server_id}/action", json=body)
 
     def _update_service(self, service_id: str, verb: str, body: dict) -> None:
-        try:
-            self._request(f"{verb} the compute service {service_id}", "PUT",
-                          f"/os-services/{service_id}", json=body)
-        except exception.NovaPermanentError as error:
-            if _NOTHING_TO_CHANGE not in str(error):
-                raise
+        self._request(f"{verb} the compute service {service_id}", "PUT",
+                      f"/os-services/{service_id}", json=body)
 
 
 def _server(operation: str, body: dict) -> ServerInfo:

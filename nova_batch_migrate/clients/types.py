@@ -78,15 +78,19 @@ class ServerInfo:
 
 @dataclasses.dataclass(frozen=True)
 class MigrationInfo:
-    """A row of /os-migrations: the verdict on a migration, without its byte counters."""
+    """A row of /os-migrations: the verdict on a migration, without its byte counters.
+
+    Times have whole seconds. ``updated_at`` moves with every status and every count of bytes, so
+    it is the time of the verdict only once there is one; None before the first change.
+    """
 
     id: int
     uuid: str
     server_id: str
-    status: str
+    status: str  # accepted, queued, preparing, running, completed, failed, cancelled, error ...
     migration_type: str  # live-migration, migration, resize, evacuation
     source: str
-    destination: str | None  # None until the scheduler has chosen
+    destination: str | None  # None while accepted, for ever when the scheduler refused
     created_at: datetime.datetime
     updated_at: datetime.datetime | None
 
@@ -101,7 +105,7 @@ class MigrationInfo:
 
 @dataclasses.dataclass(frozen=True)
 class RunningMigration:
-    """A live migration in progress with Nova's byte counters; None until Nova first counted."""
+    """A live migration in progress with Nova's byte counters; None before it is 'running'."""
 
     id: int
     uuid: str

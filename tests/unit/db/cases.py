@@ -72,7 +72,7 @@ class ApiCases:
         self.assertEqual(name, api.get_batch(batch["id"])["request"]["note"])
 
     def test_megabytes_of_telemetry_survive(self):
-        telemetry = {"classes": [{"servers": [f"s{i}"], "pages": i} for i in range(100_000)]}
+        telemetry = {"classes": [{"servers": [f"s{i}"], "pages": i} for i in range(30_000)]}
         batch = self.create()
 
         api.update_batch(batch["id"], {"telemetry": telemetry})

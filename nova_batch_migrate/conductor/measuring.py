@@ -85,7 +85,8 @@ class Measurer:
         self._store(ctxt, batch, host, servers, answer["page_classes"])
         job["done"] = True
 
-    def _store(self, ctxt, batch: dict, host: str, servers: list[dict], classes: dict | None) -> None:
+    def _store(self, ctxt, batch: dict, host: str, servers: list[dict],
+               classes: dict | None) -> None:
         """Merge a host's figures: new ones replace old ones, server by server."""
         preflight = self._agents.preflight(ctxt, host)
         stored = dict(db.get_batch(batch["id"])["telemetry"] or {})

@@ -91,19 +91,21 @@ class Hypervisor:
         """Return every domain of this host; one that goes away meanwhile is left out."""
         found = []
         for handle in self._call(lambda connection: connection.listAllDomains()):
-            with contextlib.suppress(exception.AgentRefused):
-                found.append(self.domain(handle.UUIDString()))
+            with contextlib.suppress(_NoDomain):
+                uuid = handle.UUIDString()
+                found.append(self._call(lambda connection, uuid=uuid: self._describe(
+                    connection.lookupByUUIDString(uuid))))
         return found
 
     def domain(self, server_id: str) -> Domain:
         """Return one domain."""
-        def describe(handle):
-            name = handle.name()
-            return Domain(id=server_id, domain=name, vcpus=handle.info()[3],
-                          definition=domain_xml.parse(handle.XMLDesc()),
-                          presence=_presence(handle),
-                          pid_file=os.path.join(self._pid_path, f"{name}.pid"))
-        return self._on_domain(server_id, describe)
+        return self._on_domain(server_id, self._describe)
+
+    def _describe(self, handle) -> Domain:
+        name = handle.name()
+        return Domain(id=handle.UUIDString(), domain=name, vcpus=handle.info()[3],
+                      definition=domain_xml.parse(handle.XMLDesc()), presence=_presence(handle),
+                      pid_file=os.path.join(self._pid_path, f"{name}.pid"))
 
     def presence(self, server_id: str) -> Presence | None:
         """Return where a domain stands; None when it is not on this host."""
@@ -225,7 +227,7 @@ def _presence(handle) -> Presence:
     handed_over = (state, reason) == (libvirt.VIR_DOMAIN_PAUSED,
                                       libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
     stats = _job_stats(handle, 0)
-    # No statistics at all: libvirt has them at the source only, so this is a destination.
+    # A domain on its way in: libvirt has statistics of that at the source only.
     migrating = stats is None or stats.get("operation") in (
         libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN,
         libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
@@ -234,10 +236,14 @@ def _presence(handle) -> Presence:
 
 
 def _job_stats(handle, flags: int) -> dict | None:
-    """Return the job's counters; empty for a domain without a job, None where libvirt has none."""
+    """Return the job's counters: empty where there can be none, None while a domain comes in."""
     try:
-        return handle.jobStats(flags) if flags or handle.isActive() else {}
+        return handle.jobStats(flags)
     except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
-            raise
-        return None
+        # a domain that is off, a driver that knows no jobs
+        if error.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID,
+                                      libvirt.VIR_ERR_NO_SUPPORT):
+            return {}
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_UNSUPPORTED:
+            return None
+        raise

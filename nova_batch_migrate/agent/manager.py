@@ -4,6 +4,7 @@ Called by conductors through rpcapi.py. Everything it does concerns servers of i
 """
 
 import functools
+import threading
 
 import oslo_messaging as messaging
 
@@ -18,6 +19,8 @@ from nova_batch_migrate.agent import (
 )
 
 MIB = 1 << 20
+# Refusals are answers: oslo.messaging shall not log them as failures of this service.
+_answers = messaging.expected_exceptions(exception.BatchMigrateError)
 
 
 class AgentManager:
@@ -30,10 +33,12 @@ class AgentManager:
         self._hypervisor = hypervisor
         self._jobs = measure_jobs
 
+    @_answers
     def preflight(self, ctxt) -> dict:
         """Return versions, accelerator, Nova's options, KSM and problems of this host."""
         return preflight.check(self._conf, self._hypervisor)
 
+    @_answers
     def inventory(self, ctxt) -> list[dict]:
         """Return the domains of this host by server id."""
         return [{
@@ -46,19 +51,23 @@ class AgentManager:
             "vcpus": domain.vcpus,
         } for domain in self._hypervisor.domains()]
 
+    @_answers
     def start_measure(self, ctxt, batch_id: str, servers: list[str],
                       windows_seconds: list[float]) -> dict:
         """Start a measure job; servers that are not here come back with an error each."""
         return {"job": self._jobs.start(batch_id, servers, windows_seconds)}
 
+    @_answers
     def get_measure(self, ctxt, job: str, offset: int) -> dict:
         """Return the state of a job and a chunk of its results."""
         return self._jobs.get(job, offset)
 
+    @_answers
     def bandwidth(self, ctxt) -> dict:
         """Return the Bandwidth of the migration link; takes about a second."""
         return bandwidth.measure(self._conf, self._hypervisor).to_dict()
 
+    @_answers
     def tune(self, ctxt, server: str, bytes_per_second: int | None = None,
              downtime_ms: int | None = None) -> None:
         """Set speed and allowed downtime of a migration that leaves this host."""
@@ -72,6 +81,7 @@ class AgentManager:
         if downtime_ms is not None:
             self._hypervisor.set_migration_downtime(server, downtime_ms)
 
+    @_answers
     def progress(self, ctxt, server: str) -> dict | None:
         """Return the counters of a migration that leaves this host; None without one."""
         job = self._hypervisor.outgoing_job(server)
@@ -91,6 +101,7 @@ class AgentManager:
             "status": "post-copy" if presence and presence.post_copy else "pre-copy",
         }
 
+    @_answers
     def completed(self, ctxt, server: str) -> dict | None:
         """Return the figures of the migration that brought a server here; None without one."""
         job = self._hypervisor.arrived_job(server)
@@ -106,6 +117,7 @@ class AgentManager:
             "iterations": job.get("memory_iteration", 0),
         }
 
+    @_answers
     def presence(self, ctxt, server: str) -> dict:
         """Return whether a domain is here, in which state, and whether it migrates."""
         found = self._hypervisor.presence(server)
@@ -133,6 +145,8 @@ class AgentService:
             rpc.get_agent_transport(conf), rpc.agent_target(conf.host),
             [AgentManager(conf, hypervisor, jobs.Jobs(measure))])
         self._server.start()
+        # It takes seconds to come up on a busy host: not within a conductor's first call.
+        threading.Thread(target=preflight.privilege_problems, daemon=True).start()
 
     def stop(self) -> None:
         """Stop listening; a measurement under way ends with the process."""

@@ -34,7 +34,7 @@ def check(conf, hypervisor) -> dict:
     options = nova_options.read(conf.agent.nova_config_files)
     problems += _qemu_problems(accelerator, qemu_version)
     problems += _configuration_problems(conf, options)
-    problems += _privilege_problems()
+    problems += privilege_problems()
     return {
         "host": conf.host,
         "agent_version": version.version_string(),
@@ -81,7 +81,8 @@ def _configuration_problems(conf, options: dict) -> list[str]:
     return problems
 
 
-def _privilege_problems() -> list[str]:
+def privilege_problems() -> list[str]:
+    """Start the privileged process where it is not; return what keeps it from starting."""
     try:
         scan.probe()
     except privsep.FAILURES as error:

@@ -1,0 +1,140 @@
+import ddt
+import fixtures
+from oslotest import base
+
+from nova_batch_migrate import conf, exception, privsep
+from nova_batch_migrate.agent import domain_xml, domains, keys, measurement
+from nova_batch_migrate.planning.telemetry import PageClasses, ServerTelemetry
+from tests.unit.agent.processes import PAGE, Guest
+
+RUNNING = domains.Presence("running", False, False)
+
+
+class Host:
+    """A hypervisor whose domains are the given processes."""
+
+    def __init__(self, mib_s=None):
+        self.mib_s = mib_s
+        self.here = {}
+        #: What a domain's presence is at the second question.
+        self.later = {}
+
+    def add(self, guest, presence=RUNNING, pid_file=None):
+        size = guest.pages * PAGE
+        definition = domain_xml.Definition("qemu", f"name of {guest.kind}", "p1", size, (size,),
+                                           (domain_xml.DiskSource("vda", "network", ""),))
+        self.here[guest.id] = domains.Domain(guest.id, "instance-1", 1, definition, presence,
+                                             pid_file or guest.pid_file)
+
+    def domain(self, server):
+        if server not in self.here:
+            raise exception.AgentRefused(reason=f"Server {server} is not a domain of host cmpa.")
+        return self.here[server]
+
+    def presence(self, server):
+        return self.later.get(server, RUNNING)
+
+    def disk_use(self, server, device):
+        return domains.DiskUse(1 << 20, 0)
+
+    def start_dirty_rate(self, server, seconds):
+        if self.mib_s is None:
+            raise exception.AgentRefused(reason="no sampling here")
+
+    def dirty_rate_mib_s(self, server):
+        return self.mib_s
+
+
+@ddt.ddt
+class TestMeasure(base.BaseTestCase):
+
+    def setUp(self):
+        super().setUp()
+        privsep.memory_pctxt.set_client_mode(False)
+        self.addCleanup(privsep.memory_pctxt.set_client_mode, True)
+        self.conf = conf.new()
+        conf.parse(self.conf, [], [])
+        self.conf.set_override("host", "cmpa")
+        self.host = Host()
+
+    def measure(self, *servers):
+        found, classes = measurement.measure(self.conf, self.host, keys.KeySource("secret"),
+                                             "job", list(servers), [0.05, 0.1])
+        return ({server["id"]: ServerTelemetry.from_dict(server) for server in found},
+                PageClasses.from_dict(classes))
+
+    def test_servers_of_this_host(self):
+        one, two = self.useFixture(Guest("memfd")), self.useFixture(Guest())
+        one.write({0: 1, 1: 1, 2: 0})
+        two.write({0: 1, 1: 2})
+        self.host.add(one)
+        self.host.add(two)
+        servers, classes = self.measure(one.id, two.id)
+        found = servers[one.id]
+        self.assertEqual(
+            ("cmpa", "name of memfd", "p1", 1, "running", one.pages, 3, 1, 1, 1, None),
+            (found.host, found.name, found.project_id, found.vcpus, found.state,
+             found.total_pages, found.present_pages, found.zero_pages, found.distinct_pages,
+             found.self_duplicate_pages, found.error))
+        self.assertEqual(("content-diff", 3), (found.changed.source, len(found.windows)))
+        self.assertEqual([("vda", True)], [(disk.device, disk.shared) for disk in found.disks])
+        self.assertRegex(found.measured_at, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+        self.assertEqual({frozenset({one.id, two.id}), frozenset({two.id})},
+                         {frozenset(entry.servers) for entry in classes.classes})
+
+    def test_strangers_are_refused_one_by_one(self):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.host.add(guest)
+        servers, _ = self.measure("stranger", guest.id)
+        self.assertIn("not a domain of host cmpa", servers["stranger"].error)
+        self.assertIsNone(servers[guest.id].error)
+
+    @ddt.data((domains.Presence("running", True, False), "it is migrating"),
+              (domains.Presence("running", True, True), "post-copy"),
+              (domains.Presence("shutoff", False, False), "it is shutoff"))
+    @ddt.unpack
+    def test_who_is_not_to_be_read_is_not_read(self, presence, reason):
+        guest = self.useFixture(Guest())
+        # an attempt would complain about the file instead
+        self.host.add(guest, presence, pid_file="/nowhere")
+        servers, _ = self.measure(guest.id)
+        self.assertIn(reason, servers[guest.id].error)
+
+    def test_paused_is_fine(self):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.host.add(guest, domains.Presence("paused", False, False))
+        servers, _ = self.measure(guest.id)
+        self.assertEqual((None, 1), (servers[guest.id].error, servers[guest.id].distinct_pages))
+
+    @ddt.data((None, "it left this host"),
+              (domains.Presence("running", True, False), "began to migrate"))
+    @ddt.unpack
+    def test_who_moves_meanwhile_has_no_figures(self, presence, reason):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.host.add(guest)
+        self.host.later[guest.id] = presence
+        servers, _ = self.measure(guest.id)
+        self.assertIn(reason, servers[guest.id].error)
+
+    def test_unreadable_memory_leaves_page_sampling_and_full_memory(self):
+        self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.dirty_rate.time.sleep",
+                                             lambda seconds: None))
+        guest = self.useFixture(Guest())
+        self.host.mib_s = 1
+        self.host.add(guest, pid_file="/nowhere")
+        servers, classes = self.measure(guest.id)
+        found = servers[guest.id]
+        self.assertEqual((None, "page-sampling", guest.pages, guest.pages, 0),
+                         (found.error, found.changed.source, found.present_pages,
+                          found.distinct_pages, found.zero_pages))
+        self.assertIn("memory is counted as full", found.source_note)
+        self.assertEqual((), classes.classes)
+
+    def test_neither_way_is_an_error(self):
+        guest = self.useFixture(Guest())
+        self.host.add(guest, pid_file="/nowhere")
+        servers, _ = self.measure(guest.id)
+        self.assertIn("/nowhere", servers[guest.id].error)

@@ -58,7 +58,6 @@ RULES = (
     Rule(_ANY, r"Timeout while checking|MessagingTimeout|Timed out waiting for a reply", True,
          "the message bus or the other host was slow"),
     Rule(_ANY, r"Binding failed for port", True, "Neutron's agent there may come back"),
-    Rule(_ANY, r"select destinations error", True, "the scheduler could not be asked"),
     Rule(_ANY, r"No valid host|Exceeded maximum number of retries", False,
          "the scheduler's filters or a pre-check refused this destination",
          "plan another destination"),

@@ -99,6 +99,13 @@ class VerdictTest(base.BaseTestCase):
         ("Migration select destinations error: boom", True),
         ("Migration pre-check error: Cannot live migrate VIF with related PCI, Neutron does not "
          "support required port binding extension.", False),
+        ("Unacceptable CPU info: CPU doesn't have compatibility.", False),
+        (f"Unable to migrate instance ({ID}) to current host (cmpa).", False),
+        ("The supplied hypervisor type of is invalid.", False),
+        ("cmpb is not on shared storage: Shared storage live-migration requires either shared "
+         "storage or boot-from-volume with no local disks.", False),
+        (f"Operation 'live-migration' not supported for vTPM-enabled instance ({ID}).", False),
+        (f"Instance {ID} could not be found.", False),
         ("internal error: qemu unexpectedly closed the monitor", True),
     )
     @ddt.unpack

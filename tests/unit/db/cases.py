@@ -361,7 +361,7 @@ class ApiCases:
         ago = {days: now - datetime.timedelta(days=days) for days in (1, 3)}
         old = self.create(status="completed", finished_at=ago[3])
         fresh = self.create(status="partial", finished_at=ago[1])
-        running = self.create(status="running", created_at=ago[3])
+        running = self.create(status="running", created_at=ago[3], finished_at=ago[3])
 
         self.assertEqual(1, api.purge(now - datetime.timedelta(days=2)))
 

@@ -13,6 +13,7 @@ from nova_batch_migrate.sdk.batch_migration import BatchMigration
 _LISTED = (
     "id", "status", "hosts", "servers_requested", "created_at", "started_at", "finished_at",
 )
+_NAMES_LISTED = 3
 
 
 class ListBatchMigration(base.ApiCommand, command.Lister):
@@ -43,9 +44,16 @@ class ListBatchMigration(base.ApiCommand, command.Lister):
         for batch in batches:
             row = [getattr(batch, field) for field in _LISTED]
             if parsed_args.formatter not in ("json", "yaml"):
-                row = [", ".join(value) if isinstance(value, list) else value for value in row]
+                row = [_brief(value) if isinstance(value, list) else value for value in row]
             rows.append([base.cell(value, parsed_args) for value in row])
         return _LISTED, rows
+
+
+def _brief(names: list[str]) -> str:
+    """Return a list as text that leaves the other columns their room."""
+    if len(names) <= _NAMES_LISTED:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMES_LISTED])} and {len(names) - _NAMES_LISTED} more"
 
 
 class ShowBatchMigration(base.ShowBatch):

@@ -253,6 +253,18 @@ class BatchCommandsTest(CommandTestCase):
             "finished_at": None,
         }], json.loads(self.out.getvalue()))
 
+    def test_a_list_of_many_names_is_cut_for_people_only(self):
+        self.http.get(fakes.BATCHES, json={"batch_migrations": [
+            fakes.batch("running", servers_requested=["a", "b", "c", "d\x1b[2J", "e"]),
+        ]})
+
+        self.run_command(batch_commands.ListBatchMigration)
+        self.assertIn("| a, b, c and 2 more |", self.out.getvalue())
+
+        self.out.truncate(self.out.seek(0))
+        self.run_command(batch_commands.ListBatchMigration, "-f", "json")
+        self.assertEqual(5, len(json.loads(self.out.getvalue())[0]["servers_requested"]))
+
     def test_show_prints_the_report_and_a_summary(self):
         self.api_shows(("partial", [MOVED, STAYED]))
 

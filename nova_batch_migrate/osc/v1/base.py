@@ -37,8 +37,14 @@ class ApiCommand(command.Command):
         try:
             return super().run(parsed_args) or self.exit_status
         except sdk_exceptions.HttpException as error:
-            # The fault may quote a server's name.
-            raise exceptions.CommandError(text.escape(error.details or error)) from error
+            raise exceptions.CommandError(refusal(error)) from error
+
+
+def refusal(error: sdk_exceptions.HttpException) -> str:
+    """Return the API's own words, harmless even if they quote a server, and where to look."""
+    told = text.escape(error.details or error)
+    request = f", {text.escape(error.request_id)}" if error.request_id else ""
+    return f"{told} (HTTP {error.status_code}{request})"
 
 
 def named(batch_id: str) -> BatchMigration:

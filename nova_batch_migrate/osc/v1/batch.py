@@ -97,7 +97,7 @@ class DeleteBatchMigration(base.ApiCommand):
                 failures += 1
                 self.log.error(
                     "Batch migration %s was not deleted: %s",
-                    text.escape(batch_id), text.escape(error.details or error),
+                    text.escape(batch_id), base.refusal(error),
                 )
         if failures:
             raise exceptions.CommandError(

@@ -221,7 +221,8 @@ class BatchMigrateTest(CommandTestCase):
 
     def test_a_refusal_is_one_clear_and_harmless_line(self):
         self.http.post(
-            fakes.BATCHES, status_code=409, headers={"Content-Type": "application/json"},
+            fakes.BATCHES, status_code=409,
+            headers={"Content-Type": "application/json", "x-openstack-request-id": "req-1"},
             json={"conflictingRequest": {"code": 409, "message": "busy: \x1b[2J"}},
         )
 
@@ -229,7 +230,7 @@ class BatchMigrateTest(CommandTestCase):
             exceptions.CommandError, self.run_command, create.BatchMigrate, "--host", "cmpa"
         )
 
-        self.assertEqual(r"busy: \x1b[2J", str(error))
+        self.assertEqual(r"busy: \x1b[2J (HTTP 409, req-1)", str(error))
 
 
 class BatchCommandsTest(CommandTestCase):

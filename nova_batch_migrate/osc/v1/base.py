@@ -19,6 +19,7 @@ _SUMMARY = (
     "id", "status", "hosts", "strategy", "progress", "projected_seconds", "actual_seconds",
     "projected_bytes", "wire_bytes", "error",
 )
+_NAMES_SHOWN = 3
 # Formats that escape what they hold by themselves.
 _ESCAPING_FORMATS = ("json", "yaml")
 
@@ -38,6 +39,15 @@ class ApiCommand(command.Command):
             return super().run(parsed_args) or self.exit_status
         except sdk_exceptions.HttpException as error:
             raise exceptions.CommandError(refusal(error)) from error
+
+
+def brief(value: Any) -> Any:
+    """Return a field as a person wants to read it in a table."""
+    if isinstance(value, list):
+        more = len(value) - _NAMES_SHOWN
+        names = ", ".join(str(name) for name in value[:_NAMES_SHOWN])
+        return f"{names} and {more} more" if more > 0 else names
+    return round(value, 1) if isinstance(value, float) else value
 
 
 def refusal(error: sdk_exceptions.HttpException) -> str:
@@ -81,11 +91,7 @@ class ShowBatch(ApiCommand, command.ShowOne):
         known = batch.to_dict(headers=False, computed=False)
         if parsed_args.formatter == "table":
             # What an answer leaves out says nothing to a person.
-            known = {key: known[key] for key in _SUMMARY if known[key] is not None}
-            known = {
-                key: ", ".join(map(str, value)) if isinstance(value, list) else value
-                for key, value in known.items()
-            }
+            known = {key: brief(known[key]) for key in _SUMMARY if known[key] is not None}
         else:
             known.pop("name")
             known |= more

@@ -13,7 +13,6 @@ from nova_batch_migrate.sdk.batch_migration import BatchMigration
 _LISTED = (
     "id", "status", "hosts", "servers_requested", "created_at", "started_at", "finished_at",
 )
-_NAMES_LISTED = 3
 
 
 class ListBatchMigration(base.ApiCommand, command.Lister):
@@ -43,17 +42,10 @@ class ListBatchMigration(base.ApiCommand, command.Lister):
         rows = []
         for batch in batches:
             row = [getattr(batch, field) for field in _LISTED]
-            if parsed_args.formatter not in ("json", "yaml"):
-                row = [_brief(value) if isinstance(value, list) else value for value in row]
+            if parsed_args.formatter == "table":
+                row = [base.brief(value) for value in row]
             rows.append([base.cell(value, parsed_args) for value in row])
         return _LISTED, rows
-
-
-def _brief(names: list[str]) -> str:
-    """Return a list as text that leaves the other columns their room."""
-    if len(names) <= _NAMES_LISTED:
-        return ", ".join(names)
-    return f"{', '.join(names[:_NAMES_LISTED])} and {len(names) - _NAMES_LISTED} more"
 
 
 class ShowBatchMigration(base.ShowBatch):

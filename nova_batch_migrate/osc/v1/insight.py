@@ -80,4 +80,4 @@ def _all_of(known: dict[str, Any]) -> tuple[tuple, tuple]:
 
 
 def _some_of(known: dict[str, Any], fields: tuple[str, ...]) -> tuple[tuple, tuple]:
-    return fields, tuple(known[field] for field in fields)
+    return fields, tuple(base.brief(known[field]) for field in fields)

@@ -275,6 +275,7 @@ class BatchCommandsTest(CommandTestCase):
 
         self.assertIn("1 of 2 moved", self.out.getvalue())
         self.assertIn(fakes.HOSTILE_ESCAPED, self.out.getvalue())
+        self.assertRegex(self.out.getvalue(), r"\| projected_seconds +\| 60.0 ")
 
     def test_show_wait_follows_to_the_end(self):
         self.api_shows(("running", [MOVED]), ("running", [MOVED]), ("completed", [MOVED]))

@@ -78,7 +78,7 @@ def batch(status, servers=None, **fields):
     known = {
         "id": BATCH_ID, "status": status, "hosts": ["cmpa"], "servers_requested": None,
         "strategy": "group", "plan_only": False, "progress": 0, "eta_seconds": None,
-        "projected_seconds": 60.0, "actual_seconds": None, "projected_bytes": 3 * 2**20,
+        "projected_seconds": 60.04, "actual_seconds": None, "projected_bytes": 3 * 2**20,
         "wire_bytes": None, "error": None, "notes": [], "created_at": "2026-11-23T08:00:00Z",
         **fields,
     }

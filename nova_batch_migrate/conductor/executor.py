@@ -10,6 +10,7 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from nova_batch_migrate import exception
+from nova_batch_migrate.clients import errors
 from nova_batch_migrate.conductor import actuals, healing, state, survey
 from nova_batch_migrate.db import api as db
 
@@ -178,7 +179,8 @@ class Executor:
             reason, retry = "its migration was aborted on request", False
         else:
             told = self._nova.last_action_error(row["server_id"])
-            reason = f"{reason}: {told}" if told else reason
+            if told:
+                reason, retry = f"{reason}: {told}", retry and errors.is_transient_failure(told)
         server = self._nova.server(row["server_id"])
         if server is not None and server.status == "ERROR":
             refusal = self._healer.heal(ctxt, batch, row, server)

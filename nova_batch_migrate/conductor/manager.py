@@ -141,6 +141,12 @@ class ConductorManager:
         for host in (*asked["hosts"], *asked["target_hosts"], *asked["exclude_hosts"]):
             if host not in services:
                 raise exception.HostNotFound(host=host)
+        for host in asked["hosts"]:
+            if services[host]["state"] != "up":
+                raise exception.InvalidInput(
+                    reason=f"nova-compute of {host} is {services[host]['state']}, so nothing can "
+                           "be live-migrated from it. Start it again, or rebuild its servers "
+                           "elsewhere with: openstack server evacuate SERVER")
         for host in asked["target_hosts"]:
             service = services[host]
             if service["state"] != "up" or service["status"] != "enabled":

@@ -145,10 +145,19 @@ class Reconciler:
     def _servers(self, batch: dict) -> list:
         request = batch["request"]
         if request["hosts"]:
+            self._refuse_blindness(request["hosts"])
             return [server for host in request["hosts"] for server in self._nova.servers_on(host)]
         found = [self._nova.server(server_id) for server_id in batch["state"]["server_ids"]]
         sources = set(batch["state"]["sources"])
         return [server for server in found if server is not None and server.host in sources]
+
+    def _refuse_blindness(self, hosts: list[str]) -> None:
+        """A host whose cell doesn't answer shows no servers; that is not an empty host."""
+        states = {service["host"]: service["state"] for service in self._nova.compute_services()}
+        for host in hosts:
+            if states.get(host, "unknown") == "unknown":
+                raise exception.NovaTransientError(
+                    operation=f"list the servers of {host}", reason="its cell does not answer")
 
     def _join(self, ctxt, batch: dict, rows: dict, looked: survey.Survey) -> bool:
         """Add servers that came to the sources since; True when one of them is to move."""

@@ -129,7 +129,7 @@ def _converging(source: Source, groups: list[Grouping]) -> list[Grouping]:
         ids, slow = list(group.servers), []
         while len(ids) > 1:
             order, projections = _ordered(source, ids)
-            failing = [i for i, p in zip(order, projections) if p.verdict != "converges"]
+            failing = [i for i, p in zip(order, projections, strict=True) if p.verdict != "converges"]
             if not failing:
                 break
             slow.append(failing[-1])
@@ -155,7 +155,7 @@ def _plan_group(source: Source, index: int, reason: str, ids: Sequence[str],
         PlanMember(server_id=i, name=source.servers[i].name, destination=places[i].host,
                    order=at, projection=projection,
                    reason=_member_reason(source, i, at, len(ids), places[i]))
-        for at, (i, projection) in enumerate(zip(ids, projections)))
+        for at, (i, projection) in enumerate(zip(ids, projections, strict=True)))
     return PlanGroup(
         index=index, source=source.name, members=members,
         projected_seconds=_last_done(projections),

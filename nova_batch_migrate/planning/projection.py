@@ -12,9 +12,18 @@ from collections.abc import Sequence
 from nova_batch_migrate.planning import nova_schedule
 from nova_batch_migrate.planning.result import Projection
 from nova_batch_migrate.planning.stream import (
-    CAPPED_STEP_SECONDS, PAGE_WIRE_BYTES, Stream, StreamLoad)
+    CAPPED_STEP_SECONDS,
+    PAGE_WIRE_BYTES,
+    Stream,
+    StreamLoad,
+)
 from nova_batch_migrate.planning.telemetry import (
-    PAGE_BYTES, Bandwidth, DirtyModel, MigrationOptions, ServerTelemetry)
+    PAGE_BYTES,
+    Bandwidth,
+    DirtyModel,
+    MigrationOptions,
+    ServerTelemetry,
+)
 
 #: What a measured goodput may be off, either way.
 LINK_ERROR = 0.03
@@ -112,7 +121,7 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova_secon
     nominal = _simulate([m.nominal for m in members], link, *timing)
     intervals = _intervals(members, link, timing, nominal)
     projections = []
-    for run, interval in zip(nominal, intervals):
+    for run, interval in zip(nominal, intervals, strict=True):
         verdict, abort_at = _verdict(run.stream, link, setup_seconds)
         projections.append(Projection(
             stream_seconds=run.stream.seconds, queue_seconds=run.queue_seconds,
@@ -133,7 +142,7 @@ def _intervals(members: Sequence[MemberLoad], link: Link, timing: tuple[int, flo
     intervals = []
     # Who waits behind an unmeasured or endless one has no upper end either.
     bounded = True
-    for member, run, fast, slow in zip(members, nominal, best, worst):
+    for member, run, fast, slow in zip(members, nominal, best, worst, strict=True):
         bounded = bounded and member.measured and slow.stream.phase == "completed"
         total, low, high = (r.seconds(timing[1]) for r in (run, fast, slow))
         intervals.append((max(0.0, min(low, total - CAPPED_STEP_SECONDS)),

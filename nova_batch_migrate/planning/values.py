@@ -89,7 +89,7 @@ def _tuple_from_json(args, data, where: str) -> tuple:
         return tuple(_from_json(args[0], item, where) for item in data)
     if len(args) != len(data):
         raise _wrong(where, f"a list of {len(args)}", data)
-    return tuple(_from_json(arg, item, where) for arg, item in zip(args, data))
+    return tuple(_from_json(arg, item, where) for arg, item in zip(args, data, strict=True))
 
 
 def _scalar_from_json(kind, data, where: str):

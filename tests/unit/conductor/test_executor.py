@@ -20,6 +20,7 @@ class FakeNova:
         self.listed = []
         self.asked = []
         self.refusal = None
+        self.told = None
 
     def server(self, server_id):
         return self.shown
@@ -39,7 +40,7 @@ class FakeNova:
         self.asked.append(("reset", server_id))
 
     def last_action_error(self, server_id):
-        return None
+        return self.told
 
 
 class FakeAgents:
@@ -161,6 +162,13 @@ class ExecutorTest(base.BaseTestCase):
         self.assertIsNotNone(row["next_attempt_at"])
         row = self.carry_out(state.AttemptEnded("s1", None, False, "it broke"))
         self.assertEqual(("failed", "it broke"), (row["status"], row["reason"]))
+
+    def test_a_reason_that_will_not_change_is_not_tried_again(self):
+        self.issue()
+        self.nova.told = "No valid host was found. There are not enough hosts available."
+        row = self.carry_out(state.AttemptEnded("s1", None, True, "it broke"))
+        self.assertEqual("failed", row["status"])
+        self.assertIn("No valid host", row["reason"])
 
     def _ended_in_error(self):
         self.nova.shown = build.server(status="ERROR", vm_state="error")

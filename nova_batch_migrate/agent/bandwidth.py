@@ -41,11 +41,12 @@ def measure(conf, hypervisor) -> Bandwidth:
     interface = conf.agent.migration_interface or find_interface(options)
     speed, source = link_speed(conf, interface)
     cap = options["live_migration_bandwidth"]
+    mtu_bytes = _link(interface).get("mtu", 1500)
     return Bandwidth(
         interface=interface,
         link_bytes_per_second=float(speed),
-        goodput_bytes_per_second=goodput(speed, source, _link(interface).get("mtu", 1500)),
-        other_bytes_per_second=max(_other_traffic(interface, hypervisor),
+        goodput_bytes_per_second=goodput(speed, source, mtu_bytes),
+        other_bytes_per_second=max(_other_traffic(interface, hypervisor, mtu_bytes),
                                    conf.agent.reserve_mib_s * MIB),
         source=source,
         nova_cap_bytes_per_second=float(cap * MIB) if isinstance(cap, int) and cap else None,
@@ -111,14 +112,15 @@ def goodput(link_bytes_per_second: float, source: str, mtu_bytes: int) -> float:
     return link_bytes_per_second * (mtu_bytes - _HEADERS_IN_MTU_BYTES) / (mtu_bytes + around)
 
 
-def _other_traffic(interface: str, hypervisor) -> float:
+def _other_traffic(interface: str, hypervisor, mtu_bytes: int) -> float:
     """Return bytes/s sent now on the interface, those of running migrations left out."""
+    header_factor = (mtu_bytes + _ETHERNET_BYTES) / (mtu_bytes - _HEADERS_IN_MTU_BYTES)
     begun, sent, migrated = time.monotonic(), _sent(interface), hypervisor.migrated_bytes()
     time.sleep(_WATCH_SECONDS)
     own = sum(size - migrated[server] for server, size in hypervisor.migrated_bytes().items()
               if server in migrated)
     all_sent = _sent(interface) - sent
-    return max(0.0, all_sent - own) / (time.monotonic() - begun)
+    return max(0.0, all_sent - own * header_factor) / (time.monotonic() - begun)
 
 
 def _sent(interface: str) -> int:

@@ -53,14 +53,19 @@ def exists(link: str) -> bool:
 def remove() -> None:
     """Delete every link and namespace of the lab; what is not there is no error."""
     for host in layout.ALL_HOSTS:
-        for link in (host.link, host.guest_link):
-            if exists(link):
-                shell.run("ip", "link", "del", link)
-        if pathlib.Path("/run/netns", host.name).exists():
-            shell.run("ip", "netns", "del", host.name)
+        unplug(host)
     for bridge in (layout.BRIDGE, layout.GUEST_BRIDGE):
         if exists(bridge):
             shell.run("ip", "link", "del", bridge)
+
+
+def unplug(host: Host) -> None:
+    """Delete a host's links and its namespace."""
+    for link in (host.link, host.guest_link):
+        if exists(link):
+            shell.run("ip", "link", "del", link)
+    if pathlib.Path("/run/netns", host.name).exists():
+        shell.run("ip", "netns", "del", host.name)
 
 
 def cap(hosts: tuple[Host, ...], mib_per_second: float) -> None:

@@ -29,6 +29,7 @@ def up(options: Options) -> None:
         for name in (f"batch-agent-{gone.name}", f"compute-{gone.name}"):
             daemon.stop(name)
         host.stop(gone)
+        network.unplug(gone)
     network.build(options.host_list)
     network.cap(options.host_list, options.link_mib_per_second)
     run_all(_steps(options))

@@ -28,6 +28,10 @@ ACTIONS = {
 }
 
 
+# what a caller did wrong is his answer, no traceback in our log
+_expected = messaging.expected_exceptions(exception.BatchMigrateError)
+
+
 class ConductorManager:
     """The RPC endpoint, version 1.0; ``wake`` tells the service that there is work."""
 
@@ -38,6 +42,7 @@ class ConductorManager:
         self._nova = nova
         self._wake = wake
 
+    @_expected
     def create(self, ctxt, request: dict) -> dict:
         """Check names against Nova, commit the batch, return it."""
         asked = self._resolve(requests.normalize(request))
@@ -57,15 +62,18 @@ class ConductorManager:
         self._wake(row["id"], empty=not rows and not asked["plan_only"])
         return self._view(row["id"])
 
+    @_expected
     def get(self, ctxt, batch_id: str) -> dict:
         return self._view(batch_id)
 
+    @_expected
     def list(self, ctxt, filters: dict, limit: int | None, marker: str | None) -> list[dict]:
         status = filters.get("status")
         rows = db.list_batches(statuses=[status] if status else None, host=filters.get("host"),
                                limit=limit, marker=marker)
         return [views.batch(row, None, timeutils.utcnow()) for row in rows]
 
+    @_expected
     def plan(self, ctxt, batch_id: str) -> dict:
         """Return the current plan; one made anew also shows the first, the promise, as ``first``.
 
@@ -79,6 +87,7 @@ class ConductorManager:
         first = {key: value for key, value in row["first_plan"].items() if key != "request"}
         return row["plan"] | {"first": first}
 
+    @_expected
     def commonality(self, ctxt, batch_id: str) -> dict:
         """Return the chart of FIG. 3 [0047] over all that was measured."""
         row = db.get_batch(batch_id)
@@ -87,10 +96,12 @@ class ConductorManager:
         return commonality.chart([telemetry.HostTelemetry.from_dict(host)
                                   for _, host in sorted(row["telemetry"].items())])
 
+    @_expected
     def events(self, ctxt, batch_id: str, limit: int | None, marker: int | None) -> list[dict]:
         db.get_batch(batch_id, heavy=False)
         return [views.event(row) for row in db.events_of(batch_id, limit, marker)]
 
+    @_expected
     def action(self, ctxt, batch_id: str, action: str, params: dict) -> dict:
         """Note an operator's wish; the reconciler acts on it within its next pass."""
         allowed, wish = ACTIONS[action]
@@ -115,6 +126,7 @@ class ConductorManager:
         self._wake(batch_id)
         return self._view(batch_id)
 
+    @_expected
     def delete(self, ctxt, batch_id: str) -> None:
         """Forget a batch that has ended, or a plan that was never started."""
         row = db.get_batch(batch_id, heavy=False)

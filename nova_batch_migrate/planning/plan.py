@@ -129,7 +129,8 @@ def _converging(source: Source, groups: list[Grouping]) -> list[Grouping]:
         ids, slow = list(group.servers), []
         while len(ids) > 1:
             order, projections = _ordered(source, ids)
-            failing = [i for i, p in zip(order, projections, strict=True) if p.verdict != "converges"]
+            failing = [i for i, projection in zip(order, projections, strict=True)
+                       if projection.verdict != "converges"]
             if not failing:
                 break
             slow.append(failing[-1])

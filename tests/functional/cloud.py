@@ -12,6 +12,7 @@ import webob
 import webob.dec
 import webob.exc
 from nova.conf import CONF as NOVA_CONF
+from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.tests.functional.libvirt import base
 from placement import deploy
 
@@ -20,6 +21,7 @@ from tests.functional import hypervisor, loopback
 NOVA_PASTE = pathlib.Path(sys.prefix) / "etc" / "nova" / "api-paste.ini"
 PIPELINES = ("openstack_compute_api_v21", "openstack_compute_api_v21_legacy_v2_compatible")
 APPLICATION = "osapi_compute_app_v21"
+HOST_MEMORY_MIB = 16384
 FILTER = "batch_evacuate"
 FILTER_FACTORY = "nova_batch_migrate.api.filter:filter_factory"
 
@@ -50,7 +52,9 @@ class NovaTestCase(base.ServersTestBase):
         self.flags(max_concurrent_live_migrations=8)
         self.flags(group="libvirt", live_migration_monitor_interval=1)
         for host in self.HOSTS:
-            self.start_compute(host)
+            # fakelibvirt gives this number out in the place where libvirt has MiB
+            self.start_compute(host, host_info=fakelibvirt.HostInfo(
+                cpu_nodes=2, cpu_sockets=1, cpu_cores=2, cpu_threads=2, kB_mem=HOST_MEMORY_MIB))
         self.hypervisors = self.useFixture(hypervisor.Hypervisors(self.computes))
 
     def endpoints(self) -> dict[str, str]:
@@ -71,6 +75,10 @@ class NovaTestCase(base.ServersTestBase):
     @webob.dec.wsgify
     def _neutron(self, request):
         """Answer GET /v2.0/ports of one device from the Neutron that Nova has in this process."""
+        if request.path in ("/", "/v2.0/"):
+            return webob.Response(json={"versions": [{
+                "id": "v2.0", "status": "CURRENT",
+                "links": [{"rel": "self", "href": f"{request.host_url}/v2.0/"}]}]})
         if (request.method, request.path) != ("GET", "/v2.0/ports"):
             raise webob.exc.HTTPNotFound(f"{request.method} {request.path} is not played")
         ports = self.neutron.list_ports(is_admin=True, device_id=request.GET["device_id"])

@@ -15,6 +15,10 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 
 DOMAIN = "nova.tests.fixtures.libvirt.Domain"
 MEMORY_TOTAL_BYTES = 1 << 30
+# Nova's monitor looks at a job twice a second.
+NOVA_LOOKS_AFTER_SECONDS = 0.7
+# libvirt's VIR_ERR_OPERATION_ABORTED, which fakelibvirt leaves out
+OPERATION_ABORTED = 78
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +119,9 @@ class Hypervisors(fixtures.Fixture):
         while time.monotonic() - began < self.stream_seconds or not self._gate.is_set():
             if abort.wait(0.05):
                 domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_CANCELLED
-                raise _error("migration out: canceled by client",
-                             fakelibvirt.VIR_ERR_OPERATION_ABORTED)
+                time.sleep(NOVA_LOOKS_AFTER_SECONDS)
+                domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_NONE
+                raise _error("migration out: canceled by client", OPERATION_ABORTED)
         with self._lock:
             fails = self._failures.get(stream.server_id, 0)
             if fails:
@@ -124,7 +129,7 @@ class Hypervisors(fixtures.Fixture):
         if fails and stream.server_id in self._leftovers:
             self.connection(stream.destination).createXML(params["destination_xml"], 0)
         if fails:
-            domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_FAILED
+            domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_NONE
             raise _error("the stream broke half-way", fakelibvirt.VIR_ERR_INTERNAL_ERROR)
         self._arrive(domain, stream, params["destination_xml"])
 

@@ -1,6 +1,6 @@
 """Nova, a host or an agent fails in the middle: what is healed, retried and reported."""
 
-from tests.functional import base
+from tests.functional import base, cloud
 
 
 class FailedMigrations(base.BatchTestCase):
@@ -83,9 +83,8 @@ class NoDestination(base.BatchTestCase):
 
 class TooSmallDestination(base.BatchTestCase):
     def test_what_has_no_room_stays_and_the_rest_moves(self):
-        # The fake hosts have 16 GiB each.
-        self.boot("sitting", host="cmpb", memory_mib=12288)
-        large, = self.boot("large", memory_mib=8192)
+        self.boot("sitting", host="cmpb", memory_mib=cloud.HOST_MEMORY_MIB - 4096)
+        large, = self.boot("large", memory_mib=cloud.HOST_MEMORY_MIB - 4096)
         small, = self.boot("small", memory_mib=512)
         batch_id = self.drain()["id"]
         self.wait_for_batch(batch_id, "partial")

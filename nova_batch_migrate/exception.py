@@ -16,8 +16,13 @@ class BatchMigrateError(Exception):
         self.kwargs = kwargs
         super().__init__(message or self.msg_fmt % kwargs)
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """The message alone: ``str()`` of an error that came over RPC has a traceback behind it."""
         return str(self.args[0])
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class InvalidInput(BatchMigrateError):

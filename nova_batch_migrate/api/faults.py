@@ -38,7 +38,7 @@ def answer(error: Exception, request_id: str | None, timeout_seconds: int) -> we
     if error.code == 500:
         return internal(request_id)
     # not str(): oslo.messaging adds the conductor's traceback to it
-    return fault(error.code, error.args[0])
+    return fault(error.code, error.text)
 
 
 def internal(request_id: str | None) -> webob.Response:

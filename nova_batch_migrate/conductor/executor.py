@@ -78,10 +78,10 @@ class Executor:
             self._nova.live_migrate(row["server_id"], row["destination"])
         except exception.NovaTransientError as error:
             # the call may have arrived all the same: the next pass looks before it asks again
-            db.add_event(batch["id"], "warning", str(error), row["server_id"], ctxt.request_id)
+            db.add_event(batch["id"], "warning", error.text, row["server_id"], ctxt.request_id)
             return
         except exception.NovaPermanentError as error:
-            self._end_attempt(ctxt, batch, row, retry=False, reason=str(error))
+            self._end_attempt(ctxt, batch, row, retry=False, reason=error.text)
             return
         db.add_event(batch["id"], "issued",
                      f"live migration to {row['destination']} (attempt {row['attempts']})",

@@ -27,7 +27,7 @@ class Healer:
         try:
             reason = self._refusal(ctxt, row, server)
         except exception.BatchMigrateError as error:
-            reason = f"a witness could not be asked ({error})"
+            reason = f"a witness could not be asked ({error.text})"
         if reason is not None:
             db.add_event(batch["id"], "warning", f"not healed: {reason}", server.id,
                          ctxt.request_id)

@@ -43,13 +43,13 @@ class Measurer:
             try:
                 self._step(ctxt, batch, host, job)
             except exception.AgentRefused as error:
-                problems.append(f"{host}: {error}")
+                problems.append(f"{host}: {error.text}")
                 job["job"], job["refusals"] = None, job["refusals"] + 1
                 if job["refusals"] >= MAX_REFUSALS:
                     return measure | {"state": "failed", "error": problems[-1]}
                 db.add_event(batch["id"], "retry", f"measuring again: {problems[-1]}")
             except exception.AgentUnavailable as error:
-                problems.append(str(error))
+                problems.append(error.text)
         if all(job["done"] for job in measure["hosts"].values()):
             servers = sum(len(job["servers"]) for job in measure["hosts"].values())
             db.add_event(batch["id"], "measured",

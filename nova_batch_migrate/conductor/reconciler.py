@@ -245,4 +245,4 @@ class Reconciler:
     def fail(self, batch_id: str, error: exception.BatchMigrateError) -> None:
         """End a batch that can't go on, with the error for the operator; guests stay."""
         batch = db.get_batch(batch_id)
-        self._finish(context.service_context(batch["request_id"]), batch, "failed", str(error))
+        self._finish(context.service_context(batch["request_id"]), batch, "failed", error.text)

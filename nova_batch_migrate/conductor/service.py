@@ -105,7 +105,7 @@ class ConductorService:
         except Exception as error:
             # anything else may pass: the batch stays as it is and the operator is told once
             LOG.exception("batch %s: this pass failed; trying again", batch_id)
-            self._tell(batch_id, f"{type(error).__name__}: {error}; trying again")
+            self._tell(batch_id, f"{_words(error)}; trying again")
         finally:
             self._busy.discard(batch_id)
 
@@ -120,3 +120,9 @@ def _waits(batch: dict) -> bool:
     control = batch["control"]
     return batch["status"] == "planned" and not (
         control["started"] or control["replan"] or control["abort"])
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, exception.BatchMigrateError):
+        return error.text
+    return f"{type(error).__name__}: {error}"

@@ -1,5 +1,8 @@
 """Nova, a host or an agent fails in the middle: what is healed, retried and reported."""
 
+from nova import exception as nova_exception
+from nova.virt.libvirt import driver
+
 from tests.functional import base, cloud
 
 
@@ -44,6 +47,27 @@ class FailedMigrations(base.BatchTestCase):
         self.assertIn("cmpb", server["reason"])
         self.assertEqual("ERROR", self.server(broken)["status"])
         self.assertEqual(1, self.hypervisors.stream_count(broken))
+
+
+    def test_what_a_destination_refuses_is_reported_in_novas_words_and_not_repeated(self):
+        refused, fine = self.boot("refused", "fine")
+        accept = driver.LibvirtDriver.check_can_live_migrate_destination
+
+        def check(virt, context, instance, *args, **kwargs):
+            if instance.uuid == refused:
+                raise nova_exception.MigrationPreCheckError(reason="its CPU is unlike ours")
+            return accept(virt, context, instance, *args, **kwargs)
+
+        self.stub_out("nova.virt.libvirt.driver.LibvirtDriver.check_can_live_migrate_destination",
+                      check)
+        batch_id = self.drain()["id"]
+        self.wait_for_batch(batch_id, "partial")
+        self.assert_active_on("cmpa", refused)
+        self.assert_active_on("cmpb", fine)
+        server = self.servers_of(batch_id)[refused]
+        self.assertEqual(("failed", 1), (server["status"], server["attempts"]))
+        self.assertIn("its CPU is unlike ours", server["reason"])
+        self.assertEqual(0, self.hypervisors.stream_count(refused))
 
 
 class Agents(base.BatchTestCase):

@@ -66,6 +66,7 @@ class Planner:
             max_parallel=batch["request"]["max_parallel"] or self._conf.conductor.max_parallel,
             max_bandwidth_bytes_per_second=_bytes_per_second(batch["request"]),
             nova_seconds=self._nova_seconds(),
+            setup_seconds=self._conf.conductor.setup_seconds,
             relay=False,
             dedup_scope=batch["request"]["dedup_scope"],
         )

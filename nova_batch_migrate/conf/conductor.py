@@ -4,7 +4,7 @@ from oslo_config import cfg
 
 GROUP = "conductor"
 OPTS = [
-    cfg.FloatOpt("reconcile_interval_seconds", default=1.0, min=0.1,
+    cfg.FloatOpt("reconcile_interval_seconds", default=0.5, min=0.1,
                  help="Pause between two looks at an active batch."),
     cfg.IntOpt("lease_seconds", default=30, min=5,
                help="After this time without a sign of life of its conductor another conductor "
@@ -30,6 +30,9 @@ OPTS = [
                help="A measurement that takes longer is given up and reported."),
     cfg.IntOpt("agent_timeout_seconds", default=10, min=1,
                help="How long an agent may take to answer one call."),
+    cfg.FloatOpt("setup_seconds", default=0.8, min=0,
+                 help="Of each stream, before its first page: libvirt prepares the destination, "
+                      "QEMU sets up."),
     cfg.FloatOpt("nova_seconds", default=4.0, min=0,
                  help="Nova's own seconds around a stream, assumed until migrations of this cloud "
                       "have been seen."),

@@ -10,12 +10,7 @@ from oslo_utils import uuidutils
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.clients import base, errors
-from nova_batch_migrate.clients.types import (
-    Hypervisor,
-    MigrationInfo,
-    RunningMigration,
-    ServerInfo,
-)
+from nova_batch_migrate.clients.types import Hypervisor, MigrationInfo, ServerInfo
 
 # 2.68 took the force flag away: from there on a named host always passes the scheduler's filters.
 MIN_MICROVERSION = (2, 68)
@@ -132,18 +127,6 @@ class NovaClient(base.ServiceClient):
         return sorted((MigrationInfo.from_api(item) for item in items),
                       key=lambda migration: migration.id, reverse=True)
 
-    def running_migration(self, server_id: str) -> RunningMigration | None:
-        """Return the live migration in progress with its byte counters, or None.
-
-        None also while it is 'accepted' or in post-copy: Nova hides it then. Counters are None
-        until 'running', then 0, and move every [libvirt] live_migration_monitor_interval.
-        """
-        body = self._get(f"show the running migration of server {server_id}",
-                         f"/servers/{server_id}/migrations", none_if_missing=True)
-        if body is None or not body["migrations"]:
-            return None
-        return RunningMigration.from_api(max(body["migrations"], key=lambda item: item["id"]))
-
     def live_migrate(self, server_id: str, host: str) -> str:
         """Ask Nova to live-migrate a server to ``host``, past the scheduler's filters.
 
@@ -165,12 +148,6 @@ class NovaClient(base.ServiceClient):
         """
         self._request(f"abort migration {migration_id} of server {server_id}", "DELETE",
                       f"/servers/{server_id}/migrations/{migration_id}")
-
-    def force_complete(self, server_id: str, migration_id: int) -> None:
-        """Ask Nova to end pre-copy: by post-copy where permitted, else by pausing the guest."""
-        self._request(f"force-complete migration {migration_id} of server {server_id}", "POST",
-                      f"/servers/{server_id}/migrations/{migration_id}/action",
-                      json={"force_complete": None})
 
     def reset_state_active(self, server_id: str) -> None:
         """Set a server's state to ACTIVE without any task, whatever it was.

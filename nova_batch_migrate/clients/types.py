@@ -104,36 +104,6 @@ class MigrationInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunningMigration:
-    """A live migration in progress with Nova's byte counters; None before it is 'running'."""
-
-    id: int
-    uuid: str
-    status: str  # queued, preparing, running
-    source: str
-    destination: str
-    memory_total_bytes: int | None
-    memory_processed_bytes: int | None
-    memory_remaining_bytes: int | None
-    disk_total_bytes: int | None
-    disk_processed_bytes: int | None
-    disk_remaining_bytes: int | None
-    created_at: datetime.datetime
-    updated_at: datetime.datetime | None
-
-    @classmethod
-    def from_api(cls, body: dict) -> "RunningMigration":
-        counters = {
-            f"{kind}_{what}_bytes": body[f"{kind}_{what}_bytes"]
-            for kind in ("memory", "disk") for what in ("total", "processed", "remaining")}
-        return cls(
-            id=body["id"], uuid=body["uuid"], status=body["status"],
-            source=body["source_compute"], destination=body["dest_compute"],
-            created_at=parse_time(body["created_at"]), updated_at=parse_time(body["updated_at"]),
-            **counters)
-
-
-@dataclasses.dataclass(frozen=True)
 class Hypervisor:
     """A hypervisor of the cloud: the link between Nova's host name and Placement's provider."""
 

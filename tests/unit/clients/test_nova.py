@@ -148,31 +148,6 @@ class MigrationsTest(NovaTestCase):
                           found[1].migration_type, found[1].created_at))
         self.assertEqual("resize", found[2].migration_type)
 
-    def test_a_running_migration_has_counters(self):
-        self.http.get(f"{NOVA}/servers/{SERVER_ID}/migrations", json={"migrations": [{
-            "id": 7, "uuid": "u", "status": "running", "server_uuid": SERVER_ID,
-            "source_compute": "cmpa", "source_node": "cmpa", "dest_compute": "cmpb",
-            "dest_node": "cmpb", "dest_host": "10.77.0.12", "memory_total_bytes": 269230080,
-            "memory_processed_bytes": 54350462, "memory_remaining_bytes": 201789440,
-            "disk_total_bytes": 0, "disk_processed_bytes": 0, "disk_remaining_bytes": 0,
-            "user_id": "7289", "project_id": "009f",
-            "created_at": "2026-11-23T08:27:37.000000", "updated_at": None}]})
-
-        found = self.client.running_migration(SERVER_ID)
-
-        self.assertEqual((7, "running", 269230080, 54350462, 201789440, 0, AT, None),
-                         (found.id, found.status, found.memory_total_bytes,
-                          found.memory_processed_bytes, found.memory_remaining_bytes,
-                          found.disk_total_bytes, found.created_at, found.updated_at))
-
-    def test_no_running_migration_is_none(self):
-        self.http.get(f"{NOVA}/servers/{SERVER_ID}/migrations", json={"migrations": []})
-        self.assertIsNone(self.client.running_migration(SERVER_ID))
-
-        self.http.get(f"{NOVA}/servers/{SERVER_ID}/migrations", status_code=404,
-                      json=fault("itemNotFound", 404, "gone"))
-        self.assertIsNone(self.client.running_migration(SERVER_ID))
-
     def test_a_live_migration_names_its_host_and_never_forces(self):
         self.http.post(f"{NOVA}/servers/{SERVER_ID}/action", status_code=202,
                        headers={"x-openstack-request-id": "req-1"})
@@ -202,19 +177,16 @@ class MigrationsTest(NovaTestCase):
 
             self.assertRaises(expected, self.client.live_migrate, SERVER_ID, "cmpb")
 
-    def test_abort_force_complete_and_reset_speak_novas_language(self):
+    def test_abort_and_reset_speak_novas_language(self):
         base = f"{NOVA}/servers/{SERVER_ID}"
         self.http.delete(f"{base}/migrations/7", status_code=202)
-        self.http.post(f"{base}/migrations/7/action", status_code=202)
         self.http.post(f"{base}/action", status_code=202)
 
         self.client.abort_migration(SERVER_ID, 7)
-        self.client.force_complete(SERVER_ID, 7)
         self.client.reset_state_active(SERVER_ID)
 
         self.assertEqual(
-            [("DELETE", None), ("POST", {"force_complete": None}),
-             ("POST", {"os-resetState": {"state": "active"}})],
+            [("DELETE", None), ("POST", {"os-resetState": {"state": "active"}})],
             [(request.method, request.json() if request.body else None)
              for request in self.asked(f"/servers/{SERVER_ID}/")])
 

@@ -6,7 +6,7 @@ GROUP = "conductor"
 OPTS = [
     cfg.FloatOpt("reconcile_interval_seconds", default=0.5, min=0.1,
                  help="Pause between two looks at an active batch."),
-    cfg.IntOpt("lease_seconds", default=30, min=5,
+    cfg.IntOpt("lease_seconds", default=15, min=5,
                help="After this time without a sign of life of its conductor another conductor "
                     "takes a batch over."),
     cfg.IntOpt("workers", default=4, min=1,

@@ -38,13 +38,17 @@ def constant(downtime_seconds, timeout_seconds=None, **fields):
     return NovaSchedule(((0.0, downtime_seconds),), timeout_seconds, **fields)
 
 
-def load(content_pages, rate=0.0, working_set=0.0, schedule=constant(0.3), **fields):
+ALWAYS_300_MS = constant(0.3)
+HUNDRED_PAGES_A_SECOND = Link(100 * PAGE_WIRE_BYTES)
+
+
+def load(content_pages, rate=0.0, working_set=0.0, schedule=ALWAYS_300_MS, **fields):
     values = dict(content_pages=content_pages, zero_pages=0,
                   dirty=DirtyModel(rate, working_set), schedule=schedule)
     return StreamLoad(**{**values, **fields})
 
 
-def project(*loads, link=Link(100 * PAGE_WIRE_BYTES), parallel=1, nova=0.0, setup=0.0):
+def project(*loads, link=HUNDRED_PAGES_A_SECOND, parallel=1, nova=0.0, setup=0.0):
     """Project loads that are certain."""
     return projection.project([MemberLoad(x, x, x) for x in loads], link, parallel, nova, setup)
 

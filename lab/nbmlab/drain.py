@@ -83,6 +83,7 @@ def populate(members: Sequence[Member] = GUESTS) -> list[Guest]:
         if guest.name in locked:
             admin.post("nova-api", f"/servers/{guest.id}/action",
                        {"lock": {"locked_reason": "must stay, to show that it does"}})
+    shell.say("all guests tick; waiting until their loads are steady")
     settle(booted)
     ids = {guest.id for guest in booted}
     return [guest for guest in guests.listed(admin) if guest.id in ids]

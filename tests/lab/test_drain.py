@@ -145,6 +145,7 @@ class DrainTestCase(base.BaseTestCase):
         os.kill(daemon.record(CONDUCTOR).pid, signal.SIGKILL)
         shell.wait_for("the end of the conductor", 10, lambda: daemon.record(CONDUCTOR) is None)
         services.up(layout.load_options())
+        network.cap(layout.load_options().host_list, LINK_MIB_PER_SECOND)
         batch = drain.wait_for_batch(batch_id, drain.FINAL, BATCH_SECONDS)
         self.assertEqual("completed", batch["status"], batch)
         self.assertNotIn(self.source, self.hosts().values())

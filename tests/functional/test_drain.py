@@ -26,6 +26,24 @@ class Drain(base.BatchTestCase):
             self.assertEqual(1, self.hypervisors.stream_count(server["id"]))
         self.assertEqual(100, batch["progress"])
 
+    def test_after_a_group_the_rest_is_measured_and_planned_again(self):
+        first, = self.boot("first", memory_mib=256)
+        second, = self.boot("second", memory_mib=1024)
+        batch = self.drain(max_parallel=1, strategy="none")
+        batch = self.wait_for_batch(batch["id"], "completed")
+        told = [(event["kind"], event["server_id"])
+                for event in self.events_of(batch["id"])]
+        again = told.index(("replanned", None))
+        self.assertLess(told.index(("completed", first)), again)
+        self.assertLess(again, told.index(("issued", second)))
+        self.assertEqual(2, told.count(("measured", None)))
+        moved = {server["id"]: server for server in batch["servers"]}[second]
+        self.assertIsNotNone(moved["projected_seconds"], "the first projection is kept")
+        plan = self.call("GET", f"/{batch['id']}/plan").body["plan"]
+        self.assertEqual([second], [member["server_id"] for group in plan["groups"]
+                                    for member in group["members"]])
+        self.assertEqual(2, len(plan["first"]["groups"]))
+
     def test_the_plan_that_is_shown_is_the_plan_that_is_carried_out(self):
         self.boot("a", memory_mib=1024)
         self.boot("b", memory_mib=256)

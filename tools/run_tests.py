@@ -129,13 +129,13 @@ def run_kind(kind: Kind, in_ci: bool) -> Totals:
 
 
 class Lab:
-    """The two-host cloud for the time of the lab tests: brought up if it is down, else left up."""
+    """The two-host cloud for the time of the lab tests: left up if it was up before."""
 
     def __enter__(self) -> "Lab":
         self.ours = subprocess.run([ROOT / "lab" / "status"], stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, check=False).returncode != 0
-        if self.ours:
-            subprocess.run([ROOT / "lab" / "up"], check=True)
+        # also where it is up: this refuses the lab of another checkout
+        subprocess.run([ROOT / "lab" / "up"], check=True)
         return self
 
     def __exit__(self, *exc_info) -> None:

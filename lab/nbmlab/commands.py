@@ -46,9 +46,15 @@ def run_up(arguments: list[str]) -> None:
 
 
 def run_down(arguments: list[str]) -> None:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="lab/down", description="Stop the cloud; what it knows stays in the state "
-        "directory.").parse_args(arguments)
+        "directory.")
+    parser.add_argument("--whosever", action="store_true",
+                        help="whatever checkout brought it up, or nothing if none is up: for a "
+                        "machine that has no other user, as CI's")
+    if parser.parse_args(arguments).whosever:
+        owner.end_any()
+        return
     owner.require()
     teardown.down(layout.STATE)
     shell.say("down")

@@ -6,7 +6,7 @@ installs) and is quiet. Writes nothing outside Debian's packages and the state d
 import shutil
 import sys
 
-from nbmlab import apt, images, layout, shell, stamps
+from nbmlab import apt, images, layout, owner, shell, stamps
 
 # libvirt-python is compiled; python3-venv and -dev are for a python3 that is Debian's own; the
 # functional tests of the database start a MariaDB of their own.
@@ -22,6 +22,8 @@ CONSTRAINTS = layout.LAB_SOURCE / "constraints.txt"
 
 def install(what: str) -> None:
     """Install for `test` (unit and functional tests) or for `lab` (everything)."""
+    # the virtual environment leads to one checkout's code, also for a lab that runs
+    owner.require()
     layout.STAMPS.mkdir(parents=True, exist_ok=True)
     layout.LOG.mkdir(parents=True, exist_ok=True)
     apt.install(TEST_PACKAGES + (LAB_PACKAGES if what == "lab" else ()), what)

@@ -18,6 +18,8 @@ from nova_batch_migrate.planning import telemetry
 LOG = log.getLogger(__name__)
 MIB = 1024 * 1024
 ENOUGH_MIGRATIONS = 3
+# few, because they depend on how busy the hosts are
+LATEST_MIGRATIONS = 9
 UNACCOUNTED_DISK_GB = 1 << 30
 
 
@@ -81,7 +83,7 @@ class Planner:
             value, servers=tuple(s for s in value.servers if s.id in pending))
 
     def _nova_seconds(self) -> float:
-        seen = db.recent_nova_seconds()
+        seen = db.recent_nova_seconds(limit=LATEST_MIGRATIONS)
         if len(seen) < ENOUGH_MIGRATIONS:
             return self._conf.conductor.nova_seconds
         return round(statistics.median(seen), 2)

@@ -104,7 +104,8 @@ class LiveView:
 
     def _draw(self) -> None:
         columns, rows = os.get_terminal_size(self._stream.fileno())
-        columns, rows = max(columns, 20), max(rows, 5)
+        # Serial consoles and containers often know no size and say 0.
+        columns, rows = max(columns or 80, 20), max(rows or 24, 5)
         lines = self._lines(columns - 1, rows - 1)
         # A narrowed terminal has wrapped the last drawing, which then takes more rows.
         up = sum(max(1, -(-text.width(line) // columns)) for line in self._drawn)

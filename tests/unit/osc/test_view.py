@@ -148,6 +148,13 @@ class LiveViewTest(base.BaseTestCase):
         self.assertFalse(any(row.startswith("web-0 ") for row in rows), rows)
         self.assertEqual("... and 35 more", rows[-1])
 
+    def test_a_terminal_that_knows_no_size_is_taken_for_a_usual_one(self):
+        self.terminal.resize(0, 0)
+
+        self.view.show(seen("running", self.servers(2)))
+
+        self.assertIn(f"Batch migration {fakes.BATCH_ID}: running", self.terminal.raw)
+
     def test_a_notice_stands_until_the_next_state(self):
         self.view.show(seen("running", self.servers(1)))
         self.view.notice("no answer\x1b[2J")

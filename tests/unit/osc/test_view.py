@@ -153,7 +153,7 @@ class LiveViewTest(base.BaseTestCase):
 
         self.view.show(seen("running", self.servers(2)))
 
-        self.assertIn(f"Batch migration {fakes.BATCH_ID}: running", self.terminal.raw)
+        self.assertIn(f"Batch migration {fakes.BATCH_ID}: running", self.terminal.read())
 
     def test_a_notice_stands_until_the_next_state(self):
         self.view.show(seen("running", self.servers(1)))

@@ -12,10 +12,17 @@ from nova_batch_migrate.planning import values
 from nova_batch_migrate.planning.values import PAGE_BYTES, Value
 
 __all__ = ("PAGE_BYTES", "Bandwidth", "DirtyModel", "DirtyWindow", "Disk", "HostTelemetry",
-           "MigrationOptions", "PageClass", "PageClasses", "Background", "ServerTelemetry")
+           "MigrationOptions", "PageClass", "PageClasses", "Background", "ServerTelemetry",
+           "Confirmation", "History", "PageSequence", "Periodicity", "Portions", "Sketch")
 
 #: Nova reads live_migration max_concurrent 0 as this many in threading mode.
 NOVA_UNSET_CONCURRENCY = 5
+
+
+#: Where a dirty rate comes from; dirty-ring and dirty-bitmap only by an operator's allow-list,
+#: migration: what QEMU itself tells of a running pre-copy.
+DirtySource = typing.Literal["content-diff", "page-sampling", "dirty-ring", "dirty-bitmap",
+                             "migration", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +35,7 @@ class DirtyModel(Value):
     working_set_pages: float = 0.0
     #: One-sided relative uncertainty of both, as a share (0.1 = 10 %).
     relative_error: float = 0.0
-    source: typing.Literal["content-diff", "page-sampling", "none"] = "none"
+    source: DirtySource = "none"
 
     def pages(self, seconds: float) -> float:
         """Return the distinct pages dirtied in `seconds`."""
@@ -44,7 +51,51 @@ class DirtyWindow(Value):
 
     seconds: float
     changed_pages: float
-    source: typing.Literal["content-diff", "page-sampling", "none"]
+    source: DirtySource
+
+
+@dataclasses.dataclass(frozen=True)
+class Periodicity(Value):
+    """A dirty rate that comes again with a period ([0072])."""
+
+    period_seconds: float
+    #: Seconds since the epoch, modulo the period, at which the quietest stretch begins.
+    minimum_begins_seconds: float
+    #: How long the quiet stretch lasts.
+    minimum_lasts_seconds: float
+    minimum_pages_per_second: float
+    mean_pages_per_second: float
+    #: 0..1; below what the planner asks for nothing is waited for.
+    confidence: float
+
+
+@dataclasses.dataclass(frozen=True)
+class History(Value):
+    """A server's dirty rate over the last hour [0049, 0109], oldest first."""
+
+    #: Seconds since the epoch of each sample's begin.
+    at_seconds: tuple[float, ...]
+    #: Distinct pages dirtied per second in a window of `window_seconds`.
+    pages_per_second: tuple[float, ...]
+    window_seconds: float
+    source: DirtySource
+    #: The model of all samples together; null while there are too few.
+    model: DirtyModel | None = None
+    periodicity: Periodicity | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PageSequence(Value):
+    """Sampled pages of a server in address order, for replaying a dictionary (design 3).
+
+    A page is in the sample if its content's hash lies in the share theta of the hash space. A
+    number from 0 on stands for a content that comes again, in this server or another of the host:
+    equal numbers are equal contents within one HostTelemetry. A negative number -n stands for n
+    pages in a row whose contents are nowhere else. Zero pages are left out.
+    """
+
+    theta: float
+    contents: tuple[values.SignedInt, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +137,10 @@ class ServerTelemetry(Value):
     #: Pages whose content differs (wire bytes).
     changed: DirtyModel = DirtyModel()
     windows: tuple[DirtyWindow, ...] = ()
+    history: History | None = None
+    sequence: PageSequence | None = None
+    #: Pages in swap: never read; counted as content unlike any other.
+    swapped_pages: int = 0
     #: Size behind zstd level 1 as a share of the size before it, 0..1.
     compress_unchanged: float | None = None
     compress_changed: float | None = None
@@ -134,6 +189,40 @@ class PageClasses(Value):
     theta: float
     classes: tuple[PageClass, ...] = ()
     background: Background | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Portions(Value):
+    """Identical blocks inside of pages that are not identical as a whole.
+
+    Like PageClasses, in blocks of `block_bytes`: `classes[].pages` are blocks.
+    """
+
+    block_bytes: int
+    theta: float
+    classes: tuple[PageClass, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Confirmation(Value):
+    """Pairs of real pages compared byte by byte because their hashes are equal [0037, 0044]."""
+
+    pairs: int
+    #: Pairs that were equal when they were compared; the others had been written meanwhile.
+    held: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Sketch(Value):
+    """Keyed identities of the contents of a host's servers in the share theta of hash space.
+
+    Sketches of unequal `key_id` (the epoch) are never compared.
+    """
+
+    key_id: str
+    theta: float
+    #: Keyed BLAKE3, 64 bits, as 16 hex digits, ascending.
+    identities: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,4 +303,9 @@ class HostTelemetry(Value):
     servers: tuple[ServerTelemetry, ...]
     #: null: none were counted; nothing is then known to be in common.
     page_classes: PageClasses | None = None
+    #: Page frames that servers map together (KSM, FIG. 2A): a lower bound, zero page left out.
+    mapped_classes: PageClasses | None = None
+    portions: Portions | None = None
+    confirmation: Confirmation | None = None
+    sketch: Sketch | None = None
     schema_version: str = values.SCHEMA_VERSION

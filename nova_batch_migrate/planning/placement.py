@@ -4,8 +4,10 @@ Called by planning.plan once groups exist. Sources, busy and disabled hosts are 
 caller; never asks Placement, whose numbers come in the request.
 """
 
+import bisect
+import collections
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from nova_batch_migrate.planning.request import Destination, Movable
 
@@ -20,62 +22,102 @@ class Place:
     reason: str
 
 
-class Room:
-    """The room at all destinations, less every move planned so far."""
+@dataclasses.dataclass
+class _Host:
+    """What is left on a destination."""
 
-    def __init__(self, destinations: Iterable[Destination], movable: Iterable[Movable]):
-        self._free = {d.host: (d.free_memory_bytes, d.free_vcpus, d.free_disk_gb)
-                      for d in destinations}
-        self._servers = {d.host: d.running_servers for d in destinations}
+    name: str
+    memory_bytes: int
+    vcpus: float
+    disk_gb: float
+    servers: int
+    #: Members by server group: those that run there and those planned to.
+    members: collections.Counter
+    #: Sources whose relay dictionary is counted already.
+    dictionaries: set[str]
+
+    @property
+    def rank(self) -> tuple[int, int, str]:
+        """What is compared: most free memory, then fewest servers, then the first name."""
+        return -self.memory_bytes, self.servers, self.name
+
+
+class Room:
+    """The room at all destinations, less every move planned so far.
+
+    Hosts are kept in the order of preference, so that a server looks at the first few only; one
+    on which nobody fits any more leaves the order.
+    """
+
+    def __init__(self, destinations: Iterable[Destination], movable: Iterable[Movable],
+                 dictionary_bytes: int = 0):
+        """Start with the room of ``destinations``; ``movable`` are all that will be placed.
+
+        ``dictionary_bytes`` of memory are taken for each pair of source and destination between
+        which a relay carries streams; 0 without a relay.
+        """
+        self._dictionary_bytes = dictionary_bytes
+        self._hosts = {d.host: _Host(
+            d.host, d.free_memory_bytes, d.free_vcpus, d.free_disk_gb, d.running_servers,
+            collections.Counter(d.server_groups), set()) for d in destinations}
+        self._order = sorted(host.rank for host in self._hosts.values())
         self._together: dict[str, list[Movable]] = {}
+        #: Hosts with members of a soft affinity group.
+        self._near: dict[str, set[str]] = {}
+        for host in self._hosts.values():
+            for group in host.members:
+                self._near.setdefault(group, set()).add(host.name)
+        smallest = []
         for server in movable:
+            smallest.append((server.vcpus, server.disk_gb))
             if server.affinity_group:
                 self._together.setdefault(server.affinity_group, []).append(server)
+        self._least_vcpus = min((vcpus for vcpus, _ in smallest), default=0)
+        self._least_disk_gb = min((disk for _, disk in smallest), default=0)
         #: Host of each affinity group; its capacity is taken for all members at once.
         self._pinned: dict[str, str] = {}
-        self._apart: set[tuple[str, str]] = set()
+        self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
 
-    def place(self, server: Movable, mates: Collection[str] = ()) -> Place | None:
+    def place(self, server: Movable, mates: Collection[str] = (), source: str = ""
+              ) -> Place | None:
         """Choose a destination and take its room; None if no allowed one has any.
 
-        `mates` are hosts that already get members of the same group: one of them is preferred,
-        because a relay's dictionary is kept per destination. Else the host with most free
-        memory, then fewest servers, then the first name.
+        Soft policies of its server groups come first. `mates` are hosts that already get members
+        of the same group: one of them is preferred, because a relay's dictionary is kept per
+        destination. Else the host with most free memory, then fewest servers, then the first
+        name.
         """
         group = server.affinity_group
         if group in self._pinned:
             return Place(self._pinned[group], f"affinity group {group} moves together")
         members = self._together[group] if group else [server]
-        fitting = [host for host in self._free if self._fits(host, members)]
-        if not fitting:
+        host = self._choose(server, members, mates, source)
+        if host is None:
             return None
-        host = min(fitting, key=lambda h: (h not in mates, -self._free[h][0],
-                                           self._servers[h], h))
-        reason = ("destination of its group" if host in mates else
-                  f"most free memory of {len(fitting)} that fit "
-                  f"({self._free[host][0] / GIB:.1f} GiB)")
-        for member in members:
-            self._take(host, member)
+        reason = self._reason(server, host, mates)
+        self._take(host, members, source)
         if group:
-            self._pinned[group] = host
-        return Place(host, reason)
+            self._pinned[group] = host.name
+        return Place(host.name, reason)
 
-    def fit_together(self, servers: Sequence[Movable]) -> bool:
+    def fit_together(self, servers: Sequence[Movable], source: str = "") -> bool:
         """Return whether one destination could take all of these now."""
-        return any(self._fits(host, servers) for host in self._free)
+        return next(self._fitting(servers, source), None) is not None
 
     def why_not(self, server: Movable) -> str:
         """Say in words why `place` found nothing."""
-        allowed = [host for host in server.destinations if host in self._free]
+        allowed = self._allowed_of(server) & self._hosts.keys()
         if not allowed:
             return "no destination is allowed for it"
-        best = max(allowed, key=lambda h: (self._free[h][0], h))
+        best = min((self._hosts[name] for name in allowed), key=lambda host: host.rank)
         need = (f"{server.memory_bytes / GIB:.1f} GiB, {server.vcpus} VCPUs and "
                 f"{server.disk_gb:g} GB of disk")
-        left = self._free[best]
+        if self._dictionary_bytes:
+            need += f" beside a relay's dictionary of {self._dictionary_bytes / GIB:.1f} GiB"
         return (f"none of {len(allowed)} allowed destinations has room beside the moves planned "
                 f"already{self._group_words(server)}: it takes {need}; the most free memory is "
-                f"on {best}: {left[0] / GIB:.1f} GiB, {left[1]:g} VCPUs, {left[2]:g} GB")
+                f"on {best.name}: {best.memory_bytes / GIB:.1f} GiB, {best.vcpus:g} VCPUs, "
+                f"{best.disk_gb:g} GB")
 
     @staticmethod
     def _group_words(server: Movable) -> str:
@@ -85,38 +127,109 @@ class Room:
             return f" without a member of anti-affinity group {server.anti_affinity_group}"
         return ""
 
-    def _fits(self, host: str, servers: Sequence[Movable]) -> bool:
-        memory, vcpus, disk_gb = self._free[host]
-        apart = [s.anti_affinity_group for s in servers if s.anti_affinity_group]
-        return (all(host in s.destinations for s in servers)
-                and memory >= sum(s.memory_bytes for s in servers)
-                and vcpus >= sum(s.vcpus for s in servers)
-                and disk_gb >= sum(s.disk_gb for s in servers)
-                and len(apart) == len(set(apart))
-                and not any((host, group) in self._apart for group in apart))
+    def _choose(self, server: Movable, members: Sequence[Movable], mates: Collection[str],
+                source: str) -> _Host | None:
+        """Return the best host: few looks at preferred ones, then the first in order that fits."""
+        apart, near = server.soft_anti_affinity_group, server.soft_affinity_group
+        near_hosts = self._near.get(near, set()) if near else set()
+        preferred = sorted({*mates, *near_hosts})
 
-    def _take(self, host: str, server: Movable) -> None:
-        memory, vcpus, disk_gb = self._free[host]
-        self._free[host] = (memory - server.memory_bytes, vcpus - server.vcpus,
-                            disk_gb - server.disk_gb)
-        self._servers[host] += 1
+        def cost(host: _Host):
+            return (host.members[apart] if apart else 0, host.name not in near_hosts,
+                    host.name not in mates, host.rank)
+
+        candidates = [self._hosts[name] for name in preferred if name in self._hosts
+                      and self._fits(self._hosts[name], members, source)]
+        for host in self._fitting(members, source):
+            if host.name in preferred:
+                continue
+            candidates.append(host)
+            if not apart or not host.members[apart]:
+                break
+        return min(candidates, key=cost, default=None)
+
+    def _reason(self, server: Movable, host: _Host, mates: Collection[str]) -> str:
+        if server.soft_affinity_group and host.members[server.soft_affinity_group]:
+            return f"soft affinity group {server.soft_affinity_group} has members there"
+        if host.name in mates:
+            return "destination of its group"
+        return f"most free memory of those that fit ({host.memory_bytes / GIB:.1f} GiB)"
+
+    def _fitting(self, servers: Sequence[Movable], source: str) -> Iterator[_Host]:
+        """Yield the hosts that can take all of these, best first."""
+        memory_bytes = sum(s.memory_bytes for s in servers)
+        for rank in self._order:
+            if -rank[0] < memory_bytes:
+                return
+            host = self._hosts[rank[2]]
+            if self._fits(host, servers, source):
+                yield host
+
+    def _allowed_of(self, server: Movable) -> frozenset[str]:
+        names = server.destinations
+        if names not in self._allowed:
+            self._allowed[names] = frozenset(names)
+        return self._allowed[names]
+
+    def _fits(self, host: _Host, servers: Sequence[Movable], source: str) -> bool:
+        dictionary = 0 if source in host.dictionaries else self._dictionary_bytes
+        return (host.memory_bytes >= dictionary + sum(s.memory_bytes for s in servers)
+                and host.vcpus >= sum(s.vcpus for s in servers)
+                and host.disk_gb >= sum(s.disk_gb for s in servers)
+                and all(host.name in self._allowed_of(s) for s in servers)
+                and _apart(host, servers))
+
+    def _take(self, host: _Host, servers: Sequence[Movable], source: str) -> None:
+        at = bisect.bisect_left(self._order, host.rank)
+        del self._order[at]
+        if self._dictionary_bytes and source not in host.dictionaries:
+            host.dictionaries.add(source)
+            host.memory_bytes -= self._dictionary_bytes
+        for server in servers:
+            host.memory_bytes -= server.memory_bytes
+            host.vcpus -= server.vcpus
+            host.disk_gb -= server.disk_gb
+            host.servers += 1
+            for group in (server.anti_affinity_group, server.soft_anti_affinity_group,
+                          server.soft_affinity_group):
+                if group:
+                    host.members[group] += 1
+                    self._near.setdefault(group, set()).add(host.name)
+        if host.vcpus >= self._least_vcpus and host.disk_gb >= self._least_disk_gb:
+            bisect.insort(self._order, host.rank)
+
+
+def _apart(host: _Host, servers: Sequence[Movable]) -> bool:
+    """Return whether anti-affinity permits these beside who is on the host."""
+    wanted = collections.Counter()
+    most = {}
+    for server in servers:
         if server.anti_affinity_group:
-            self._apart.add((host, server.anti_affinity_group))
+            wanted[server.anti_affinity_group] += 1
+            most[server.anti_affinity_group] = server.anti_affinity_most
+    return all(host.members[group] + count <= most[group] for group, count in wanted.items())
 
 
-def place_groups(groups: Sequence[Sequence[Movable]], destinations: Sequence[Destination]
+def place_groups(groups: Sequence[Sequence[Movable]], destinations: Sequence[Destination],
+                 sources: Sequence[str] = (), dictionary_bytes: int = 0
                  ) -> tuple[dict[str, Place], dict[str, str]]:
     """Place the members of all groups; return places by server id, and why others have none.
 
-    Large ones go first. Where that leaves someone without a place, every server is tried in
-    order of its size alone, groups ignored, and the better of both is kept.
+    `sources` names the source of each group; only a relay's dictionary asks for it. Large ones go
+    first. Where that leaves someone without a place, every server is tried in order of its size
+    alone, groups ignored, and the better of both is kept.
     """
-    by_size = sorted(groups, key=lambda g: (-sum(s.memory_bytes for s in g), g[0].id))
-    first = _try([sorted(group, key=_largest_first) for group in by_size], destinations)
+    named = list(zip(groups, sources or [""] * len(groups), strict=True))
+    by_size = sorted(named, key=lambda item: (-sum(s.memory_bytes for s in item[0]),
+                                              item[0][0].id))
+    first = _try([(sorted(group, key=_largest_first), source) for group, source in by_size],
+                 destinations, dictionary_bytes)
     if not first[1]:
         return first
-    everyone = sorted((server for group in groups for server in group), key=_largest_first)
-    second = _try([[server] for server in everyone], destinations)
+    everyone = sorted(((server, source) for group, source in named for server in group),
+                      key=lambda item: _largest_first(item[0]))
+    second = _try([([server], source) for server, source in everyone], destinations,
+                  dictionary_bytes)
     return second if len(second[1]) < len(first[1]) else first
 
 
@@ -124,14 +237,15 @@ def _largest_first(server: Movable):
     return -server.memory_bytes, -server.vcpus, -server.disk_gb, server.id
 
 
-def _try(groups, destinations) -> tuple[dict[str, Place], dict[str, str]]:
-    room = Room(destinations, [server for group in groups for server in group])
+def _try(groups, destinations, dictionary_bytes) -> tuple[dict[str, Place], dict[str, str]]:
+    room = Room(destinations, [server for group, _ in groups for server in group],
+                dictionary_bytes)
     places: dict[str, Place] = {}
     homeless: dict[str, str] = {}
-    for group in groups:
+    for group, source in groups:
         mates: set[str] = set()
         for server in group:
-            place = room.place(server, mates)
+            place = room.place(server, mates, source)
             if place is None:
                 homeless[server.id] = room.why_not(server)
             else:

@@ -24,10 +24,17 @@ class Movable(Value):
     memory_bytes: int
     vcpus: int
     disk_gb: float
-    #: Members of one anti-affinity group never share a destination.
+    #: Members of one anti-affinity group never share a destination (beyond `anti_affinity_most`).
     anti_affinity_group: str | None = None
+    #: Members that one host may have: Nova's max_server_per_host.
+    anti_affinity_most: int = 1
     #: Members of one affinity group that move share a destination.
     affinity_group: str | None = None
+    #: Soft policies decide between destinations that have room, never against the last of them.
+    soft_anti_affinity_group: str | None = None
+    soft_affinity_group: str | None = None
+    #: Seconds from now until it is to be there; it then goes before others.
+    deadline_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +58,10 @@ class Destination(Value):
     free_vcpus: values.SignedFloat
     free_disk_gb: values.SignedFloat
     running_servers: int = 0
+    #: Server groups with members that run there; a group stands once for each.
+    server_groups: tuple[str, ...] = ()
+    #: Streams that may arrive at once, from all sources together; null = any number.
+    inbound_limit: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,4 +85,8 @@ class PlanRequest(Value):
     relay: bool = False
     dedup_scope: DedupScope = "project"
     dictionary_bytes: int = 512 * 1024 * 1024
+    #: Sets of server ids that move together, each within one group.
+    synchronized: tuple[tuple[str, ...], ...] = ()
+    #: Seconds from now until the whole batch is to be done.
+    deadline_seconds: float | None = None
     schema_version: str = values.SCHEMA_VERSION

@@ -1,3 +1,5 @@
+import dataclasses
+
 from hypothesis import given, settings, strategies
 from oslotest import base
 
@@ -75,6 +77,36 @@ class TestPlacement(base.BaseTestCase):
         self.assertEqual({}, homeless)
         self.assertEqual({"c": "d1", "a": "d2", "b": "d1"}, found)
 
+    def test_members_that_run_there_count_for_anti_affinity(self):
+        here = dataclasses.replace(destination("d1", 9), server_groups=("g",))
+        found, homeless = places([[move("a", anti_affinity_group="g")],
+                                  [move("b", anti_affinity_group="g")]],
+                                 here, destination("d2", 8))
+        self.assertEqual({"a": "d2"}, found)
+        self.assertIn("without a member of anti-affinity group g", homeless["id-b"])
+        found, _ = places([[move("a", anti_affinity_group="g", anti_affinity_most=2)]],
+                          here, destination("d2", 8))
+        self.assertEqual({"a": "d1"}, found)
+
+    def test_soft_anti_affinity_spreads_while_it_can(self):
+        group = [[move(n, soft_anti_affinity_group="g") for n in "abc"]]
+        found, homeless = places(group, destination("d1", 9), destination("d2", 4))
+        self.assertEqual(({"a": "d1", "b": "d2", "c": "d1"}, {}), (found, homeless))
+
+    def test_soft_affinity_gathers_while_there_is_room(self):
+        there = dataclasses.replace(destination("d1", 1), server_groups=("g",))
+        found, homeless = places([[move(n, soft_affinity_group="g")] for n in "ab"],
+                                 there, destination("d2", 8))
+        self.assertEqual(({"a": "d1", "b": "d2"}, {}), (found, homeless))
+
+    def test_a_relays_dictionary_takes_room_once_per_source_and_destination(self):
+        groups = [[move("a", 1), move("b", 1)], [move("c", 1)]]
+        for sources, left_over in ((("s1", "s1"), []), (("s1", "s2"), ["id-c"])):
+            found, homeless = placement.place_groups(groups, [destination("d1", 4)], sources, GIB)
+            self.assertEqual(left_over, list(homeless))
+            self.assertEqual(3 - len(left_over), len(found))
+        self.assertIn("a relay's dictionary of 1.0 GiB", homeless["id-c"])
+
 
 SERVERS = strategies.lists(strategies.tuples(
     strategies.integers(1, 8), strategies.integers(1, 4), strategies.sampled_from([None, "g", "h"]),
@@ -108,3 +140,48 @@ class TestProperties(base.BaseTestCase):
             self.assertEqual(len(set(apart)), len(apart))
         near = {found[s.id].host for s in servers if s.affinity_group and s.id in found}
         self.assertLessEqual(len(near), 1)
+
+    @settings(deadline=None, max_examples=60)
+    @given(strategies.lists(strategies.tuples(
+        strategies.integers(1, 4), strategies.integers(1, 3), strategies.integers(0, 3),
+        strategies.sampled_from([None, "g"]), strategies.sampled_from([None, "h", "i"]),
+        strategies.sampled_from([None, "j"])), max_size=12),
+        strategies.lists(strategies.tuples(
+            strategies.integers(-1, 9), strategies.integers(0, 9), strategies.integers(0, 9),
+            strategies.lists(strategies.sampled_from("ghij"), max_size=2)),
+            min_size=1, max_size=6))
+    def test_the_choice_is_that_of_looking_at_every_host(self, wanted, rooms):
+        free = {f"d{at}": [memory * GIB, vcpus, disk, 0, list(groups)]
+                for at, (memory, vcpus, disk, groups) in enumerate(rooms)}
+        servers = [
+            move(f"s{at}", memory, tuple(free)[at % 2:], vcpus=vcpus, disk_gb=disk,
+                 anti_affinity_group=hard, soft_anti_affinity_group=apart,
+                 soft_affinity_group=near)
+            for at, (memory, vcpus, disk, hard, apart, near) in enumerate(wanted)]
+        room = placement.Room(
+            [dataclasses.replace(destination(name, room[0] / GIB, room[1], room[2]),
+                                 server_groups=tuple(room[4])) for name, room in free.items()],
+            servers)
+        mates = set()
+        for server in servers:
+            fitting = [
+                (left[4].count(server.soft_anti_affinity_group),
+                 server.soft_affinity_group not in left[4] if server.soft_affinity_group else True,
+                 name not in mates, -left[0], left[3], name)
+                for name, left in free.items()
+                if name in server.destinations and left[0] >= server.memory_bytes
+                and left[1] >= server.vcpus and left[2] >= server.disk_gb
+                and (server.anti_affinity_group is None or "g" not in left[4])]
+            place = room.place(server, mates)
+            self.assertEqual(min(fitting)[-1] if fitting else None, place and place.host)
+            if place is None:
+                continue
+            mates.add(place.host)
+            left = free[place.host]
+            left[0] -= server.memory_bytes
+            left[1] -= server.vcpus
+            left[2] -= server.disk_gb
+            left[3] += 1
+            left[4] += [group for group in (server.anti_affinity_group,
+                                            server.soft_anti_affinity_group,
+                                            server.soft_affinity_group) if group]

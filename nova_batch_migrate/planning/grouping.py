@@ -32,6 +32,8 @@ class Grouping:
 
     servers: tuple[str, ...]
     reason: str
+    #: All of them move together, or none.
+    synchronized: bool = False
 
 
 class Scope:

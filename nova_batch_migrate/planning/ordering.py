@@ -1,19 +1,90 @@
-"""In which order groups and members go: ascending projected time [0061].
+"""In which order groups and members go: ascending projected time [0061], deadlines kept.
 
 Called by planning.plan. Never changes who is in a group.
 """
 
+import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
+
+from nova_batch_migrate.planning.request import Destination
+from nova_batch_migrate.planning.result import PlanGroup
 
 Item = TypeVar("Item")
 
 
 def ascending(items: Iterable[Item], seconds: Callable[[Item], float],
               identity: Callable[[Item], Sequence[str]],
-              last: Callable[[Item], bool] = lambda item: False) -> list[Item]:
+              last: Callable[[Item], bool] = lambda item: False,
+              deadline: Callable[[Item], float | None] = lambda item: None) -> list[Item]:
     """Sort by projected seconds, then by (name, id); items that are `last` come behind the rest.
 
-    Last are those whose projection is a guess, so that nobody waits behind a wrong one.
+    Last are those whose projection is a guess, so that nobody waits behind a wrong one. An item
+    with a `deadline` (seconds from now) goes earlier where it would miss it otherwise, and no
+    earlier than it must: of all orders that keep the deadlines this one has the least sum of
+    completion times (Smith's rule, from behind). Where they can't all be kept, the latest goes
+    last.
     """
-    return sorted(items, key=lambda item: (last(item), seconds(item), *identity(item)))
+    ordered = sorted(items, key=lambda item: (last(item), seconds(item), *identity(item)))
+    if all(deadline(item) is None for item in ordered):
+        return ordered
+    return _keeping_deadlines(ordered, seconds, last, deadline)
+
+
+def _keeping_deadlines(ordered: Sequence[Item], seconds, last, deadline) -> list[Item]:
+    """Fill the places from the last on; `ordered` is what decides where deadlines do not.
+
+    A guessed item without a deadline takes the very end.
+    """
+    guesses = [item for item in ordered if last(item) and deadline(item) is None]
+    rest = [item for item in ordered if not (last(item) and deadline(item) is None)]
+    by_deadline = sorted(range(len(rest)), key=lambda at: (_or_never(deadline(rest[at])), at))
+    left = sum(seconds(item) for item in rest)
+    able: list[int] = []
+    backward = []
+    while by_deadline or able:
+        while by_deadline and _or_never(deadline(rest[by_deadline[-1]])) >= left:
+            heapq.heappush(able, -by_deadline.pop())
+        at = -heapq.heappop(able) if able else by_deadline.pop()
+        backward.append(rest[at])
+        left -= seconds(rest[at])
+    return backward[::-1] + guesses
+
+
+def _or_never(seconds: float | None) -> float:
+    return float("inf") if seconds is None else seconds
+
+
+def whole_seconds(groups: Sequence[PlanGroup], destinations: Sequence[Destination]) -> float:
+    """Return when the last group is done: sources run side by side, groups of one in turn.
+
+    A destination that takes few streams at once holds sources up: all that goes there takes at
+    least its seconds, by so many at once.
+    """
+    per_source: dict[str, float] = {}
+    into: dict[str, float] = {}
+    for group in groups:
+        per_source[group.source] = per_source.get(group.source, 0.0) + group.projected_seconds
+        for member in group.members:
+            busy = member.projection.stream_seconds + member.projection.nova_seconds
+            into[member.destination] = into.get(member.destination, 0.0) + busy
+    arriving = (into.get(d.host, 0.0) / d.inbound_limit for d in destinations if d.inbound_limit)
+    return max([*per_source.values(), *arriving], default=0.0)
+
+
+def inbound_parallel(hosts: Iterable[str], destinations: Iterable[Destination]) -> float:
+    """Return how many streams at once these destinations take; infinite without a limit."""
+    wanted = set(hosts)
+    limits = [d.inbound_limit for d in destinations if d.host in wanted]
+    if not limits or None in limits:
+        return float("inf")
+    return sum(limits)
+
+
+def missed_deadline(deadline_seconds: float | None, projected_seconds: float) -> str | None:
+    """Say that the deadline of the batch will be missed, by how much, and what may help."""
+    if deadline_seconds is None or projected_seconds <= deadline_seconds:
+        return None
+    return (f"The deadline is in {deadline_seconds:.0f} s and cannot be met: the projected end is "
+            f"in {projected_seconds:.0f} s, {projected_seconds - deadline_seconds:.0f} s late. "
+            "Begin earlier, raise max_bandwidth_mib_s or max_parallel, or move fewer servers.")

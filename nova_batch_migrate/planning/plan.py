@@ -4,11 +4,12 @@ Called by the conductor, and by anybody with the JSON of a request. Pure: the sa
 the same plan (design 3).
 """
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.planning import ordering
+from nova_batch_migrate.planning import ordering, synchronized
 from nova_batch_migrate.planning.grouping import Grouping
 from nova_batch_migrate.planning.placement import Place, Room, place_groups
 from nova_batch_migrate.planning.request import Movable, PlanRequest, Staying
@@ -33,26 +34,54 @@ def make_plan(request: PlanRequest) -> Plan:
     staying = list(request.staying)
     groups: dict[str, list[Grouping]] = {}
     room = Room(request.destinations, request.movable)
+    sets = synchronized.merged(request.synchronized)
+    refused = synchronized.refusals(request)
     for source in sources:
-        able = [i for i in source.servers if source.project([i])[0].verdict == "converges"]
-        staying += _stay(source, {i: source.why_not(i) for i in source.servers if i not in able})
-        groups[source.name] = source.groups(able, room)
+        able, reasons = _able(source, sets, refused)
+        staying += _stay(source, reasons)
+        groups[source.name] = source.groups(able, room, sets)
     places, homeless = place_groups(
         [[source.movable[i] for i in group.servers]
          for source in sources for group in groups[source.name]], request.destinations)
+    homeless |= synchronized.cascade(sets, homeless)
     planned: list[PlanGroup] = []
     for source in sources:
         lost = {i: why for i, why in homeless.items() if i in source.servers}
         staying += _stay(source, lost)
         kept = _without(groups[source.name], lost)
-        planned += _plan_source(source, kept, places, request.strategy == "pair", len(planned))
+        planned += _plan_source(source, kept, places, request, len(planned))
+    seconds = ordering.whole_seconds(planned, request.destinations)
+    late = ordering.missed_deadline(request.deadline_seconds, seconds)
     return Plan(
-        strategy=request.strategy, relay=False, notes=_notes(request, sources),
-        groups=tuple(planned), staying=tuple(staying),
-        projected_seconds=max((sum(g.projected_seconds for g in planned if g.source == s.name)
-                               for s in sources), default=0.0),
+        strategy=request.strategy, relay=False,
+        notes=(*_notes(request, sources), *([late] if late else []),
+               *_late_members(request, planned)),
+        groups=tuple(planned), staying=tuple(staying), projected_seconds=seconds,
         raw_bytes=sum(g.raw_bytes for g in planned),
-        wire_bytes=sum(g.wire_bytes for g in planned), request=request)
+        wire_bytes=sum(g.wire_bytes for g in planned),
+        deadline_met=None if request.deadline_seconds is None else late is None,
+        request=request)
+
+
+def _able(source: Source, sets, refused: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Return who can migrate from the source, and why the others stay (id -> reason).
+
+    Members of a set that moves together have to converge beside each other.
+    """
+    reasons = {i: refused[i] for i in source.servers if i in refused}
+    reasons |= {i: source.why_not(i) for i in source.servers
+                if i not in reasons and source.project([i])[0].verdict != "converges"}
+    here = [members for members in sets if source.servers.keys() >= set(members)]
+    reasons |= synchronized.cascade(here, reasons)
+    for members in here:
+        if members[0] in reasons:
+            continue
+        together = source.project(source.in_order(members), len(members))
+        if any(projection.verdict != "converges" for projection in together):
+            reasons.update(dict.fromkeys(
+                members, f"it moves together with {len(members) - 1} others, and not all of them "
+                         "converge while they share the link"))
+    return [i for i in source.servers if i not in reasons], reasons
 
 
 def _check(request: PlanRequest) -> None:
@@ -67,7 +96,7 @@ def _check(request: PlanRequest) -> None:
     for what, names in (("host", hosts), ("server in the telemetry", measured),
                         ("movable server", wanted),
                         ("destination", [d.host for d in request.destinations])):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
         if twice:
             raise exception.PlanningError(reason=f"{what} {', '.join(twice)} is there twice")
     missing = sorted(set(wanted) - set(measured))
@@ -106,29 +135,41 @@ def _without(groups: Sequence[Grouping], lost: dict[str, str]) -> list[Grouping]
 
 
 def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place],
-                 keep_order: bool, first_index: int) -> list[PlanGroup]:
+                 request: PlanRequest, first_index: int) -> list[PlanGroup]:
     """Order the groups of one source and its members, with projections.
 
-    FIG. 6 brings its own order; all else goes by ascending projected time [0061].
+    FIG. 6 brings its own order; all else goes by ascending projected time [0061], but for
+    deadlines.
     """
-    timed = [(group, *_ordered(source, group.servers))
-             for group in _converging(source, groups)]
-    if not keep_order:
+    def parallel(group: Grouping) -> int:
+        limit = ordering.inbound_parallel((places[i].host for i in group.servers),
+                                          request.destinations)
+        return int(max(1, min(source.parallel_of(group), limit)))
+
+    timed = [(group, *_ordered(source, group.servers, parallel(group)))
+             for group in _converging(source, groups, parallel)]
+    if request.strategy != "pair":
         timed = ordering.ascending(
             timed, seconds=lambda item: _last_done(item[2]),
             identity=lambda item: source.identity(item[1][0]),
-            last=lambda item: not source.measured(item[1][0]))
-    return [_plan_group(source, first_index + at, group.reason, ids, projections, places)
-            for at, (group, ids, projections) in enumerate(timed)]
+            last=lambda item: not source.measured(item[1][0]),
+            deadline=lambda item: source.deadline(item[1]))
+    planned, begins = [], 0.0
+    for at, (group, ids, projections) in enumerate(timed):
+        if source.deadline(ids) is not None and begins:
+            ids, projections = _ordered(source, ids, parallel(group), begins)
+        planned.append(_plan_group(source, first_index + at, group, ids, projections, places))
+        begins += planned[-1].projected_seconds
+    return planned
 
 
-def _converging(source: Source, groups: list[Grouping]) -> list[Grouping]:
+def _converging(source: Source, groups: list[Grouping], parallel) -> list[Grouping]:
     """Take out who converges alone but not beside the other streams of its group."""
     result = []
     for group in groups:
         ids, slow = list(group.servers), []
-        while len(ids) > 1:
-            order, projections = _ordered(source, ids)
+        while len(ids) > 1 and not group.synchronized:
+            order, projections = _ordered(source, ids, parallel(group))
             failing = [i for i, projection in zip(order, projections, strict=True)
                        if projection.verdict != "converges"]
             if not failing:
@@ -141,16 +182,17 @@ def _converging(source: Source, groups: list[Grouping]) -> list[Grouping]:
     return result
 
 
-def _ordered(source: Source, ids: Sequence[str]) -> tuple[list[str], tuple[Projection, ...]]:
-    order = source.in_order(ids)
-    return order, source.project(order)
+def _ordered(source: Source, ids: Sequence[str], parallel: int, begins: float = 0.0
+             ) -> tuple[list[str], tuple[Projection, ...]]:
+    order = source.in_order(ids, begins)
+    return order, source.project(order, parallel)
 
 
 def _last_done(projections: Sequence[Projection]) -> float:
     return max(p.projected_seconds for p in projections)
 
 
-def _plan_group(source: Source, index: int, reason: str, ids: Sequence[str],
+def _plan_group(source: Source, index: int, group: Grouping, ids: Sequence[str],
                 projections: Sequence[Projection], places: dict[str, Place]) -> PlanGroup:
     members = tuple(
         PlanMember(server_id=i, name=source.servers[i].name, destination=places[i].host,
@@ -163,7 +205,7 @@ def _plan_group(source: Source, index: int, reason: str, ids: Sequence[str],
         raw_bytes=sum(p.raw_bytes for p in projections),
         wire_bytes=sum(p.wire_bytes for p in projections),
         common_pages_bytes=source.common_bytes({i: places[i].host for i in ids}),
-        reason=reason)
+        reason=group.reason, synchronized=group.synchronized)
 
 
 def _member_reason(source: Source, server_id: str, at: int, members: int, place: Place) -> str:
@@ -173,8 +215,26 @@ def _member_reason(source: Source, server_id: str, at: int, members: int, place:
         return (f"could not be measured ({server.error}): projected from its memory size alone, "
                 f"so it goes last; {where}")
     seconds = source.alone_seconds(server_id)
-    return (f"{at + 1} of {members} by ascending projected time, {seconds:.1f} s alone [0061]; "
-            f"{where}")
+    deadline = source.movable[server_id].deadline_seconds
+    due = "" if deadline is None else f", to be there within {deadline:.0f} s"
+    return (f"{at + 1} of {members} by ascending projected time, {seconds:.1f} s alone [0061]"
+            f"{due}; {where}")
+
+
+def _late_members(request: PlanRequest, groups: Sequence[PlanGroup]) -> list[str]:
+    """Say which servers will miss a deadline of their own."""
+    deadlines = {m.id: m.deadline_seconds for m in request.movable
+                 if m.deadline_seconds is not None}
+    notes, begins = [], collections.Counter()
+    for group in groups:
+        for member in group.members:
+            ends = begins[group.source] + member.projection.projected_seconds
+            if ends > deadlines.get(member.server_id, ends):
+                notes.append(f"{member.name} is to be moved within "
+                             f"{deadlines[member.server_id]:.0f} s and cannot be: projected in "
+                             f"{ends:.0f} s.")
+        begins[group.source] += group.projected_seconds
+    return notes
 
 
 def _notes(request: PlanRequest, sources: Sequence[Source]) -> tuple[str, ...]:

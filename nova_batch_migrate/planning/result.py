@@ -66,6 +66,8 @@ class PlanGroup(Value):
     #: Contents that more than one member brings to the same destination, each counted once.
     common_pages_bytes: int
     reason: str
+    #: Its members are started together, and let go together.
+    synchronized: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,4 +84,6 @@ class Plan(Value):
     raw_bytes: int
     wire_bytes: int
     request: PlanRequest
+    #: Whether the projected end is before the deadline; null without one.
+    deadline_met: bool | None = None
     schema_version: str = values.SCHEMA_VERSION

@@ -5,7 +5,7 @@ Used by planning.plan only. Remembers projections, since strategies ask for them
 
 from collections.abc import Sequence
 
-from nova_batch_migrate.planning import commonality, grouping, projection
+from nova_batch_migrate.planning import commonality, grouping, ordering, projection
 from nova_batch_migrate.planning.placement import Room
 from nova_batch_migrate.planning.request import Movable, PlanRequest
 from nova_batch_migrate.planning.result import Projection
@@ -35,7 +35,7 @@ class Source:
         self._loads = {
             s.id: projection.member_load(s, self.movable[s.id].memory_bytes, host.options)
             for s in self.servers.values()}
-        self._projected: dict[tuple[str, ...], tuple[Projection, ...]] = {}
+        self._projected: dict[tuple, tuple[Projection, ...]] = {}
 
     def identity(self, server_id: str) -> tuple[str, str]:
         """Return what breaks ties: name, then id."""
@@ -45,23 +45,43 @@ class Source:
         """Return whether there is telemetry of the server's memory."""
         return self.servers[server_id].error is None
 
-    def project(self, ids: Sequence[str]) -> tuple[Projection, ...]:
-        """Project these servers as one group, issued in the order given."""
-        key = tuple(ids)
+    def project(self, ids: Sequence[str], parallel: int | None = None) -> tuple[Projection, ...]:
+        """Project these servers as one group, issued in the order given.
+
+        `parallel` streams at once, where that is not the number for this source.
+        """
+        parallel = min(len(ids), parallel or self.parallel)
+        key = (parallel, *ids)
         if key not in self._projected:
             self._projected[key] = projection.project(
-                [self._loads[i] for i in key], self.link, self.parallel,
+                [self._loads[i] for i in ids], self.link, parallel,
                 self._request.nova_seconds, self._request.setup_seconds)
         return self._projected[key]
+
+    def parallel_of(self, group: grouping.Grouping) -> int:
+        """Return how many streams of the group run at once; all of a set that moves together."""
+        return max(self.parallel, len(group.servers) if group.synchronized else 1)
+
+    def deadline(self, ids: Sequence[str]) -> float | None:
+        """Return the earliest of these servers' own deadlines, in seconds from now."""
+        return min((self.movable[i].deadline_seconds for i in ids
+                    if self.movable[i].deadline_seconds is not None), default=None)
 
     def alone_seconds(self, server_id: str) -> float:
         """Return the projected seconds of the server without any other."""
         return self.project([server_id])[0].projected_seconds
 
-    def in_order(self, ids: Sequence[str]) -> list[str]:
-        """Sort ascending by the projected time of each alone [0061]; unmeasured ones last."""
-        return sorted(ids, key=lambda i: (not self.measured(i), self.alone_seconds(i),
-                                          *self.identity(i)))
+    def in_order(self, ids: Sequence[str], begins: float = 0.0) -> list[str]:
+        """Sort ascending by the projected time of each alone [0061]; unmeasured ones last.
+
+        Deadlines of their own count from now, while these begin in `begins` seconds.
+        """
+        def left(server_id: str) -> float | None:
+            deadline = self.movable[server_id].deadline_seconds
+            return None if deadline is None else deadline - begins
+
+        return ordering.ascending(ids, self.alone_seconds, self.identity,
+                                  lambda i: not self.measured(i), left)
 
     def together_seconds(self, ids: Sequence[str]) -> float | None:
         """Return the projected seconds of a group, None if a member does not converge in it."""
@@ -70,9 +90,17 @@ class Source:
             return None
         return max(p.projected_seconds for p in projections)
 
-    def groups(self, ids: Sequence[str], room: Room) -> list[grouping.Grouping]:
-        """Group these servers by the strategy of the request; unmeasured ones go alone, last."""
-        servers = [self.servers[i] for i in ids if self.measured(i)]
+    def groups(self, ids: Sequence[str], room: Room, sets: Sequence[Sequence[str]] = ()
+               ) -> list[grouping.Grouping]:
+        """Group these servers by the strategy of the request; unmeasured ones go alone, last.
+
+        Each of the `sets` that move together is a group of its own.
+        """
+        able = set(ids)
+        together = [grouping.Grouping(tuple(members), "they move together (synchronized)", True)
+                    for members in sets if members[0] in able]
+        able -= {i for group in together for i in group.servers}
+        servers = [self.servers[i] for i in ids if i in able and self.measured(i)]
         request = self._request
 
         def fits(members: Sequence[str]) -> bool:
@@ -87,9 +115,10 @@ class Source:
             groups = grouping.group(servers, self.known, self.scope, fits,
                                     request.dictionary_bytes,
                                     max(self.parallel, grouping.MOST_MEMBERS))
-        alone = [i for i in ids if not self.measured(i)]
-        return groups + [grouping.Grouping((i,), "alone: its memory could not be measured")
-                         for i in self.in_order(alone)]
+        alone = [i for i in ids if i in able and not self.measured(i)]
+        return [*together, *groups, *(
+            grouping.Grouping((i,), "alone: its memory could not be measured")
+            for i in self.in_order(alone))]
 
     def common_bytes(self, destinations: dict[str, str]) -> int:
         """Return the contents that servers (id -> destination) bring more than once.

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from nova_batch_migrate.planning.commonality import Commonality
+from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, ServerTelemetry
 
 #: After each group the rest is planned again with fresh figures [0062]; larger groups would put
@@ -34,21 +35,6 @@ class Grouping:
     reason: str
     #: All of them move together, or none.
     synchronized: bool = False
-
-
-class Scope:
-    """Pairs of servers whose common content may be sent once (dedup_scope)."""
-
-    def __init__(self, dedup_scope: str, servers: Sequence[ServerTelemetry]):
-        self.dedup_scope = dedup_scope
-        self.by_project = dedup_scope == "project"
-        self._projects = {server.id: server.project_id for server in servers}
-
-    def allows(self, a: str, b: str) -> bool:
-        """Return whether content of `a` may stand for content of `b`."""
-        if self.by_project:
-            return self._projects[a] == self._projects[b]
-        return self.dedup_scope == "host"
 
 
 def _by_name(server: ServerTelemetry):

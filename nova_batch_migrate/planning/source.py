@@ -9,6 +9,7 @@ from nova_batch_migrate.planning import commonality, grouping, ordering, project
 from nova_batch_migrate.planning.placement import Room
 from nova_batch_migrate.planning.request import Movable, PlanRequest
 from nova_batch_migrate.planning.result import Projection
+from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, ServerTelemetry
 
 MIB = 1024 ** 2
@@ -26,7 +27,7 @@ class Source:
         self.servers: dict[str, ServerTelemetry] = {s.id: s for s in host.servers if s.id in ids}
         self.movable = {server.id: server for server in movable}
         self.known = commonality.of_host(host)
-        self.scope = grouping.Scope(request.dedup_scope, host.servers)
+        self.scope = Scope(request.dedup_scope, host.servers)
         cap = request.max_bandwidth_bytes_per_second
         self.link = projection.usable_link(host.bandwidth, host.options,
                                            cap / sources if cap else None)

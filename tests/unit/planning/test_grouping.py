@@ -2,6 +2,7 @@ from hypothesis import given, settings, strategies
 from oslotest import base
 
 from nova_batch_migrate.planning import commonality, grouping
+from nova_batch_migrate.planning.scope import Scope
 from tests.unit.planning import builders
 
 MANY = 10 ** 12
@@ -16,7 +17,7 @@ def known(servers, *classes):
 
 
 def group(servers, *classes, scope="project", fits=lambda ids: True, dictionary=MANY, most=8):
-    return grouping.group(servers, known(servers, *classes), grouping.Scope(scope, servers),
+    return grouping.group(servers, known(servers, *classes), Scope(scope, servers),
                           fits, dictionary, most)
 
 
@@ -82,7 +83,7 @@ class TestPair(base.BaseTestCase):
     def pair(self, text, classes, seconds, fits=lambda ids: True, dictionary=MANY, scope="project"):
         found = servers(text)
         return grouping.pair(
-            found, known(found, *classes), grouping.Scope(scope, found), fits,
+            found, known(found, *classes), Scope(scope, found), fits,
             lambda ids: seconds("".join(i.removeprefix("id-") for i in ids)), dictionary)
 
     def test_pairs_by_commonality_then_the_shortest_goes_first(self):
@@ -149,7 +150,7 @@ class TestProperties(base.BaseTestCase):
     def test_pairs_cover_everybody_once(self, classes, times):
         all_servers = servers("a b c d e f g h")
         found = grouping.pair(
-            all_servers, known(all_servers, *classes), grouping.Scope("project", all_servers),
+            all_servers, known(all_servers, *classes), Scope("project", all_servers),
             lambda ids: True, lambda ids: times.get(hash_of(ids)), MANY)
         self.assertEqual(sorted(s.id for s in all_servers),
                          sorted(i for g in found for i in g.servers))

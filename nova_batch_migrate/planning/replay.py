@@ -1,0 +1,215 @@
+"""Which pages of a group cross as references: its page sequences through the relay's dictionary.
+
+Called by planning.source for any group in any order (design 3, 6). Works on the sampled contents of
+telemetry.PageSequence; never sees a page, and never knows what a stream costs in seconds.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy
+
+from nova_batch_migrate.planning import commonality
+from nova_batch_migrate.planning.scope import Scope
+from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry
+
+#: Passes over all accesses before the rest is followed one by one.
+_MOST_PASSES = 48
+
+
+@dataclasses.dataclass(frozen=True)
+class Hits:
+    """Shares (0..1) of a server's content pages of round 0 that cross as references."""
+
+    #: The content came before in the same server.
+    self_share: float = 0.0
+    #: It came before in another server of the group only.
+    cross_share: float = 0.0
+
+    @property
+    def reference_share(self) -> float:
+        """Both together."""
+        return self.self_share + self.cross_share
+
+
+class Replay:
+    """The dictionaries of one source host's groups, a new one for each group.
+
+    A dictionary is a ring of contents (design 6): what is new goes in at the head, the oldest falls
+    out, a hit moves nothing. Only what comes again in the same log is let in (admission by
+    recurrence), so pages that are nowhere else cost no room.
+    """
+
+    def __init__(self, host: HostTelemetry, dedup_scope: str, dictionary_bytes: int,
+                 known: commonality.Commonality | None = None):
+        self._servers = {s.id: s for s in host.servers}
+        self._known = known or commonality.of_host(host)
+        self._scope = Scope(dedup_scope, host.servers)
+        self._dictionary_pages = dictionary_bytes / PAGE_BYTES
+        held = host.confirmation
+        #: Equal hashes whose pages had been written by the time they were compared [0044].
+        self._held_share = held.held / held.pairs if held and held.pairs else 1.0
+        self._recurring: dict[str, tuple[numpy.ndarray, int]] = {}
+
+    def hits(self, ids: Sequence[str], destinations: Mapping[str, str] | None = None
+             ) -> tuple[Hits, ...]:
+        """Return what each of these servers gets, migrated as one group in this order.
+
+        There is a log for each destination (one if they are not known yet) and each part of the
+        scope whose content may be shared. Servers without a sequence like the others' are estimated
+        from the page classes, as if the dictionary were large enough.
+        """
+        found: dict[str, Hits] = {}
+        for log in self._logs(ids, destinations):
+            found.update(self._hits_of_log(log))
+        return tuple(found.get(i, Hits()) for i in ids)
+
+    def saved_pages(self, ids: Sequence[str], destinations: Mapping[str, str] | None = None
+                    ) -> float:
+        """Return the pages that another server of the group spares its members."""
+        return sum(hit.cross_share * self._servers[i].content_pages
+                   for i, hit in zip(ids, self.hits(ids, destinations), strict=True))
+
+    def fits(self, ids: Sequence[str]) -> bool:
+        """Return whether all that comes again in these servers fits the dictionary at once."""
+        return all(self._admitted_pages(log) <= self._dictionary_pages
+                   for log in self._logs(ids, None))
+
+    def _logs(self, ids, destinations) -> list[list[str]]:
+        logs: dict[tuple, list[str]] = {}
+        for i in ids if self._scope.dedup_scope != "off" else ():
+            where = destinations[i] if destinations else ""
+            logs.setdefault((where, self._scope.part(i)), []).append(i)
+        return list(logs.values())
+
+    def _theta(self, ids: Sequence[str]) -> float:
+        """Return the share of contents that is sampled in all of these; 0 if it is not one."""
+        thetas = {s.theta if (s := self._servers[i].sequence) else 0.0 for i in ids}
+        return thetas.pop() if len(thetas) == 1 else 0.0
+
+    def _admitted_pages(self, ids: Sequence[str]) -> float:
+        theta = self._theta(ids)
+        if not theta:
+            return self._known.recurring_pages(ids)
+        _, counts = numpy.unique(self._accesses(ids)[0], return_counts=True)
+        return float(numpy.count_nonzero(counts > 1)) / theta
+
+    def _hits_of_log(self, ids: Sequence[str]) -> dict[str, Hits]:
+        theta = self._theta(ids)
+        if not theta:
+            return self._estimated(ids)
+        contents, owners = self._accesses(ids)
+        hit, crosses = replay(contents, owners, self._dictionary_pages * theta)
+        within = numpy.bincount(owners[hit & ~crosses], minlength=len(ids))
+        across = numpy.bincount(owners[hit & crosses], minlength=len(ids))
+        found = {}
+        for at, i in enumerate(ids):
+            pages = self._sequence(i)[1]
+            if pages:
+                found[i] = Hits(float(within[at]) / pages * self._held_share,
+                                float(across[at]) / pages * self._held_share)
+        return found
+
+    def _accesses(self, ids: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """Return contents that may come again, in order, and the place of their server in ids."""
+        parts = [self._sequence(i)[0] for i in ids]
+        owners = numpy.repeat(numpy.arange(len(ids)), [len(part) for part in parts])
+        return numpy.concatenate(parts), owners
+
+    def _sequence(self, server_id: str) -> tuple[numpy.ndarray, int]:
+        """Return the server's contents that come again, and its sampled pages in all."""
+        if server_id not in self._recurring:
+            contents = numpy.asarray(self._servers[server_id].sequence.contents, dtype=numpy.int64)
+            again = contents >= 0
+            pages = int(numpy.count_nonzero(again)) - int(contents[~again].sum())
+            self._recurring[server_id] = contents[again], pages
+        return self._recurring[server_id]
+
+    def _estimated(self, ids: Sequence[str]) -> dict[str, Hits]:
+        """Return the hits as page classes tell them, all contents held until the end."""
+        found: dict[str, Hits] = {}
+        held: set[int] = set()
+        for i in ids:
+            server, classes = self._servers[i], self._known.classes_of(i)
+            repeated = sum(self._known.classes[index][1] for index in classes if index in held)
+            held.update(classes)
+            if server.error is None and server.content_pages:
+                within = min(server.self_duplicate_pages, server.content_pages)
+                across = min(repeated, server.content_pages - within)
+                found[i] = Hits(within / server.content_pages * self._held_share,
+                                across / server.content_pages * self._held_share)
+        return found
+
+
+def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float
+           ) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return which accesses hit a ring of `capacity` contents, and which of these cross servers.
+
+    A hit crosses if its own server had not brought the content before. Contents that come once are
+    not let in. Whether an access hits depends on how many misses came before it: first only first
+    ones are taken for misses, then evictions follow from the misses of the pass before, until
+    nothing changes. Each pass is right for at least one access more than the one before, so this
+    ends at what following them one by one would give; where that takes many passes, it is done.
+    """
+    count = len(contents)
+    if not count:
+        return numpy.zeros(0, dtype=bool), numpy.zeros(0, dtype=bool)
+    order = numpy.argsort(contents, kind="stable")
+    first_in_order = numpy.empty(count, dtype=bool)
+    first_in_order[0] = True
+    first_in_order[1:] = contents[order][1:] != contents[order][:-1]
+    last_in_order = numpy.append(first_in_order[1:], True)
+    once = numpy.zeros(count, dtype=bool)
+    once[order] = first_in_order & last_in_order
+    first = numpy.zeros(count, dtype=bool)
+    first[order] = first_in_order
+    crosses = _first_of_owner(contents, owners)
+    missed = first
+    if numpy.count_nonzero(first & ~once) > capacity:
+        missed = _misses(order, first, once, capacity)
+    return ~missed, ~missed & crosses
+
+
+def _first_of_owner(contents, owners) -> numpy.ndarray:
+    order = numpy.lexsort((owners, contents))
+    same = ((contents[order][1:] == contents[order][:-1])
+            & (owners[order][1:] == owners[order][:-1]))
+    first = numpy.ones(len(contents), dtype=bool)
+    first[order[1:]] = ~same
+    return first
+
+
+def _misses(order, first, once, capacity: float) -> numpy.ndarray:
+    count = len(order)
+    first_in_order = first[order]
+    places = numpy.arange(count)
+    missed = first
+    for _ in range(_MOST_PASSES):
+        # Of each access: how many contents had been let in before it.
+        head = numpy.cumsum(missed & ~once) - (missed & ~once)
+        # In order of content, the last miss before an access tells when it was let in.
+        last = numpy.where(missed[order], places, 0)
+        last = numpy.maximum.accumulate(last)
+        before = order[numpy.concatenate(([0], last[:-1]))]
+        alive_in_order = head[order] - head[before] <= capacity
+        now = numpy.empty(count, dtype=bool)
+        now[order] = first_in_order | ~alive_in_order
+        if numpy.array_equal(now, missed):
+            return missed
+        missed = now
+    return _one_by_one(order, first, once, capacity)
+
+
+def _one_by_one(order, first, once, capacity: float) -> numpy.ndarray:
+    names = numpy.empty(len(order), dtype=numpy.int64)
+    names[order] = numpy.cumsum(first[order])
+    missed = numpy.zeros(len(order), dtype=bool)
+    let_in: dict[int, int] = {}
+    head = 0
+    for at, (content, alone) in enumerate(zip(names.tolist(), once.tolist(), strict=True)):
+        if alone or content not in let_in or head - let_in[content] > capacity:
+            missed[at] = True
+            if not alone:
+                let_in[content] = head
+                head += 1
+    return missed

@@ -1,0 +1,128 @@
+import dataclasses
+
+import numpy
+from hypothesis import given, settings, strategies
+from oslotest import base
+
+from nova_batch_migrate.planning import replay
+from nova_batch_migrate.planning.replay import Hits, Replay
+from nova_batch_migrate.planning.telemetry import PAGE_BYTES, Confirmation, PageSequence
+from tests.unit.planning import builders
+
+MANY = 10 ** 12
+
+
+def server(name, *contents, theta=1.0, **fields):
+    sequence = PageSequence(theta, contents)
+    pages = round(sum(1 if c >= 0 else -c for c in contents) / theta)
+    return builders.server(name, present_pages=pages, sequence=sequence, **fields)
+
+
+def hits(servers, dictionary_pages=MANY, scope="host", destinations=None, **host):
+    host = dataclasses.replace(builders.host(servers), **host)
+    found = Replay(host, scope, dictionary_pages * PAGE_BYTES).hits(
+        [s.id for s in servers], destinations)
+    return [(round(h.self_share, 4), round(h.cross_share, 4)) for h in found]
+
+
+class TestReplay(base.BaseTestCase):
+
+    def test_within_and_across(self):
+        # a: 1 and 2 are new, the second 1 is its own; 4 pages are unlike any other.
+        # b: 1 and 2 are known from a; the second 2 came in b itself before.
+        self.assertEqual([(0.1429, 0), (0.25, 0.5)],
+                         hits([server("a", 1, 2, 1, -4), server("b", 1, 2, 2, -1)]))
+
+    def test_the_first_brings_the_others_refer(self):
+        a, b = server("a", 1, 2, 3), server("b", 1, 2, 3)
+        self.assertEqual([(0, 0), (0, 1)], hits([a, b]))
+        self.assertEqual([(0, 0), (0, 1)], hits([b, a]))
+
+    def test_a_ring_forgets_the_oldest(self):
+        # 1 2 3 are let in, the ring holds two: 1 is gone when b brings it, which throws 2 out ...
+        self.assertEqual([(0, 0), (0, 0)], hits([server("a", 1, 2, 3), server("b", 1, 2, 3)], 2))
+        # ... but backwards 3 and 2 are there, and a hit moves nothing.
+        self.assertEqual([(0, 0), (0, 0.6667)],
+                         hits([server("a", 1, 2, 3), server("b", 3, 2, 1)], 2))
+
+    def test_what_comes_once_in_the_log_takes_no_room(self):
+        # 7 and 8 recur on the host, but not in this group.
+        self.assertEqual([(0, 0), (0, 1)], hits([server("a", 1, 7, 8, -9), server("b", 1)], 1))
+
+    def test_scope_and_destinations_part_the_logs(self):
+        a, b = server("a", 1, 1), server("b", 1, 1, project="q")
+        self.assertEqual([(0.5, 0), (0.5, 0.5)], hits([a, b]))
+        self.assertEqual([(0.5, 0), (0.5, 0)], hits([a, b], scope="project"))
+        self.assertEqual([(0, 0), (0, 0)], hits([a, b], scope="off"))
+        self.assertEqual([(0.5, 0), (0.5, 0)],
+                         hits([a, b], destinations={"id-a": "x", "id-b": "y"}))
+
+    def test_a_sample_scales_the_dictionary(self):
+        # A quarter is looked at: a ring of 8 pages is one of 2 sampled contents.
+        a = server("a", 1, 2, 3, theta=0.25)
+        self.assertEqual([(0, 0), (0, 0.6667)],
+                         hits([a, server("b", 3, 2, 1, theta=0.25)], 8))
+        self.assertEqual([(0, 0), (0, 1)], hits([a, server("b", 3, 2, 1, theta=0.25)], 12))
+
+    def test_what_did_not_hold_is_no_reference(self):
+        self.assertEqual([(0, 0), (0, 0.5)], hits(
+            [server("a", 1), server("b", 1)], confirmation=Confirmation(pairs=10, held=5)))
+
+    def test_without_sequences_the_classes_tell(self):
+        a = builders.server("a", 10, distinct_pages=2500, self_duplicate_pages=60)
+        b = builders.server("b", 10, distinct_pages=2560)
+        found = hits([a, b], page_classes=builders.classes(("a b", 1280)))
+        self.assertEqual([(0.0234, 0), (0, 0.5)], found)
+
+    def test_unequal_samples_are_not_mixed(self):
+        a, b = server("a", 1, 2, theta=0.5), server("b", 1, 2, theta=0.25)
+        self.assertEqual([(0, 0), (0, 0)], hits([a, b]))
+
+    def test_fits(self):
+        servers = [server("a", 1, 2, 9), server("b", 1, 2, 8)]
+        for pages, expected in ((2, True), (1, False)):
+            found = Replay(builders.host(servers), "host", pages * PAGE_BYTES)
+            self.assertEqual(expected, found.fits(["id-a", "id-b"]))
+
+    def test_saved_pages(self):
+        servers = [server("a", 1, 2), server("b", 1, 2, -2)]
+        found = Replay(builders.host(servers), "host", MANY)
+        self.assertEqual(2.0, found.saved_pages(["id-a", "id-b"]))
+        self.assertEqual(0.5, Hits(0.2, 0.3).reference_share)
+
+
+def by_hand(contents, owners, capacity):
+    """The ring, one access after the other."""
+    counts = {c: contents.count(c) for c in contents}
+    ring, hit, crosses, seen = [], [], [], set()
+    for content, owner in zip(contents, owners, strict=True):
+        hit.append(content in ring)
+        crosses.append(hit[-1] and (content, owner) not in seen)
+        seen.add((content, owner))
+        if not hit[-1] and counts[content] > 1:
+            ring = ring[-(capacity - 1):] if capacity > 1 else []
+            ring.append(content)
+    return hit, crosses
+
+
+class TestRing(base.BaseTestCase):
+
+    @settings(deadline=None, max_examples=300)
+    @given(strategies.lists(strategies.integers(0, 12), max_size=60), strategies.integers(1, 8),
+           strategies.integers(1, 4), strategies.sampled_from([0, 1, 48]))
+    def test_as_one_by_one(self, contents, capacity, servers, passes):
+        owners = sorted(at % servers for at in range(len(contents)))
+        most, replay._MOST_PASSES = replay._MOST_PASSES, passes
+        try:
+            hit, crosses = replay.replay(numpy.array(contents, dtype=numpy.int64),
+                                         numpy.array(owners, dtype=numpy.int64), capacity)
+        finally:
+            replay._MOST_PASSES = most
+        self.assertEqual(by_hand(contents, owners, capacity), (hit.tolist(), crosses.tolist()))
+
+    @settings(deadline=None, max_examples=50)
+    @given(strategies.lists(strategies.integers(0, 12), max_size=60))
+    def test_where_all_fits_every_repetition_hits(self, contents):
+        hit, _ = replay.replay(numpy.array(contents, dtype=numpy.int64),
+                               numpy.zeros(len(contents), dtype=numpy.int64), 13)
+        self.assertEqual(len(contents) - len(set(contents)), hit.sum())

@@ -3,10 +3,12 @@
 Called by manager.py [0040, 0114]. Reads the kernel's tables through iproute2 and /sys; never sends.
 """
 
+import dataclasses
 import json
 import pathlib
 import re
 import subprocess
+import threading
 import time
 
 from oslo_log import log
@@ -25,6 +27,7 @@ _ETHERNET_BYTES = 14
 #: What a real wire adds to that: checksum, preamble, gap. Traffic control does not count it.
 _WIRE_BYTES = 4 + 8 + 12
 _WATCH_SECONDS = 1.0
+_OLD_SECONDS = 60.0
 _HTB_CLASS = re.compile(
     r"^class htb (\S+) (?:root|parent (\S+)) .*\bceil (\d+)([KMGT]?)bit\b", re.MULTILINE)
 _TBF = re.compile(r"^qdisc tbf .*\brate (\d+)([KMGT]?)bit\b", re.MULTILINE)
@@ -32,25 +35,71 @@ _BITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _COMMAND_SECONDS = 5
 
 
-def measure(conf, hypervisor) -> Bandwidth:
-    """Return the Bandwidth of the migration link; takes about a second.
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """The counters of the interface and of the migrations that leave, at one moment."""
 
-    ``hypervisor`` tells the bytes of running migrations, which are not other traffic.
+    interface: str
+    at: float
+    sent_bytes: int
+    migrated_bytes: dict[str, int]
+
+
+class LinkWatch:
+    """Looks at the migration link; ``hypervisor`` tells the bytes of running migrations.
+
+    Other traffic is what was sent since the last look where that is some time ago, so that an
+    allocator may ask while migrations run; else about a second is watched.
     """
-    options = nova_options.read(conf.agent.nova_config_files)
-    interface = conf.agent.migration_interface or find_interface(options)
-    speed, source = link_speed(conf, interface)
-    cap = options["live_migration_bandwidth"]
-    mtu_bytes = _link(interface).get("mtu", 1500)
-    return Bandwidth(
-        interface=interface,
-        link_bytes_per_second=float(speed),
-        goodput_bytes_per_second=goodput(speed, source, mtu_bytes),
-        other_bytes_per_second=max(_other_traffic(interface, hypervisor, mtu_bytes),
-                                   conf.agent.reserve_mib_s * MIB),
-        source=source,
-        nova_cap_bytes_per_second=float(cap * MIB) if isinstance(cap, int) and cap else None,
-    )
+
+    def __init__(self, conf, hypervisor):
+        self._conf = conf
+        self._hypervisor = hypervisor
+        self._last: _Look | None = None
+        self._lock = threading.Lock()
+
+    def measure(self) -> Bandwidth:
+        """Return the Bandwidth of the migration link as it is now."""
+        conf = self._conf
+        options = nova_options.read(conf.agent.nova_config_files)
+        interface = conf.agent.migration_interface or find_interface(options)
+        speed, source = link_speed(conf, interface)
+        cap = options["live_migration_bandwidth"]
+        mtu_bytes = _link(interface).get("mtu", 1500)
+        with self._lock:
+            other = self._other_traffic(interface, mtu_bytes)
+        return Bandwidth(
+            interface=interface,
+            link_bytes_per_second=float(speed),
+            goodput_bytes_per_second=goodput(speed, source, mtu_bytes),
+            other_bytes_per_second=max(other, conf.agent.reserve_mib_s * MIB),
+            source=source,
+            nova_cap_bytes_per_second=float(cap * MIB) if isinstance(cap, int) and cap else None,
+        )
+
+    def _other_traffic(self, interface: str, mtu_bytes: int) -> float:
+        """Return bytes/s sent on the interface, those of running migrations left out."""
+        before, now = self._last, self._look(interface)
+        if before is None or not _comparable(before, now):
+            time.sleep(_WATCH_SECONDS)
+            before, now = now, self._look(interface)
+        self._last = now
+        header_factor = (mtu_bytes + _ETHERNET_BYTES) / (mtu_bytes - _HEADERS_IN_MTU_BYTES)
+        own = sum(size - before.migrated_bytes.get(server, 0)
+                  for server, size in now.migrated_bytes.items())
+        all_sent = now.sent_bytes - before.sent_bytes
+        return max(0.0, all_sent - own * header_factor) / (now.at - before.at)
+
+    def _look(self, interface: str) -> _Look:
+        return _Look(interface, time.monotonic(), _sent(interface),
+                     self._hypervisor.migrated_bytes())
+
+
+def _comparable(before: _Look, now: _Look) -> bool:
+    """Tell whether two looks show what others sent: no migration ended between them."""
+    return (before.interface == now.interface
+            and _WATCH_SECONDS <= now.at - before.at <= _OLD_SECONDS
+            and before.migrated_bytes.keys() <= now.migrated_bytes.keys())
 
 
 def find_interface(options: dict) -> str:
@@ -110,17 +159,6 @@ def goodput(link_bytes_per_second: float, source: str, mtu_bytes: int) -> float:
     """
     around = _ETHERNET_BYTES + (_WIRE_BYTES if source == "ethtool" else 0)
     return link_bytes_per_second * (mtu_bytes - _HEADERS_IN_MTU_BYTES) / (mtu_bytes + around)
-
-
-def _other_traffic(interface: str, hypervisor, mtu_bytes: int) -> float:
-    """Return bytes/s sent now on the interface, those of running migrations left out."""
-    header_factor = (mtu_bytes + _ETHERNET_BYTES) / (mtu_bytes - _HEADERS_IN_MTU_BYTES)
-    begun, sent, migrated = time.monotonic(), _sent(interface), hypervisor.migrated_bytes()
-    time.sleep(_WATCH_SECONDS)
-    own = sum(size - migrated[server] for server, size in hypervisor.migrated_bytes().items()
-              if server in migrated)
-    all_sent = _sent(interface) - sent
-    return max(0.0, all_sent - own * header_factor) / (time.monotonic() - begun)
 
 
 def _sent(interface: str) -> int:

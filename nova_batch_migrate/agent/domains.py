@@ -20,6 +20,9 @@ libvirt = importutils.try_import("libvirt")
 
 LOG = log.getLogger(__name__)
 
+#: libvirt's own default: the most it takes.
+NO_CAP_MIB_PER_SECOND = ((1 << 63) - 1) >> 20
+
 _STATES = ("nostate", "running", "blocked", "paused", "shutdown", "shutoff", "crashed",
            "pmsuspended")
 
@@ -153,7 +156,7 @@ class Hypervisor:
         return stats
 
     def set_migration_speed(self, server_id: str, mib_per_second: int) -> None:
-        """Cap the running migration."""
+        """Cap the running migration, or the next one."""
         self._on_domain(server_id, lambda handle: handle.migrateSetMaxSpeed(mib_per_second))
 
     def set_migration_downtime(self, server_id: str, milliseconds: int) -> None:

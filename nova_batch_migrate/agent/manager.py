@@ -17,8 +17,8 @@ from nova_batch_migrate.agent import (
     measurement,
     preflight,
 )
+from nova_batch_migrate.planning import allocation
 
-MIB = 1 << 20
 # Refusals are answers: oslo.messaging shall not log them as failures of this service.
 _answers = messaging.expected_exceptions(exception.BatchMigrateError)
 
@@ -32,6 +32,7 @@ class AgentManager:
         self._conf = conf
         self._hypervisor = hypervisor
         self._jobs = measure_jobs
+        self._link = bandwidth.LinkWatch(conf, hypervisor)
 
     @_answers
     def preflight(self, ctxt) -> dict:
@@ -64,20 +65,25 @@ class AgentManager:
 
     @_answers
     def bandwidth(self, ctxt) -> dict:
-        """Return the Bandwidth of the migration link; takes about a second."""
-        return bandwidth.measure(self._conf, self._hypervisor).to_dict()
+        """Return the Bandwidth of the migration link; may take about a second."""
+        return self._link.measure().to_dict()
 
     @_answers
     def tune(self, ctxt, server: str, bytes_per_second: int | None = None,
              downtime_ms: int | None = None) -> None:
-        """Set speed and allowed downtime of a migration that leaves this host."""
-        if self._hypervisor.outgoing_job(server) is None:
+        """Set the speed of a migration that leaves this host or is about to; 0 lifts the cap.
+
+        ``bytes_per_second`` of payload are what QEMU is to send, not what libvirt is told. The
+        downtime can be set of a running migration only.
+        """
+        if downtime_ms is not None and self._hypervisor.outgoing_job(server) is None:
             raise exception.AgentRefused(
                 reason=f"Server {server} is not migrating away from {self._conf.host}: there is "
-                "nothing to tune.")
+                "no downtime to tune.")
         if bytes_per_second is not None:
-            # libvirt counts in MiB/s, and takes 0 for no cap
-            self._hypervisor.set_migration_speed(server, max(1, bytes_per_second // MIB))
+            self._hypervisor.set_migration_speed(
+                server, allocation.qemu_cap_mib(bytes_per_second) if bytes_per_second
+                else domains.NO_CAP_MIB_PER_SECOND)
         if downtime_ms is not None:
             self._hypervisor.set_migration_downtime(server, downtime_ms)
 

@@ -53,7 +53,11 @@ class AgentAPI:
 
     def tune(self, ctxt, host: str, server: str, bytes_per_second: int | None = None,
              downtime_ms: int | None = None) -> None:
-        """Set speed and allowed downtime of a server's running migration, at its source."""
+        """Set what a server's migration may send, running or about to begin, at its source.
+
+        Bytes of payload per second, QEMU's own overshoot taken out; 0 lifts the cap. The allowed
+        downtime can be set while the migration runs.
+        """
         self._call(ctxt, host, "tune", server=server, bytes_per_second=bytes_per_second,
                    downtime_ms=downtime_ms)
 

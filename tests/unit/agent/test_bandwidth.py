@@ -90,8 +90,8 @@ class TestMeasure(base.BaseTestCase):
 
     def setUp(self):
         super().setUp()
-        clock = iter((50.0, 51.0))
-        self.useFixture(fixtures.MonkeyPatch("time.monotonic", lambda: next(clock)))
+        self.clock = [50.0, 51.0]
+        self.useFixture(fixtures.MonkeyPatch("time.monotonic", lambda: self.clock.pop(0)))
         self.useFixture(fixtures.MonkeyPatch("time.sleep", lambda seconds: None))
 
     def measure(self, tools, **options):
@@ -101,7 +101,8 @@ class TestMeasure(base.BaseTestCase):
         options = {"migration_interface": "nolink0", "nova_config_files": []} | options
         for name, value in options.items():
             settings.set_override(name, value, "agent")
-        return bandwidth.measure(settings, Migrating())
+        self.watch = bandwidth.LinkWatch(settings, Migrating())
+        return self.watch.measure()
 
     def test_a_cap_counts_and_running_migrations_are_no_other_traffic(self):
         found = self.measure(Tools(**{"tc class": FLAT_HTB}))
@@ -112,6 +113,23 @@ class TestMeasure(base.BaseTestCase):
         # the counter is read three times: for the MTU, before and after
         self.assertAlmostEqual(5_000_000 - 3_000_000 * 1514 / 1448,
                                found.other_bytes_per_second)
+
+    def test_later_on_what_was_sent_since_the_last_look_counts(self):
+        self.measure(Tools(**{"tc class": FLAT_HTB}))
+        self.clock = [61.0]
+        # the counter is read twice more, for the MTU and now: 10 MB in ten seconds
+        self.assertAlmostEqual((10_000_000 - 3_000_000 * 1514 / 1448) / 10,
+                               self.watch.measure().other_bytes_per_second)
+
+    def test_a_look_that_is_too_old_or_of_other_migrations_does_not_count(self):
+        now = bandwidth._Look("eth0", 100.0, 0, {"a": 5})
+        for before, expected in (
+                (bandwidth._Look("eth0", 90.0, 0, {}), True),
+                (bandwidth._Look("eth0", 30.0, 0, {}), False),
+                (bandwidth._Look("eth0", 99.9, 0, {}), False),
+                (bandwidth._Look("eth1", 90.0, 0, {}), False),
+                (bandwidth._Look("eth0", 90.0, 0, {"b": 1}), False)):
+            self.assertIs(expected, bandwidth._comparable(before, now))
 
     def test_an_option_overrules_what_is_found(self):
         found = self.measure(Tools(**{"tc class": FLAT_HTB}), link_mib_s=100, reserve_mib_s=50)

@@ -114,14 +114,16 @@ class TestOverTheBus(base.BaseTestCase):
                           "post_copy": False}, self.api.presence(self.ctxt, "cmpa", "stranger"))
 
     def test_tune_writes_what_is_given(self):
-        self.api.tune(self.ctxt, "cmpa", "leaving", bytes_per_second=10 * 2**20 + 5)
+        # under a cap of 9 or 10 MiB/s QEMU sends 10.02
+        self.api.tune(self.ctxt, "cmpa", "leaving", bytes_per_second=10 * 2**20)
         self.api.tune(self.ctxt, "cmpa", "leaving", downtime_ms=300)
-        # 0 would be no cap at all
-        self.api.tune(self.ctxt, "cmpa", "leaving", bytes_per_second=1000)
-        self.assertEqual([("leaving", "MiB/s", 10), ("leaving", "ms", 300),
-                          ("leaving", "MiB/s", 1)], self.host.tuned)
+        self.api.tune(self.ctxt, "cmpa", "arrived", bytes_per_second=1000)
+        self.api.tune(self.ctxt, "cmpa", "leaving", bytes_per_second=0)
+        self.assertEqual([("leaving", "MiB/s", 8), ("leaving", "ms", 300),
+                          ("arrived", "MiB/s", 1),
+                          ("leaving", "MiB/s", (2**63 - 1) // 2**20)], self.host.tuned)
 
-    def test_what_does_not_migrate_is_not_tuned(self):
+    def test_the_downtime_of_what_does_not_migrate_is_not_tuned(self):
         for server in ("arrived", "stranger"):
             self.assertRaises(exception.AgentRefused, self.api.tune, self.ctxt, "cmpa", server,
                               downtime_ms=300)

@@ -20,6 +20,11 @@ SAMPLING_ROUNDING_PAGES_PER_SECOND = 128.0
 _STRAIGHT = 1e-3
 #: A window this much longer than W/r shows W and only a lower bound of r.
 _FLAT = 6.0
+#: How far a count may be off beyond its own scatter, as a share of it.
+_COUNT_ERROR = 0.01
+#: Hot pages are dirtied at least so many times as often as the others, each of them.
+_HOT_RATIO = 4.0
+_GRID, _NARROWINGS = 33, 6
 
 
 def fit(windows: Sequence[DirtyWindow], memory_pages: int | None = None) -> DirtyModel:
@@ -28,7 +33,8 @@ def fit(windows: Sequence[DirtyWindow], memory_pages: int | None = None) -> Dirt
     Windows of one source are used: the one with more lengths, content-diff at a tie. The working
     set is bounded by `memory_pages` where that is given. A single length can't show saturation:
     the working set is then taken as large as memory allows, which projects too much rather than
-    too little.
+    too little. From three lengths on a few pages that are always hot are told apart from many
+    that are written now and then.
     """
     windows = _of_best_source([w for w in windows if w.seconds > 0])
     if not windows:
@@ -41,12 +47,16 @@ def fit(windows: Sequence[DirtyWindow], memory_pages: int | None = None) -> Dirt
         pages = numpy.minimum(pages, 0.999 * memory_pages)
     if not pages.any():
         return DirtyModel(0.0, 0.0, 0.0, source)
-    rate, working_set = _least_squares(seconds, pages)
-    if memory_pages is not None and working_set > memory_pages:
-        working_set = float(memory_pages)
-        rate = _rate_for(working_set, seconds, pages)
-    error = _relative_error(DirtyModel(rate, working_set), seconds, pages, source)
-    return DirtyModel(rate, working_set, error, source)
+    lengths = len(set(seconds.tolist()))
+    model = _bounded(_one_component(seconds, pages), seconds, pages, memory_pages)
+    if lengths > 2:
+        split = _two_components(seconds, pages)
+        if (memory_pages is None or split.all_pages <= memory_pages) and (
+                _misses(split, seconds, pages) < _misses(model, seconds, pages)):
+            model = split
+    error = _relative_error(model, seconds, pages, source)
+    return DirtyModel(model.rate_pages_per_second, model.working_set_pages, error, source,
+                      model.hot_rate_pages_per_second, model.hot_pages)
 
 
 def _of_best_source(windows: list[DirtyWindow]) -> list[DirtyWindow]:
@@ -60,42 +70,95 @@ def _of_best_source(windows: list[DirtyWindow]) -> list[DirtyWindow]:
                key=lambda group: (-len({w.seconds for w in group}), group[0].source))
 
 
-def _least_squares(seconds, pages) -> tuple[float, float]:
-    """Return r and W of the least squared relative error over k = r/W.
+def _weights(pages):
+    """Return one over the variance of each count: its own scatter and a share of it."""
+    return 1.0 / (numpy.maximum(pages, 1.0) + (_COUNT_ERROR * pages) ** 2)
+
+
+def _misses(model: DirtyModel, seconds, pages) -> float:
+    fitted = numpy.array([model.pages(float(s)) for s in seconds])
+    return float(((fitted - pages) ** 2 * _weights(pages)).sum())
+
+
+def _one_component(seconds, pages) -> DirtyModel:
+    """Return r and W of the least weighted squares over k = r/W.
 
     For a given k the best W is a quotient of sums, so one dimension is searched: a logarithmic
     grid, narrowed around its best point until it stands.
     """
-    weights = 1.0 / numpy.maximum(pages, 1.0) ** 2
-
-    def best_working_set(k):
-        shape = -numpy.expm1(-numpy.outer(k, seconds))
-        working_set = (shape * pages * weights).sum(1) / (shape ** 2 * weights).sum(1)
-        misses = ((working_set[:, None] * shape - pages) ** 2 * weights).sum(1)
-        return working_set, misses
-
+    weights = _weights(pages)
     if len(set(seconds.tolist())) == 1:
         low = high = _STRAIGHT / seconds[0]
     else:
         low, high = _STRAIGHT / seconds.max(), _FLAT / seconds.min()
-    for _ in range(12):
-        k = numpy.geomspace(low, high, 65)
-        working_set, misses = best_working_set(k)
+    for _ in range(2 * _NARROWINGS):
+        k = numpy.geomspace(low, high, 2 * _GRID)
+        shape = -numpy.expm1(-numpy.outer(k, seconds))
+        working_set = (shape * pages * weights).sum(1) / (shape ** 2 * weights).sum(1)
+        misses = ((working_set[:, None] * shape - pages) ** 2 * weights).sum(1)
         best = int(misses.argmin())
-        low, high = k[max(0, best - 1)], k[min(64, best + 1)]
-    return float(k[best] * working_set[best]), float(working_set[best])
+        low, high = k[max(0, best - 1)], k[min(len(k) - 1, best + 1)]
+    return DirtyModel(float(k[best] * working_set[best]), float(working_set[best]))
 
 
-def _rate_for(working_set: float, seconds, pages) -> float:
-    """Return the r that fits when W is known: each window gives one, the mean counts."""
-    rates = -working_set / seconds * numpy.log1p(-numpy.minimum(pages / working_set, 0.999))
-    return float(rates.mean())
+def _two_components(seconds, pages) -> DirtyModel:
+    """Return the best sum of two such models: the broad one, and hot pages dirtied far oftener.
+
+    Their pages follow from the two k by linear least squares; the grid of the k is narrowed as
+    for one. Where no pair has two positive parts, there is only the broad one.
+    """
+    weights = _weights(pages)
+    broad_range = (_STRAIGHT / seconds.max(), _FLAT / seconds.min())
+    hot_range = (_HOT_RATIO * broad_range[0], _HOT_RATIO * broad_range[1])
+    best = None
+    for _ in range(_NARROWINGS):
+        broad_k, hot_k = (k.ravel() for k in numpy.meshgrid(
+            numpy.geomspace(*broad_range, _GRID), numpy.geomspace(*hot_range, _GRID)))
+        valid = hot_k >= _HOT_RATIO * broad_k
+        broad_k, hot_k = broad_k[valid], hot_k[valid]
+        broad, hot = (-numpy.expm1(-numpy.outer(k, seconds)) for k in (broad_k, hot_k))
+        bb, hh, bh = ((one * other * weights).sum(1)
+                      for one, other in ((broad, broad), (hot, hot), (broad, hot)))
+        bp, hp = ((one * pages * weights).sum(1) for one in (broad, hot))
+        determinant = numpy.maximum(bb * hh - bh ** 2, 1e-12 * bb * hh)
+        working_set = (bp * hh - hp * bh) / determinant
+        hot_pages = (hp * bb - bp * bh) / determinant
+        fitted = working_set[:, None] * broad + hot_pages[:, None] * hot
+        misses = ((fitted - pages) ** 2 * weights).sum(1)
+        misses[(working_set <= 0) | (hot_pages <= 0)] = math.inf
+        at = int(misses.argmin())
+        if math.isinf(misses[at]):
+            break
+        if best is None or misses[at] <= best[0]:
+            best = (misses[at], broad_k[at], working_set[at], hot_k[at], hot_pages[at])
+        broad_range = _around(broad_range, best[1])
+        hot_range = _around(hot_range, best[3])
+    if best is None:
+        return _one_component(seconds, pages)
+    _, broad_rate, working_set, hot_rate, hot_pages = map(float, best)
+    return DirtyModel(broad_rate * working_set, working_set, 0.0, "none",
+                      hot_rate * hot_pages, hot_pages)
+
+
+def _around(limits: tuple[float, float], centre: float) -> tuple[float, float]:
+    """Return a quarter (in logarithms) of a range, around a point of it."""
+    reach = (limits[1] / limits[0]) ** 0.125
+    return centre / reach, centre * reach
+
+
+def _bounded(model: DirtyModel, seconds, pages, memory_pages: int | None) -> DirtyModel:
+    """Return the model with a working set that memory can hold, its rate fitted to that."""
+    if memory_pages is None or model.working_set_pages <= memory_pages:
+        return model
+    rates = -memory_pages / seconds * numpy.log1p(-numpy.minimum(pages / memory_pages, 0.999))
+    return DirtyModel(float(rates.mean()), float(memory_pages))
 
 
 def _relative_error(model: DirtyModel, seconds, pages, source: str) -> float:
     fitted = numpy.array([model.pages(float(s)) for s in seconds])
     misses = (fitted - pages) / numpy.maximum(pages, 1.0)
-    error = max(LEAST_ERROR, math.sqrt(float((misses ** 2).mean())),
+    share = pages / pages.sum()
+    error = max(LEAST_ERROR, math.sqrt(float((misses ** 2 * share).sum())),
                 1.0 / math.sqrt(float(pages.sum())))
     if source == "page-sampling":
         rounding = SAMPLING_ROUNDING_PAGES_PER_SECOND * seconds / numpy.maximum(pages, 1.0)

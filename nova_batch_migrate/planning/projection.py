@@ -31,6 +31,8 @@ LINK_ERROR = 0.03
 LEAST_LINK_SHARE = 0.1
 #: Where the agent knows nothing of the link: gigabit Ethernet's goodput.
 UNKNOWN_LINK_BYTES_PER_SECOND = 117e6
+#: Firmware, its tables and the ROMs of devices are RAM blocks of their own, outside of guest RAM.
+FIRMWARE_PAGES = 125
 MIB = 1024 ** 2
 
 
@@ -91,7 +93,7 @@ def member_load(server: ServerTelemetry, memory_bytes: int,
     content = min(server.content_pages, total) if measured else total
     dirty = DirtyModel() if server.state == "paused" else server.round_model
     nominal = StreamLoad(
-        content_pages=content, zero_pages=total - content,
+        content_pages=content + FIRMWARE_PAGES, zero_pages=total - content,
         dirty=_scaled(dirty, 1.0, total),
         schedule=nova_schedule.schedule(options, size_gib),
         disk_bytes=sum(disk.allocated_bytes for disk in disks),
@@ -99,7 +101,7 @@ def member_load(server: ServerTelemetry, memory_bytes: int,
     error = dirty.relative_error
     best = dataclasses.replace(nominal, dirty=_scaled(dirty, 1.0 / (1.0 + error), total))
     if not measured:
-        best = dataclasses.replace(best, content_pages=0, zero_pages=total)
+        best = dataclasses.replace(best, content_pages=FIRMWARE_PAGES, zero_pages=total)
     worst = dataclasses.replace(nominal, dirty=_scaled(dirty, 1.0 + error, total))
     return MemberLoad(nominal, best, worst, measured)
 
@@ -107,7 +109,9 @@ def member_load(server: ServerTelemetry, memory_bytes: int,
 def _scaled(dirty: DirtyModel, factor: float, total_pages: float) -> DirtyModel:
     return dataclasses.replace(
         dirty, rate_pages_per_second=dirty.rate_pages_per_second * factor,
-        working_set_pages=min(dirty.working_set_pages * factor, total_pages))
+        working_set_pages=min(dirty.working_set_pages * factor, total_pages),
+        hot_rate_pages_per_second=dirty.hot_rate_pages_per_second * factor,
+        hot_pages=min(dirty.hot_pages * factor, total_pages))
 
 
 def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova_seconds: float,
@@ -213,6 +217,6 @@ def _verdict(stream: Stream, link: Link, setup_seconds: float) -> tuple[str, flo
     run, = _simulate([patient], link, 1, 0.0, setup_seconds)
     if stream.aborted_at is not None and run.stream.phase == "completed":
         return "nova-aborts", stream.aborted_at
-    dirtied = load.dirty.rate_pages_per_second * PAGE_WIRE_BYTES
+    dirtied = load.dirty.total_rate_pages_per_second * PAGE_WIRE_BYTES
     endless = max(dirtied, load.disk_write_bytes_per_second if load.disk_bytes else 0) >= rate
     return ("never" if endless else "needs-help"), stream.aborted_at

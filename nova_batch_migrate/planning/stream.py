@@ -7,18 +7,25 @@ QEMU tests for the end once in a step: when what remains is under S = downtime l
 bandwidth, it reads the dirty log, and switches over if what remains is still under S; otherwise
 it goes on with the pages just found. Between two such tests nothing happens but sending, so the
 state jumps from test to test; the result is that of stepping through.
+
+QEMU's bytes are in the socket before they are on the link. What fits there at once makes QEMU
+believe that it is further than it is: it reads the dirty log earlier, and what is in the socket
+when the guest is stopped adds to the downtime.
 """
 
 import dataclasses
 import math
 
+from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.nova_schedule import NovaSchedule
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, DirtyModel
+from nova_batch_migrate.planning.throttle import Throttle
 
 #: Under a cap QEMU sends a portion in every 0.1 s (measured so); without one it sends for 50 ms
-#: at the most before it tests (MAX_WAIT in its migration/ram.c).
+#: (MAX_WAIT in its migration/ram.c) and then as long as its last write blocks: 53 to 75 ms were
+#: measured at 10 to 200 MiB/s.
 CAPPED_STEP_SECONDS = 0.1
-FREE_STEP_SECONDS = 0.05
+FREE_STEP_SECONDS = 0.06
 #: A page on the wire, and what QEMU sends for a zero page.
 PAGE_WIRE_BYTES = PAGE_BYTES + 8
 ZERO_PAGE_WIRE_BYTES = 9
@@ -26,13 +33,56 @@ ZERO_PAGE_WIRE_BYTES = 9
 ZERO_SCAN_BYTES_PER_SECOND = 4 * 1024 ** 3
 #: The state of the devices follows the last page.
 DEVICE_STATE_BYTES = 200 * 1024
-#: QEMU's throttling: when twice, over at least a second, the guest dirtied more than this share
-#: of what was sent, it is slowed by 20 %, then by 10 % more each time, to 99 % at most.
-THROTTLE_PERIOD_SECONDS = 1.0
-THROTTLE_SHARE, THROTTLE_FIRST, THROTTLE_MORE, THROTTLE_MOST = 0.5, 0.2, 0.1, 0.99
+#: Loading it, and starting the guest.
+FINISH_SECONDS = 0.01
 _EPSILON = 1e-9
+#: Writing what fits the socket takes no time of the link, but some.
+_WRITE_SECONDS = 0.002
 #: Tests without an end or a repetition; far beyond what converges.
 _MOST_ROUNDS = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Socket:
+    """What of a stream is between QEMU and the link, when QEMU itself has no cap.
+
+    Measured with Linux' net.ipv4.tcp_wmem of 4 MiB: 1.3 to 2.9 MB, more on faster links.
+    """
+
+    #: bytes = the least of most_bytes and base_bytes + seconds x the speed of the link.
+    base_bytes: float = 1.2e6
+    seconds: float = 0.02
+    most_bytes: float = 2.4e6
+    #: Free of it whenever QEMU tests: so much is written without waiting for the link.
+    room_bytes: float = 0.5e6
+
+    def filled_bytes(self, rate: float) -> float:
+        """Return what is under way at this speed of the link."""
+        return min(self.most_bytes, self.base_bytes + self.seconds * rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class WireRates:
+    """What a relay makes of the pages: shares of them, and sizes as shares of the raw size."""
+
+    #: Of the pages of round 0, those that cross as references to what was sent before.
+    reference_share: float = 0.0
+    #: The same of all later rounds.
+    later_reference_share: float = 0.0
+    unchanged_ratio: float = 1.0
+    changed_ratio: float = 1.0
+    #: What the relay itself can work through; raw.
+    raw_bytes_per_second: float = math.inf
+
+    def page_bytes(self, first_round: bool) -> float:
+        """Return the mean wire bytes of a page of round 0, or of a later round."""
+        share, ratio = ((self.reference_share, self.unchanged_ratio) if first_round
+                        else (self.later_reference_share, self.changed_ratio))
+        return share * REFERENCE_BYTES + (1.0 - share) * ratio * PAGE_WIRE_BYTES
+
+
+#: A reference: its number and the page's address.
+REFERENCE_BYTES = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +97,11 @@ class StreamLoad:
     #: Copied before the memory (no shared storage), and what the guest writes to them meanwhile.
     disk_bytes: float = 0.0
     disk_write_bytes_per_second: float = 0.0
+    #: When the guest writes much and when little; None = always the same.
+    cycle: Cycle | None = None
+    #: None = no relay carries the stream.
+    wire: WireRates | None = None
+    socket: Socket = Socket()
 
 
 class Stream:
@@ -55,7 +110,11 @@ class Stream:
     def __init__(self, load: StreamLoad, setup_seconds: float):
         self.load = load
         self.seconds = 0.0
+        #: When it starts, in the time of the load's cycle.
+        self.begins_seconds = 0.0
+        #: What QEMU wrote, and what of it crossed the link.
         self.sent_bytes = 0.0
+        self.wire_bytes = 0.0
         self.rounds = 0
         self.downtime_seconds = 0.0
         self.aborted_at: float | None = None
@@ -67,16 +126,20 @@ class Stream:
         # A zero page costs no more than its 9 bytes of time: counted as so much of a page.
         self._pages_left = (load.content_pages
                             + load.zero_pages * ZERO_PAGE_WIRE_BYTES / PAGE_WIRE_BYTES)
-        self._memory_seconds = 0.0
+        self._since_test = 0.0
         self._since_sync = 0.0
         self._throttle = Throttle() if load.schedule.auto_converge else None
-        self._last_bytes_left = 0.0
-        #: (pages left, downtime limit) behind each reading of the dirty log.
-        self._seen: set[tuple[float, float]] = set()
+        self._last_bytes_left = self._finish_left = 0.0
+        #: Wire bytes in the socket all the time, and those written in advance beyond them.
+        self._buffered: float | None = None
+        self._ahead = 0.0
+        #: (pages left, bytes ahead, downtime limit) behind each reading of the dirty log.
+        self._seen: set[tuple[float, float, float]] = set()
         #: The downtime limit under which the tests repeat themselves without an end.
         self._repeats_under: float | None = None
         self._rate: float | None = None
         self._step_seconds = CAPPED_STEP_SECONDS
+        self._room = 0.0
 
     @property
     def transferring(self) -> bool:
@@ -100,7 +163,9 @@ class Stream:
         if rate != self._rate:
             # What repeated itself at another speed need not do so at this one.
             self._rate, self._repeats_under, self._seen = rate, None, set()
-            self._step_seconds = CAPPED_STEP_SECONDS if rate < last_rate else FREE_STEP_SECONDS
+            capped = rate < last_rate
+            self._step_seconds = CAPPED_STEP_SECONDS if capped else FREE_STEP_SECONDS
+            self._room = 0.0 if capped else self.load.socket.room_bytes
         wait_of = {"setup": self._wait_setup, "disk": self._wait_disk,
                    "memory": self._wait_memory, "last": self._wait_last}[self.phase]
         wait = wait_of(last_rate if self.phase == "last" else rate)
@@ -134,117 +199,149 @@ class Stream:
         return self._disk_left / net if net > 0 else math.inf
 
     def _pass_disk(self, seconds: float, rate: float) -> None:
-        self.sent_bytes += seconds * rate
+        self._count(seconds * rate, seconds * rate)
         self._disk_left -= seconds * (rate - self.load.disk_write_bytes_per_second)
         if self._disk_left <= 1.0:
             self.phase = "memory"
 
-    def _page_rate(self, rate: float) -> float:
-        """Return the pages per second of memory; mirrored disk writes come off the link."""
-        return max(0.0, rate - self._mirror_rate()) / PAGE_WIRE_BYTES
+    def _count(self, raw_bytes: float, wire_bytes: float) -> None:
+        self.sent_bytes += raw_bytes
+        self.wire_bytes += wire_bytes
 
     def _mirror_rate(self) -> float:
         return self.load.disk_write_bytes_per_second if self.load.disk_bytes > 0 else 0.0
 
-    def _wait_memory(self, rate: float) -> float:
-        change = self.load.schedule.next_change(self.seconds)
-        until_change = math.inf if change is None else change - self.seconds
-        pages_per_second = self._page_rate(rate)
-        if self._repeats_under is not None or pages_per_second <= 0:
-            return until_change
-        spare = self._pages_left - self._switchover_pages(rate)
-        need = max(0.0, spare / pages_per_second)
-        step, passed = self._step_seconds, self._memory_seconds
-        tests = max(math.floor(passed / step + _EPSILON) + 1,
-                    math.ceil((passed + need) / step - _EPSILON))
-        return min(until_change, tests * step - passed)
+    def _memory_rate(self, rate: float) -> float:
+        """Return the wire bytes per second of memory; mirrored disk writes come off the link."""
+        left = max(0.0, rate - self._mirror_rate())
+        if self.load.wire is None:
+            return left
+        most = self.load.wire.raw_bytes_per_second / PAGE_WIRE_BYTES * self._page_bytes()
+        return min(left, most)
+
+    def _page_bytes(self) -> float:
+        """Return what a page of the present round takes on the link."""
+        wire = self.load.wire
+        return PAGE_WIRE_BYTES if wire is None else wire.page_bytes(self.rounds == 0)
 
     def _switchover_pages(self, rate: float) -> float:
-        """Return S: what may remain, in pages, for a last copy within the downtime limit."""
-        return self.load.schedule.downtime_at(self.seconds) * rate / PAGE_BYTES
+        """Return S: what may remain, in pages, for a last copy within the downtime limit.
+
+        QEMU takes the speed at which its bytes are taken for that of the link.
+        """
+        taken = rate if self.load.wire is None else (
+            self._memory_rate(rate) * PAGE_WIRE_BYTES / self._page_bytes())
+        return self.load.schedule.downtime_at(self.seconds) * taken / PAGE_BYTES
+
+    def _send(self, pages: float) -> None:
+        pages = min(pages, self._pages_left)
+        self._pages_left -= pages
+        self._count(pages * PAGE_WIRE_BYTES, pages * self._page_bytes())
+        if self._throttle:
+            self._throttle.sent(pages)
+
+    def _fill_socket(self, rate: float) -> None:
+        """Write as much as the socket and the queue of the link take at once."""
+        wanted = self.load.socket.filled_bytes(rate) if self._room else 0.0
+        self._buffered = min(wanted, self._pages_left * self._page_bytes())
+        self._send(self._buffered / self._page_bytes())
+
+    def _wait_memory(self, rate: float) -> float:
+        if self._buffered is None:
+            self._fill_socket(rate)
+        change = self.load.schedule.next_change(self.seconds)
+        until_change = math.inf if change is None else change - self.seconds
+        memory_rate, page = self._memory_rate(rate), self._page_bytes()
+        if self._repeats_under is not None or memory_rate <= 0:
+            return until_change
+        spare = self._pages_left - self._switchover_pages(rate)
+        need = max(0.0, (spare * page + self._ahead) / memory_rate)
+        step, passed = self._step_seconds, self._since_test
+        tests = max(math.floor(passed / step + _EPSILON) + 1,
+                    math.ceil((passed + need) / step - _EPSILON))
+        wait = tests * step - passed
+        if self._room:
+            left = self._pages_left * page + self._ahead - self._room
+            wait = min(wait, max(_WRITE_SECONDS, left / memory_rate))
+        return min(until_change, wait)
 
     def _pass_memory(self, seconds: float, rate: float) -> None:
-        pages_per_second = self._page_rate(rate)
-        self._memory_seconds += seconds
-        self.sent_bytes += seconds * self._mirror_rate()
+        self._count(seconds * self._mirror_rate(), seconds * self._mirror_rate())
+        memory_rate = self._memory_rate(rate)
         if self._repeats_under is not None:
-            self.sent_bytes += seconds * pages_per_second * PAGE_WIRE_BYTES
+            wire = seconds * memory_rate
+            self._count(wire * PAGE_WIRE_BYTES / self._page_bytes(), wire)
             if self.load.schedule.downtime_at(self.seconds) != self._repeats_under:
                 self._repeats_under = None
             return
+        self._since_test += seconds
         self._since_sync += seconds
-        pages = min(self._pages_left, seconds * pages_per_second)
-        self._pages_left -= pages
-        self.sent_bytes += pages * PAGE_WIRE_BYTES
         if self._throttle:
-            self._throttle.sent(pages, seconds)
-        tests = self._memory_seconds / self._step_seconds
-        if abs(tests - round(tests)) < 1e-6 and self._pages_left < self._switchover_pages(rate):
-            self._sync(rate)
+            self._throttle.passed(seconds)
+        paid = min(self._ahead, seconds * memory_rate)
+        self._ahead -= paid
+        self._send((seconds * memory_rate - paid) / self._page_bytes())
+        left = self._pages_left * self._page_bytes()
+        exhausted = self._room > 0 and left + self._ahead <= self._room + 1.0
+        if exhausted:
+            self._ahead += left
+            self._send(self._pages_left)
+        tests = self._since_test / self._step_seconds
+        if exhausted or abs(tests - round(tests)) < 1e-6:
+            if self._pages_left < self._switchover_pages(rate):
+                self._since_test = 0.0
+                self._sync(rate)
 
     def _sync(self, rate: float) -> None:
         """Read the dirty log, then switch over or go on."""
-        dirtied = self._dirty_model().pages(self._since_sync)
-        working_set = self.load.dirty.working_set_pages
-        if working_set > 0:
+        dirtied = self._dirtied()
+        all_pages = self.load.dirty.all_pages
+        if all_pages > 0:
             # Of the pages just dirtied, those not sent yet are in what remains already.
-            dirtied *= 1.0 - min(1.0, self._pages_left / working_set)
+            dirtied *= 1.0 - min(1.0, self._pages_left / all_pages)
+        limit = self._switchover_pages(rate)
         self._pages_left += dirtied
         self._since_sync = 0.0
         self.rounds += 1
         if self._throttle:
             self._throttle.dirtied(dirtied)
-        if self._pages_left < self._switchover_pages(rate):
-            self._last_bytes_left = self._pages_left * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES
-            self.phase = "last"
+        if self._pages_left < limit:
+            self._stop(rate)
             return
-        limit = self.load.schedule.downtime_at(self.seconds)
-        state = (round(self._pages_left, 1), limit)
-        if state in self._seen and self._throttle is None:
-            self._repeats_under = limit
+        downtime = self.load.schedule.downtime_at(self.seconds)
+        state = (round(self._pages_left, 1), round(self._ahead), downtime)
+        if state in self._seen and self._throttle is None and self.load.cycle is None:
+            self._repeats_under = downtime
         self._seen.add(state)
         if self.rounds >= _MOST_ROUNDS:
             self.fail()
 
-    def _dirty_model(self) -> DirtyModel:
-        if self._throttle is None:
-            return self.load.dirty
-        rate = self.load.dirty.rate_pages_per_second * (1.0 - self._throttle.share)
-        return dataclasses.replace(self.load.dirty, rate_pages_per_second=rate)
+    def _dirtied(self) -> float:
+        """Return the pages dirtied since the dirty log was read last."""
+        seconds = self._since_sync
+        if self.load.cycle is not None:
+            end = self.begins_seconds + self.seconds
+            seconds = self.load.cycle.busy_seconds(end - seconds, end)
+        if self._throttle is not None:
+            seconds *= 1.0 - self._throttle.share
+        return self.load.dirty.pages(seconds)
+
+    def _stop(self, rate: float) -> None:
+        """Stop the guest: what remains, what is in the socket, the devices."""
+        pages, page = self._pages_left, self._page_bytes()
+        self._count(pages * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES, pages * page + DEVICE_STATE_BYTES)
+        self._last_bytes_left = pages * page + self._buffered + self._ahead + DEVICE_STATE_BYTES
+        self._finish_left = FINISH_SECONDS
+        self.phase = "last"
 
     def _wait_last(self, rate: float) -> float:
-        return self._last_bytes_left / rate
+        return self._last_bytes_left / rate + self._finish_left
 
     def _pass_last(self, seconds: float, rate: float) -> None:
         self.downtime_seconds += seconds
-        self.sent_bytes += seconds * rate
         self._last_bytes_left -= seconds * rate
-        if self._last_bytes_left <= 1.0:
+        if self._last_bytes_left < 0:
+            self._finish_left += self._last_bytes_left / rate
+            self._last_bytes_left = 0.0
+        if self._finish_left <= _EPSILON:
             self.phase = "completed"
-
-
-class Throttle:
-    """QEMU's auto-converge: how much the guest is slowed down, as a share."""
-
-    def __init__(self):
-        self.share = 0.0
-        self._high_periods = 0
-        self._seconds = self._sent = self._dirtied = 0.0
-
-    def sent(self, pages: float, seconds: float) -> None:
-        """Count pages sent in `seconds`."""
-        self._sent += pages
-        self._seconds += seconds
-
-    def dirtied(self, pages: float) -> None:
-        """Count pages found dirty; slow the guest if it dirties too much of what is sent."""
-        self._dirtied += pages
-        if self._seconds < THROTTLE_PERIOD_SECONDS:
-            return
-        if self._dirtied > THROTTLE_SHARE * self._sent:
-            self._high_periods += 1
-        if self._high_periods >= 2:
-            self._high_periods = 0
-            self.share = (THROTTLE_FIRST if self.share == 0.0
-                          else min(THROTTLE_MOST, self.share + THROTTLE_MORE))
-        self._seconds = self._sent = self._dirtied = 0.0

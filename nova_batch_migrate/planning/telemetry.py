@@ -27,7 +27,12 @@ DirtySource = typing.Literal["content-diff", "page-sampling", "dirty-ring", "dir
 
 @dataclasses.dataclass(frozen=True)
 class DirtyModel(Value):
-    """Distinct pages dirtied in a time: N(T) = W (1 - exp(-r T / W)) (design 3, [0053])."""
+    """Distinct pages dirtied in a time: N(T) = W (1 - exp(-r T / W)) (design 3, [0053]).
+
+    A service that never rests has in addition a few pages that are dirty again as soon as they
+    have been sent. A single (r, W) of long windows does not show them; they are a second term of
+    the same form.
+    """
 
     #: Pages written per second, r; a page counts each time it is written.
     rate_pages_per_second: float = 0.0
@@ -36,13 +41,28 @@ class DirtyModel(Value):
     #: One-sided relative uncertainty of both, as a share (0.1 = 10 %).
     relative_error: float = 0.0
     source: DirtySource = "none"
+    #: A second, small set of pages that is written far more often than the others (below).
+    hot_rate_pages_per_second: float = 0.0
+    hot_pages: float = 0.0
+
+    @property
+    def all_pages(self) -> float:
+        """Pages dirtied in a very long time, the hot ones included."""
+        return self.working_set_pages + self.hot_pages
+
+    @property
+    def total_rate_pages_per_second(self) -> float:
+        """Pages written per second, the hot ones included."""
+        return self.rate_pages_per_second + self.hot_rate_pages_per_second
 
     def pages(self, seconds: float) -> float:
         """Return the distinct pages dirtied in `seconds`."""
-        if self.working_set_pages <= 0 or self.rate_pages_per_second <= 0:
-            return 0.0
-        share = self.rate_pages_per_second * seconds / self.working_set_pages
-        return -self.working_set_pages * math.expm1(-share)
+        return (_saturating(self.rate_pages_per_second, self.working_set_pages, seconds)
+                + _saturating(self.hot_rate_pages_per_second, self.hot_pages, seconds))
+
+
+def _saturating(rate: float, pages: float, seconds: float) -> float:
+    return -pages * math.expm1(-rate * seconds / pages) if rate > 0 and pages > 0 else 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,17 @@ class TestFit(base.BaseTestCase):
         self.assertEqual(("content-diff", dirty_model.LEAST_ERROR),
                          (found.source, found.relative_error))
 
+    @ddt.data((5000, 16000, 4000, 200), (0.1, 20, 300, 30), (1000, 9000, 60000, 2000))
+    @ddt.unpack
+    def test_tells_hot_pages_from_a_broad_working_set(self, rate, working_set, hot_rate, hot_pages):
+        made = DirtyModel(rate, working_set, hot_rate_pages_per_second=hot_rate,
+                          hot_pages=hot_pages)
+        lengths = (0.1, 0.4, 0.5, 1.5, 1.9, 2.0, 6.0, 7.5, 7.9, 8.0)
+        found = dirty_model.fit(windows(*((t, made.pages(t)) for t in lengths)), 65536)
+        for seconds in (0.06, 0.1, 1.0, 8.0):
+            self.assertAlmostEqual(1.0, found.pages(seconds) / made.pages(seconds), delta=0.03)
+        self.assertAlmostEqual(1.0, found.hot_pages / hot_pages, delta=0.1)
+
     def test_nothing_changed_is_an_idle_server(self):
         self.assertEqual(DirtyModel(0, 0, 0, "content-diff"),
                          dirty_model.fit(windows((0.5, 0), (2.0, 0)), 65536))

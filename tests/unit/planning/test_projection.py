@@ -7,8 +7,14 @@ from oslotest import base
 
 from nova_batch_migrate.planning import projection
 from nova_batch_migrate.planning.nova_schedule import NovaSchedule
-from nova_batch_migrate.planning.projection import Link, MemberLoad
-from nova_batch_migrate.planning.stream import DEVICE_STATE_BYTES, PAGE_WIRE_BYTES, StreamLoad
+from nova_batch_migrate.planning.projection import FIRMWARE_PAGES, Link, MemberLoad
+from nova_batch_migrate.planning.stream import (
+    DEVICE_STATE_BYTES,
+    FINISH_SECONDS,
+    PAGE_WIRE_BYTES,
+    Socket,
+    StreamLoad,
+)
 from nova_batch_migrate.planning.telemetry import DirtyModel, Disk, MigrationOptions
 from tests.unit.planning import builders
 from tests.unit.planning.builders import MIB, PAGES_PER_MIB
@@ -38,13 +44,15 @@ def constant(downtime_seconds, timeout_seconds=None, **fields):
     return NovaSchedule(((0.0, downtime_seconds),), timeout_seconds, **fields)
 
 
+#: For links of 100 pages/s, checked by hand: what a socket holds would be three seconds of them.
+NO_SOCKET = Socket(0.0, 0.0, 0.0, 0.0)
 ALWAYS_300_MS = constant(0.3)
 HUNDRED_PAGES_A_SECOND = Link(100 * PAGE_WIRE_BYTES)
 
 
 def load(content_pages, rate=0.0, working_set=0.0, schedule=ALWAYS_300_MS, **fields):
     values = dict(content_pages=content_pages, zero_pages=0,
-                  dirty=DirtyModel(rate, working_set), schedule=schedule)
+                  dirty=DirtyModel(rate, working_set), schedule=schedule, socket=NO_SOCKET)
     return StreamLoad(**{**values, **fields})
 
 
@@ -65,7 +73,8 @@ def stepped(stream_load, rate, last_rate, setup, give_up=45.0):
             share = min(1.0, left / model.working_set_pages) if model.working_set_pages else 0
             left, since = left + model.pages(since) * (1 - share), 0.0
             if left < limit:
-                return time + (left * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES) / last_rate
+                last = (left * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES) / last_rate
+                return time + last + FINISH_SECONDS
     return None
 
 
@@ -91,11 +100,12 @@ class TestAgainstQemu(base.BaseTestCase):
 class TestByHand(base.BaseTestCase):
 
     def test_idle_guest(self):
-        # 1000 pages at 100 pages/s; under S = 0.3 s x 100.2 pages/s = 30.06 pages remain first
-        # after 9.7 s; the 30 pages and the device state are the last copy.
+        # 1000 pages at 100 pages/s, a test each 0.06 s; under S = 0.3 s x 100.2 pages/s = 30.06
+        # pages remain first after 9.72 s; 28 pages and the device state are the last copy.
         found, = project(load(1000), setup=0.2)
-        last = (30 * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES) / (100 * PAGE_WIRE_BYTES)
-        self.assertAlmostEqual(0.2 + 9.7 + last, found.stream_seconds)
+        last = ((28 * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES) / (100 * PAGE_WIRE_BYTES)
+                + FINISH_SECONDS)
+        self.assertAlmostEqual(0.2 + 9.72 + last, found.stream_seconds)
         self.assertAlmostEqual(last, found.downtime_seconds)
         self.assertEqual((1, "converges", None),
                          (found.rounds, found.verdict, found.abort_at_seconds))
@@ -117,12 +127,13 @@ class TestByHand(base.BaseTestCase):
         # Some of the rewritten pages are among those that were left anyway.
         self.assertTrue(0 <= found.raw_bytes - 1000 * PAGE_WIRE_BYTES - DEVICE_STATE_BYTES
                         <= 50 * PAGE_WIRE_BYTES)
-        self.assertLessEqual(found.downtime_seconds, 1.0 + DEVICE_STATE_BYTES / 409600)
+        self.assertLessEqual(found.downtime_seconds,
+                             1.0 + DEVICE_STATE_BYTES / 409600 + FINISH_SECONDS)
 
     def test_the_last_copy_knows_no_cap(self):
         # Capped at 100 pages/s on a link of 1000: 30 pages and 50 of device state.
         found, = project(load(1000), link=Link(1000 * PAGE_WIRE_BYTES, cap=100 * PAGE_WIRE_BYTES))
-        self.assertAlmostEqual(0.03 + DEVICE_STATE_BYTES / PAGE_WIRE_BYTES / 1000,
+        self.assertAlmostEqual(0.03 + DEVICE_STATE_BYTES / PAGE_WIRE_BYTES / 1000 + FINISH_SECONDS,
                                found.downtime_seconds)
 
     def test_disks_come_first_and_their_writes_come_off_the_link(self):
@@ -175,6 +186,34 @@ class TestByHand(base.BaseTestCase):
         self.assertEqual(("never", None), (found.verdict, found.abort_at_seconds))
 
 
+class TestSocket(base.BaseTestCase):
+    """100 pages/s again, with 50 pages of them in the socket, of which 5 are free at each test."""
+
+    SOCKET = Socket(50 * PAGE_WIRE_BYTES, 0.0, 50 * PAGE_WIRE_BYTES, 5 * PAGE_WIRE_BYTES)
+
+    def test_what_the_socket_holds_is_downtime(self):
+        plain, = project(load(1000))
+        found, = project(load(1000, socket=self.SOCKET))
+        # The guest is stopped half a second earlier, and the same bytes cross all the same.
+        self.assertAlmostEqual(plain.stream_seconds, found.stream_seconds, delta=0.01)
+        self.assertAlmostEqual(0.5, found.downtime_seconds - plain.downtime_seconds, delta=0.07)
+        self.assertEqual(plain.raw_bytes, found.raw_bytes)
+
+    def test_qemu_tests_as_soon_as_all_is_written(self):
+        # S = 0.03 s x 100 = 3 pages. Of 4 hot pages 3.1 are dirty again after a step of 0.06 s, and
+        # 2.2 after the 0.031 s in which 3.1 pages leave.
+        hot = dict(rate=100.0, working_set=4, schedule=constant(0.03, 1600.0))
+        without, = project(load(1000, **hot, socket=NO_SOCKET))
+        found, = project(load(1000, **hot, socket=self.SOCKET))
+        self.assertEqual(("never", "converges"), (without.verdict, found.verdict))
+
+    def test_no_more_is_written_in_advance_than_there_is(self):
+        found, = project(load(10, socket=self.SOCKET))
+        self.assertEqual(10 * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES, found.raw_bytes)
+        self.assertAlmostEqual(found.raw_bytes / (100 * PAGE_WIRE_BYTES) + FINISH_SECONDS,
+                               found.stream_seconds, delta=0.07)
+
+
 class TestVerdicts(base.BaseTestCase):
 
     def test_needs_help_below_the_speed_of_the_link(self):
@@ -221,7 +260,7 @@ class TestLoads(base.BaseTestCase):
     def test_pages_that_are_not_present_are_zero_pages(self):
         server = builders.server("a", content_mib=100, memory_mib=256, zero_pages=256)
         found = projection.member_load(server, server.memory_bytes, MigrationOptions()).nominal
-        self.assertEqual(100 * 256 - 256, found.content_pages)
+        self.assertEqual(100 * 256 - 256 + FIRMWARE_PAGES, found.content_pages)
         self.assertEqual(156 * 256 + 256, found.zero_pages)
 
     def test_the_working_set_is_bounded_by_memory(self):
@@ -240,7 +279,8 @@ class TestLoads(base.BaseTestCase):
     def test_an_unmeasured_server_may_be_full_or_empty(self):
         server = builders.server("a", error="domain is gone", present_pages=0, total_pages=0)
         found = projection.member_load(server, 256 * MIB, MigrationOptions())
-        self.assertEqual((65536, 0), (found.nominal.content_pages, found.best.content_pages))
+        self.assertEqual((65536 + FIRMWARE_PAGES, FIRMWARE_PAGES),
+                         (found.nominal.content_pages, found.best.content_pages))
         projected, = projection.project([found], Link(100 * MIB), 1, 4.0, 0.2)
         self.assertIsNone(projected.interval_seconds[1])
         self.assertLess(projected.interval_seconds[0], projected.projected_seconds / 1.5)

@@ -23,9 +23,10 @@ OPTS = [
                help="A migration that Nova accepted but shows nowhere after this time is asked for "
                     "again."),
     cfg.ListOpt("measure_windows_seconds", item_type=cfg.types.Float(min=0.1, max=60),
-                default=[0.5, 2.0, 8.0],
+                default=[0.1, 0.5, 2.0, 8.0],
                 help="Lengths of the windows in which changed pages are counted; at least two. The "
-                     "longest shows how large the working set is."),
+                     "shortest shows the pages that are always hot, which decide whether a busy "
+                     "service converges; the longest shows how large the working set is."),
     cfg.IntOpt("measure_timeout_seconds", default=600, min=10,
                help="A measurement that takes longer is given up and reported."),
     cfg.IntOpt("agent_timeout_seconds", default=10, min=1,

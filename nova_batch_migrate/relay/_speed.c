@@ -1,0 +1,533 @@
+/* The inner loops of the relay's codec: finding runs of pages in a stream, matching pages with the dictionary, and
+ * putting a stream together again. Each has a twin in reference.py that does the same on the same arrays; tests
+ * hold the two against each other. Every buffer and index is checked before it is used: what comes from a peer may
+ * be anything. Holds no state of its own and keeps no reference to a buffer. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#define PAGE 4096
+#define WORDS (PAGE / 8)
+#define HEADER 8
+#define RECORD (HEADER + PAGE)
+#define BITMAP (WORDS / 8)
+#define FLAG_ZERO_CONTINUE 0x22
+#define FLAG_PAGE_CONTINUE 0x28
+
+/* the same numbers stand in layout.py */
+enum { RUN_VERBATIM, RUN_ZERO, RUN_PAGES, RUN_BARE };
+enum { OP_LITERAL, OP_RAW, OP_TRANSIENT, OP_TRANSIENT_RAW, OP_REFERENCE, OP_DELTA, OP_UPDATE };
+enum { STOP_MORE, STOP_OTHER, STOP_FULL };
+enum { S_NEXT, S_PINNED, S_RING, S_BLOCK, S_FIELDS };
+enum { FOUND_SELF, FOUND_CROSS, FOUND_DELTAS, FOUND_WORDS, FOUND_LITERALS, FOUND_RAWS, FOUND_FIELDS };
+
+#define RUN_COLUMNS 5
+#define RAW_SAMPLES 4
+#define RAW_SAMPLE_BYTES 64
+#define RAW_DISTINCT 140
+
+static uint64_t big_endian(const uint8_t *at)
+{
+    uint64_t value;
+    memcpy(&value, at, 8);
+    return __builtin_bswap64(value);
+}
+
+static int enough(const Py_buffer *buffer, int64_t items, int64_t item_bytes, const char *name)
+{
+    if (items < 0 || buffer->len / item_bytes < items) {
+        PyErr_Format(PyExc_ValueError, "%s is shorter than what it has to hold", name);
+        return 0;
+    }
+    return 1;
+}
+
+static void release(Py_buffer *buffers, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (buffers[i].obj)
+            PyBuffer_Release(&buffers[i]);
+}
+
+/* scan_records(data, start, end, block, runs, first_row, rows) -> (position, next_row, stop) */
+static PyObject *scan_records(PyObject *self, PyObject *args)
+{
+    Py_buffer b[2] = {{0}};
+    long long start, end, block, row, rows;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "y*LLLw*LL", &b[0], &start, &end, &block, &b[1], &row, &rows))
+        return NULL;
+    if (start < 0 || start > end || row < 0 || !enough(&b[0], end, 1, "data") ||
+        !enough(&b[1], rows, RUN_COLUMNS * 8, "runs")) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "start lies outside of the data");
+        goto out;
+    }
+    const uint8_t *data = b[0].buf;
+    int64_t *run = b[1].buf;
+    int stop = STOP_MORE, kind = -1;
+    uint64_t expected = 0;
+    while (start + HEADER <= end) {
+        uint64_t header = big_endian(data + start);
+        unsigned flags = header & (PAGE - 1);
+        int this_kind;
+        int64_t size;
+        if (flags == FLAG_PAGE_CONTINUE) {
+            this_kind = RUN_PAGES;
+            size = RECORD;
+        } else if (flags == FLAG_ZERO_CONTINUE) {
+            this_kind = RUN_ZERO;
+            size = HEADER + 1;
+        } else {
+            stop = STOP_OTHER;
+            break;
+        }
+        if (start + size > end)
+            break;
+        if (this_kind == RUN_ZERO && data[start + HEADER]) {
+            stop = STOP_OTHER;
+            break;
+        }
+        if (this_kind == kind && header == expected) {
+            run[(row - 1) * RUN_COLUMNS + 2]++;
+        } else {
+            if (row >= rows) {
+                stop = STOP_FULL;
+                break;
+            }
+            int64_t *fields = run + row++ * RUN_COLUMNS;
+            fields[0] = kind = this_kind;
+            fields[1] = start;
+            fields[2] = 1;
+            fields[3] = (int64_t)header;
+            fields[4] = block;
+        }
+        expected = header + PAGE;
+        start += size;
+    }
+    result = Py_BuildValue("LLi", start, row, stop);
+out:
+    release(b, 2);
+    return result;
+}
+
+/* Sum of products of keyed 32-bit halves, eight lanes at a time, as XXH3 does for long inputs. It only chooses whom
+ * to compare with; nothing is believed because of it. */
+static uint64_t page_hash(const uint8_t *page)
+{
+    uint64_t lane[8] = {0x9E3779B185EBCA87u, 0xC2B2AE3D27D4EB4Fu, 0x165667B19E3779F9u, 0x85EBCA77C2B2AE63u,
+                        0x27D4EB2F165667C5u, 0xD6E8FEB86659FD93u, 0xA0761D6478BD642Fu, 0xE7037ED1A0B428DBu};
+    uint64_t key[8] = {0xb8fe6c3923a44bbeu, 0x7c01812cf721ad1cu, 0xded46de9839097dbu, 0x7240a4a4b7b3671fu,
+                       0xcb79e64eccc0e578u, 0x825ad07dccff7221u, 0xb8084674f743248eu, 0xe03590e6813a264cu};
+    for (int stripe = 0; stripe < PAGE / 64; stripe++) {
+        uint64_t word[8];
+        memcpy(word, page + stripe * 64, 64);
+        for (int i = 0; i < 8; i++) {
+            uint64_t keyed = word[i] ^ key[i];
+            lane[i] += (keyed & 0xffffffffu) * (keyed >> 32) + (word[i] << 32 | word[i] >> 32);
+            key[i] += 0x9E3779B97F4A7C15u;
+        }
+    }
+    uint64_t hash = PAGE;
+    for (int i = 0; i < 8; i++) {
+        hash = (hash ^ lane[i]) * 0x9FB21C651E98DF25u;
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
+
+/* Count the words in which two pages differ; more than `most`: any number above it. */
+static int words_changed(const uint8_t *page, const uint8_t *base, int most)
+{
+    int changed = 0;
+    for (int part = 0; part < PAGE; part += 512) {
+        uint64_t a[64], b[64];
+        memcpy(a, page + part, 512);
+        memcpy(b, base + part, 512);
+        int64_t here = 0;
+        for (int i = 0; i < 64; i++)
+            here += a[i] != b[i];
+        changed += (int)here;
+        if (changed > most)
+            break;
+    }
+    return changed;
+}
+
+static int write_delta(const uint8_t *page, const uint8_t *base, uint8_t *bitmap, uint8_t *words)
+{
+    int count = 0;
+    memset(bitmap, 0, BITMAP);
+    for (int i = 0; i < WORDS; i++) {
+        uint64_t a, b;
+        memcpy(&a, page + i * 8, 8);
+        memcpy(&b, base + i * 8, 8);
+        if (a != b) {
+            bitmap[i >> 3] |= 1 << (i & 7);
+            a -= b;
+            memcpy(words + 8 * count++, &a, 8);
+        }
+    }
+    return count;
+}
+
+static int looks_random(const uint8_t *page)
+{
+    uint8_t seen[256] = {0};
+    int distinct = 0;
+    for (int sample = 0; sample < RAW_SAMPLES; sample++) {
+        const uint8_t *from = page + sample * (PAGE / RAW_SAMPLES);
+        for (int i = 0; i < RAW_SAMPLE_BYTES; i++) {
+            distinct += !seen[from[i]];
+            seen[from[i]] = 1;
+        }
+    }
+    return distinct >= RAW_DISTINCT;
+}
+
+typedef struct {
+    int64_t *scalars;
+    uint8_t *ring;
+    int64_t *slot_seq;
+    uint64_t *slot_hash;
+    int64_t *slot_written, *slot_referred;
+    int32_t *slot_owner;
+    uint8_t *slot_shared;
+    int32_t *next, *heads;
+    uint64_t *version_keys;
+    int64_t *version_seqs;
+    int64_t slots, head_mask, version_mask;
+    int64_t guard;
+} book;
+
+static int64_t slot_of(const book *d, int64_t seq)
+{
+    int64_t pinned = d->scalars[S_PINNED];
+    return seq < pinned ? seq : pinned + (seq - pinned) % d->scalars[S_RING];
+}
+
+/* Return the slot of a number that may be referred to in this block, or -1. */
+static int64_t live(const book *d, int64_t seq)
+{
+    if (seq < 0 || seq >= d->scalars[S_NEXT] || (seq < d->guard && seq >= d->scalars[S_PINNED]))
+        return -1;
+    int64_t slot = slot_of(d, seq);
+    return d->slot_seq[slot] == seq ? slot : -1;
+}
+
+static void unlink_slot(book *d, int64_t slot)
+{
+    int32_t *at = &d->heads[d->slot_hash[slot] & d->head_mask];
+    while (*at >= 0 && *at != slot)
+        at = &d->next[*at];
+    if (*at == slot)
+        *at = d->next[slot];
+}
+
+static void link_slot(book *d, int64_t slot, uint64_t hash)
+{
+    int32_t *head = &d->heads[hash & d->head_mask];
+    d->slot_hash[slot] = hash;
+    d->next[slot] = *head;
+    *head = (int32_t)slot;
+}
+
+static void write_slot(book *d, int64_t slot, int64_t seq, uint64_t hash, int owner, const uint8_t *page)
+{
+    if (d->slot_seq[slot] >= 0)
+        unlink_slot(d, slot);
+    memcpy(d->ring + slot * PAGE, page, PAGE);
+    d->slot_seq[slot] = seq;
+    d->slot_owner[slot] = owner;
+    d->slot_written[slot] = d->scalars[S_BLOCK];
+    d->slot_referred[slot] = -1;
+    d->slot_shared[slot] = 0;
+    link_slot(d, slot, hash);
+}
+
+static int64_t find(const book *d, uint64_t hash, const uint8_t *page)
+{
+    for (int32_t slot = d->heads[hash & d->head_mask]; slot >= 0; slot = d->next[slot])
+        if (d->slot_hash[slot] == hash && live(d, d->slot_seq[slot]) == slot &&
+            !memcmp(d->ring + (int64_t)slot * PAGE, page, PAGE))
+            return slot;
+    return -1;
+}
+
+/* A base must have been there before this block: the other side takes all bases first. */
+static int64_t base_slot(const book *d, int64_t seq)
+{
+    int64_t slot = live(d, seq);
+    return slot >= 0 && d->slot_written[slot] < d->scalars[S_BLOCK] ? slot : -1;
+}
+
+static uint64_t mixed(uint64_t key)
+{
+    key *= 0x9E3779B97F4A7C15u;
+    return key ^ key >> 32;
+}
+
+enum { D_SCALARS, D_RING, D_SEQ, D_HASH, D_WRITTEN, D_REFERRED, D_OWNER, D_SHARED, D_NEXT, D_HEADS, D_VKEYS, D_VSEQS,
+       D_BUFFERS };
+
+static int open_book(book *d, PyObject *arrays, Py_buffer *b)
+{
+    if (!PyTuple_Check(arrays) || PyTuple_GET_SIZE(arrays) != D_BUFFERS) {
+        PyErr_SetString(PyExc_TypeError, "a dictionary is a tuple of its arrays");
+        return 0;
+    }
+    for (int i = 0; i < D_BUFFERS; i++)
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(arrays, i), &b[i], PyBUF_WRITABLE) < 0)
+            return 0;
+    d->slots = b[D_SEQ].len / 8;
+    d->head_mask = b[D_HEADS].len / 4 - 1;
+    d->version_mask = b[D_VKEYS].len / 8 - 1;
+    if (!enough(&b[D_SCALARS], S_FIELDS, 8, "scalars") || !enough(&b[D_RING], d->slots, PAGE, "ring") ||
+        !enough(&b[D_HASH], d->slots, 8, "hashes") || !enough(&b[D_WRITTEN], d->slots, 8, "written") ||
+        !enough(&b[D_REFERRED], d->slots, 8, "referred") || !enough(&b[D_OWNER], d->slots, 4, "owners") ||
+        !enough(&b[D_SHARED], d->slots, 1, "shared") || !enough(&b[D_NEXT], d->slots, 4, "next") ||
+        !enough(&b[D_VSEQS], d->version_mask + 1, 8, "versions"))
+        return 0;
+    d->scalars = b[D_SCALARS].buf;
+    if (d->head_mask < 0 || d->head_mask & (d->head_mask + 1) || d->version_mask < 0 ||
+        d->version_mask & (d->version_mask + 1) || d->scalars[S_PINNED] < 0 || d->scalars[S_RING] <= 0 ||
+        d->scalars[S_PINNED] + d->scalars[S_RING] != d->slots) {
+        PyErr_SetString(PyExc_ValueError, "the dictionary's arrays do not fit each other");
+        return 0;
+    }
+    d->ring = b[D_RING].buf;
+    d->slot_seq = b[D_SEQ].buf;
+    d->slot_hash = b[D_HASH].buf;
+    d->slot_written = b[D_WRITTEN].buf;
+    d->slot_referred = b[D_REFERRED].buf;
+    d->slot_owner = b[D_OWNER].buf;
+    d->slot_shared = b[D_SHARED].buf;
+    d->next = b[D_NEXT].buf;
+    d->heads = b[D_HEADS].buf;
+    d->version_keys = b[D_VKEYS].buf;
+    d->version_seqs = b[D_VSEQS].buf;
+    return 1;
+}
+
+typedef struct {
+    uint8_t *kinds;
+    int64_t *seqs;
+    uint8_t *bitmaps, *words, *literals, *raws;
+    int64_t found[FOUND_FIELDS];
+} output;
+
+typedef struct {
+    int owner, most_words, admit, hashed;
+    uint64_t hash;
+} policy;
+
+/* Choose the nearer of the two bases; -1 if neither is near enough. */
+static int64_t choose_base(const book *d, const uint8_t *page, int64_t version, int64_t successor, int most)
+{
+    int64_t best = -1;
+    int64_t candidates[2] = {base_slot(d, version), base_slot(d, successor)};
+    for (int i = 0; i < 2 && most > 0; i++) {
+        if (candidates[i] < 0 || (i && candidates[i] == candidates[0]))
+            continue;
+        int changed = words_changed(page, d->ring + candidates[i] * PAGE, most);
+        if (changed <= most) {
+            best = candidates[i];
+            most = changed - 1;
+        }
+    }
+    return best;
+}
+
+static int64_t refer(book *d, output *o, int64_t i, int64_t slot, int owner)
+{
+    o->kinds[i] = OP_REFERENCE;
+    d->slot_referred[slot] = d->scalars[S_BLOCK];
+    d->slot_shared[slot] = 1;
+    o->found[d->slot_owner[slot] == owner ? FOUND_SELF : FOUND_CROSS]++;
+    return o->seqs[i] = d->slot_seq[slot];
+}
+
+static int64_t append(book *d, uint64_t hash, int owner, const uint8_t *page)
+{
+    int64_t seq = d->scalars[S_NEXT]++;
+    write_slot(d, slot_of(d, seq), seq, hash, owner, page);
+    return seq;
+}
+
+/* Match one page; returns the number under which it is held now (-1: it is not) and moves the prediction on. */
+static int64_t match_page(book *d, output *o, int64_t i, const uint8_t *page, int64_t version, int64_t *predicted,
+                          const policy *p)
+{
+    int64_t successor = *predicted;
+    int64_t slot = live(d, successor);
+    if (slot >= 0 && !memcmp(d->ring + slot * PAGE, page, PAGE)) {
+        *predicted = successor + 1;
+        return refer(d, o, i, slot, p->owner);
+    }
+    uint64_t hash = p->hashed ? p->hash : page_hash(page);
+    slot = find(d, hash, page);
+    if (slot >= 0) {
+        *predicted = d->slot_seq[slot] + 1;
+        return refer(d, o, i, slot, p->owner);
+    }
+    int64_t base = choose_base(d, page, version, successor, p->most_words);
+    if (base >= 0) {
+        int64_t seq = d->slot_seq[base];
+        o->seqs[i] = seq;
+        o->found[FOUND_WORDS] += write_delta(page, d->ring + base * PAGE, o->bitmaps + o->found[FOUND_DELTAS]++ * BITMAP,
+                                             o->words + o->found[FOUND_WORDS] * 8);
+        *predicted = seq + 1;
+        if (seq == version && d->slot_owner[base] == p->owner && !d->slot_shared[base] &&
+            d->slot_referred[base] < d->scalars[S_BLOCK]) {
+            o->kinds[i] = OP_UPDATE;
+            write_slot(d, base, seq, hash, p->owner, page);
+            return seq;
+        }
+        o->kinds[i] = OP_DELTA;
+        return append(d, hash, p->owner, page);
+    }
+    int random = looks_random(page);
+    o->kinds[i] = (p->admit ? OP_LITERAL : OP_TRANSIENT) + random;
+    if (random)
+        memcpy(o->raws + o->found[FOUND_RAWS]++ * PAGE, page, PAGE);
+    else
+        memcpy(o->literals + o->found[FOUND_LITERALS]++ * PAGE, page, PAGE);
+    o->seqs[i] = -1;
+    *predicted = successor >= 0 ? successor + 1 : -1;
+    return p->admit ? append(d, hash, p->owner, page) : -1;
+}
+
+/* match_pages(dictionary, data, offsets, keys, hashes, admit, predicted, owner, most_words,
+ *             kinds, seqs, bitmaps, words, literals, raws) -> (predicted, self, cross, deltas, words, literals, raws) */
+static PyObject *match_pages(PyObject *self, PyObject *args)
+{
+    Py_buffer db[D_BUFFERS] = {{0}}, b[11] = {{0}};
+    PyObject *arrays, *result = NULL;
+    book d;
+    policy p = {0};
+    long long predicted;
+    if (!PyArg_ParseTuple(args, "Oy*y*y*z*z*Liiw*w*w*w*w*w*", &arrays, &b[0], &b[1], &b[2], &b[3], &b[4], &predicted,
+                          &p.owner, &p.most_words, &b[5], &b[6], &b[7], &b[8], &b[9], &b[10]))
+        goto out;
+    if (!open_book(&d, arrays, db))
+        goto out;
+    int64_t pages = b[1].len / 8;
+    if (p.most_words < 0 || p.most_words > WORDS || pages > d.scalars[S_RING]) {
+        PyErr_SetString(PyExc_ValueError, "more pages in a block than the ring holds, or an impossible limit");
+        goto out;
+    }
+    if (!enough(&b[2], pages, 8, "keys") || (b[3].buf && !enough(&b[3], pages, 8, "hashes")) ||
+        (b[4].buf && !enough(&b[4], pages, 1, "admit")) || !enough(&b[5], pages, 1, "kinds") ||
+        !enough(&b[6], pages, 8, "seqs") || !enough(&b[7], pages, BITMAP, "bitmaps") ||
+        !enough(&b[8], pages * p.most_words, 8, "words") || !enough(&b[9], pages, PAGE, "literals") ||
+        !enough(&b[10], pages, PAGE, "raws"))
+        goto out;
+    const int64_t *offsets = b[1].buf;
+    for (int64_t i = 0; i < pages; i++)
+        if (offsets[i] < 0 || offsets[i] > b[0].len - PAGE) {
+            PyErr_SetString(PyExc_ValueError, "a page lies outside of the data");
+            goto out;
+        }
+    output o = {b[5].buf, b[6].buf, b[7].buf, b[8].buf, b[9].buf, b[10].buf, {0}};
+    const uint64_t *keys = b[2].buf, *hashes = b[3].buf;
+    const uint8_t *admit = b[4].buf;
+    int64_t guess = predicted;
+    d.guard = d.scalars[S_NEXT] + pages - d.scalars[S_RING];
+    p.hashed = hashes != NULL;
+    Py_BEGIN_ALLOW_THREADS
+    for (int64_t i = 0; i < pages; i++) {
+        int64_t at = mixed(keys[i]) & d.version_mask;
+        int64_t version = d.version_keys[at] == keys[i] ? d.version_seqs[at] : -1;
+        p.admit = admit == NULL || admit[i];
+        p.hash = hashes ? hashes[i] : 0;
+        int64_t held = match_page(&d, &o, i, (const uint8_t *)b[0].buf + offsets[i], version, &guess, &p);
+        d.version_keys[at] = keys[i];
+        d.version_seqs[at] = held;
+    }
+    Py_END_ALLOW_THREADS
+    result = Py_BuildValue("LLLLLLL", (long long)guess, (long long)o.found[FOUND_SELF],
+                           (long long)o.found[FOUND_CROSS], (long long)o.found[FOUND_DELTAS],
+                           (long long)o.found[FOUND_WORDS], (long long)o.found[FOUND_LITERALS],
+                           (long long)o.found[FOUND_RAWS]);
+out:
+    release(db, D_BUFFERS);
+    release(b, 11);
+    return result;
+}
+
+/* rebuild(out, kinds, counts, headers, verbatim, ring, slots, transient): put a block of a stream together.
+ * A slot below zero is -1 - index of a page in transient. */
+static PyObject *rebuild(PyObject *self, PyObject *args)
+{
+    Py_buffer b[8] = {{0}};
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*y*y*y*", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &b[6], &b[7]))
+        return NULL;
+    int64_t runs = b[1].len, pages = b[6].len / 8, page = 0, verbatim = 0, at = 0;
+    if (!enough(&b[2], runs, 8, "counts") || !enough(&b[3], runs, 8, "headers"))
+        goto out;
+    const uint8_t *kinds = b[1].buf;
+    const int64_t *counts = b[2].buf, *slots = b[6].buf;
+    const uint64_t *headers = b[3].buf;
+    uint8_t *out = b[0].buf;
+    static const int64_t size_of[] = {1, HEADER + 1, RECORD, PAGE};
+    for (int64_t run = 0; run < runs; run++) {
+        int64_t count = counts[run];
+        if (kinds[run] > RUN_BARE || count < 0 || (b[0].len - at) / size_of[kinds[run]] < count)
+            goto misfit;
+        if (kinds[run] == RUN_VERBATIM) {
+            if (count > b[4].len - verbatim)
+                goto misfit;
+            memcpy(out + at, (uint8_t *)b[4].buf + verbatim, count);
+            verbatim += count;
+            at += count;
+            continue;
+        }
+        if (kinds[run] != RUN_ZERO && count > pages - page)
+            goto misfit;
+        for (int64_t i = 0; i < count; i++) {
+            if (kinds[run] != RUN_BARE) {
+                uint64_t header = __builtin_bswap64(headers[run] + i * PAGE);
+                memcpy(out + at, &header, HEADER);
+                at += HEADER;
+            }
+            if (kinds[run] == RUN_ZERO) {
+                out[at++] = 0;
+                continue;
+            }
+            int64_t slot = slots[page++];
+            const Py_buffer *from = slot < 0 ? &b[7] : &b[5];
+            if (slot < 0)
+                slot = -1 - slot;
+            if (slot >= from->len / PAGE)
+                goto misfit;
+            memcpy(out + at, (uint8_t *)from->buf + slot * PAGE, PAGE);
+            at += PAGE;
+        }
+    }
+    if (at != b[0].len || page != pages || verbatim != b[4].len)
+        goto misfit;
+    result = Py_None;
+    Py_INCREF(result);
+    goto out;
+misfit:
+    PyErr_SetString(PyExc_ValueError, "runs, pages and length of the block do not fit each other");
+out:
+    release(b, 8);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"scan_records", scan_records, METH_VARARGS, "Find runs of page and zero records."},
+    {"match_pages", match_pages, METH_VARARGS, "Match pages with the dictionary and insert what is new."},
+    {"rebuild", rebuild, METH_VARARGS, "Put a block of a stream together."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_speed", "Inner loops of the relay's codec.", -1, methods};
+
+PyMODINIT_FUNC PyInit__speed(void)
+{
+    return PyModule_Create(&module);
+}

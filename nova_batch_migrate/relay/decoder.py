@@ -1,0 +1,216 @@
+"""The destination's end of a log: frames in, migration streams out.
+
+Driven by the daemon of the destination host; holds no thread, socket or clock and never waits. A
+peer may send anything: what can't be raises CodecError and the connection has to end.
+"""
+import dataclasses
+import enum
+
+import numpy as np
+
+from nova_batch_migrate.relay import block, kernel
+from nova_batch_migrate.relay.compression import Decompressor
+from nova_batch_migrate.relay.dictionary import Pages
+from nova_batch_migrate.relay.encoder import CREDIT
+from nova_batch_migrate.relay.layout import PAGE_BYTES, Op
+from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, Agreement, checksum
+from nova_batch_migrate.relay.wire import CodecError, Frame, Kind
+
+# A CREDIT frame goes back when this share of the window was delivered.
+CREDIT_SHARE = 4
+
+
+class Event(enum.Enum):
+    """What a delivery is."""
+
+    OPEN = "open"       # data: metadata
+    DATA = "data"       # data: bytes for QEMU
+    END = "end"         # the source has closed its side
+    ABORT = "abort"     # data: why; break the connection to QEMU
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivery:
+    """Something for the daemon to do with a stream."""
+
+    stream: int
+    event: Event
+    data: bytes | bytearray = b""
+
+
+@dataclasses.dataclass
+class _Stream:
+    decoded: int = 0        # raw bytes handed out
+    delivered: int = 0      # raw bytes that QEMU has taken
+    told: int = 0           # raw bytes that the peer knows of
+    open: bool = True
+
+
+class Decoder:
+    """Decodes the streams of one log."""
+
+    def __init__(self, static: np.ndarray | None = None,
+                 max_dictionary_bytes: int = 512 << 20, *, loops=kernel):
+        self._static, self._max_dictionary_bytes = static, max_dictionary_bytes
+        self._rebuild = loops.rebuild
+        self._agreement: Agreement | None = None
+        self._pages: Pages | None = None
+        self._literals: Decompressor | None = None
+        self._control = Decompressor(CONTROL_WINDOW_LOG)
+        self._room = np.empty((0, PAGE_BYTES), np.uint8)
+        self._streams: dict[int, _Stream] = {}
+        self.sequence = 0           # number of the last frame applied
+        self._told_sequence = 0
+
+    def feed(self, frame: Frame) -> list[Delivery]:
+        """Apply a frame of the log; CodecError ends the log. A frame sent again is passed over."""
+        if frame.number <= self.sequence:
+            return []
+        if frame.number != self.sequence + 1:
+            raise CodecError(f"frame {frame.number} of the log came behind {self.sequence}")
+        if (frame.kind is Kind.SETUP) != (self._agreement is None):
+            raise CodecError("a log begins with its settings, and has them once")
+        try:
+            deliveries = self._apply(frame)
+        except CodecError:
+            raise
+        except ValueError as error:
+            raise CodecError(f"a block can't be put together: {error}") from error
+        self.sequence = frame.number
+        return deliveries
+
+    def _apply(self, frame: Frame) -> list[Delivery]:
+        if frame.kind is Kind.SETUP:
+            self._set_up(Agreement.unpack(frame.payload, self._max_dictionary_bytes))
+            return []
+        if frame.kind is Kind.OPEN:
+            if frame.stream in self._streams:
+                raise CodecError(f"stream {frame.stream} is opened again")
+            self._streams[frame.stream] = _Stream()
+            return [Delivery(frame.stream, Event.OPEN, bytes(frame.payload))]
+        stream = self._streams.get(frame.stream)
+        if stream is None or not stream.open:
+            raise CodecError(f"stream {frame.stream} is not open")
+        if frame.kind is Kind.DATA:
+            data = self._block(frame.payload)
+            stream.decoded += len(data)
+            if stream.decoded - stream.delivered > self._agreement.credit_bytes:
+                raise CodecError(f"stream {frame.stream} has overrun its credit")
+            return [Delivery(frame.stream, Event.DATA, data)]
+        if frame.kind not in (Kind.END, Kind.ABORT):
+            raise CodecError(f"a frame of kind {frame.kind.name} does not belong to a log")
+        stream.open = False
+        event = Event.END if frame.kind is Kind.END else Event.ABORT
+        return [Delivery(frame.stream, event, bytes(frame.payload))]
+
+    def _set_up(self, agreement: Agreement) -> None:
+        static = self._static if agreement.static_pages else None
+        if agreement.static_pages and agreement.static_checksum != checksum(static):
+            raise CodecError("the base images differ between the two hosts: begin the log without "
+                             "a static dictionary")
+        self._pages = Pages(agreement.dictionary_bytes, static)
+        self._literals = Decompressor(agreement.window_log)
+        self._agreement = agreement
+
+    # credit
+
+    def delivered(self, stream: int, count: int) -> None:
+        """Note that QEMU has taken `count` more raw bytes of a stream."""
+        noted = self._streams[stream]
+        if noted.delivered + count > noted.decoded:
+            raise ValueError("more delivered than was decoded")
+        noted.delivered += count
+
+    def credits(self, everything: bool = False) -> list[bytes]:
+        """Return the CREDIT frames that are due; all that is unsaid on request."""
+        frames = []
+        if self._agreement is None:
+            return frames
+        due = 1 if everything else self._agreement.credit_bytes // CREDIT_SHARE
+        for number, stream in self._streams.items():
+            if stream.delivered - stream.told >= due:
+                stream.told = stream.delivered
+                self._told_sequence = self.sequence
+                frames.append(Frame(Kind.CREDIT, number, 0,
+                                    CREDIT.pack(stream.delivered, self.sequence)).pack())
+        return frames
+
+    @property
+    def fill_bytes(self) -> int:
+        """Bytes of content that the dictionary holds."""
+        return 0 if self._pages is None else (
+            int(np.count_nonzero(self._pages.seqs >= 0)) * PAGE_BYTES)
+
+    # blocks
+
+    def _block(self, payload) -> bytearray:
+        """Return the raw bytes of a block, and do to the dictionary what it says."""
+        payload = memoryview(payload)
+        shape, at = block.read_shape(payload)
+        control_end = at + shape.control_bytes
+        literals_end = control_end + shape.literal_bytes
+        control = block.unpack(self._plain_control(payload[at:control_end], shape), shape)
+        literals = self._plain_literals(payload[control_end:literals_end], shape)
+        raws = np.frombuffer(payload[literals_end:], np.uint8).reshape(-1, PAGE_BYTES)
+        slots, transient = self._insert(control, literals, raws)
+        out = bytearray(shape.raw_bytes)
+        self._rebuild(out, control.run_kinds, control.run_counts, control.run_headers,
+                      control.verbatim, self._pages.content, slots, transient)
+        return out
+
+    def _plain_control(self, packed: memoryview, shape: block.Shape):
+        plain = bytearray(shape.plain_control_bytes)
+        self._control.decompress_into(packed, memoryview(plain),
+                                      bool(shape.flags & block.CONTROL_ANEW))
+        return plain
+
+    def _plain_literals(self, packed: memoryview, shape: block.Shape) -> np.ndarray:
+        if not shape.flags & block.LITERALS_COMPRESSED:
+            if len(packed) != shape.literals * PAGE_BYTES:
+                raise CodecError("a block's pages do not add up to its length")
+            return np.frombuffer(packed, np.uint8).reshape(-1, PAGE_BYTES)
+        if len(self._room) < shape.literals:
+            self._room = np.empty((shape.literals, PAGE_BYTES), np.uint8)
+        plain = self._room[:shape.literals]
+        self._literals.decompress_into(packed, memoryview(plain).cast("B"),
+                                       bool(shape.flags & block.LITERALS_ANEW))
+        return plain
+
+    def _insert(self, control: block.Control, literals: np.ndarray, raws: np.ndarray):
+        """Bring the dictionary to the block's end; return slot per page, and transient pages."""
+        pages, ops, seqs = self._pages, control.page_ops, control.page_seqs
+        compressed = (ops == Op.LITERAL) | (ops == Op.TRANSIENT)
+        random = (ops == Op.RAW) | (ops == Op.TRANSIENT_RAW)
+        changed = (ops == Op.DELTA) | (ops == Op.UPDATE)
+        if (int(compressed.sum()), int(random.sum()), int(changed.sum())) != (
+                len(literals), len(raws), len(control.bitmaps)):
+            raise CodecError("a block's operations do not fit what came with them")
+        # bases are as they were before this block: take them before anything is written
+        bases = pages.held(seqs[changed], below=pages.next)
+        results = _patched(pages.content[bases], control.bitmaps, control.words)
+        slots = np.empty(len(ops), np.int64)
+        new = (ops == Op.LITERAL) | (ops == Op.RAW) | (ops == Op.DELTA)
+        slots[new] = pages.new_slots(int(new.sum()))
+        updated = ops == Op.UPDATE
+        slots[updated] = bases[updated[changed]]
+        transient = (ops == Op.TRANSIENT) | (ops == Op.TRANSIENT_RAW)
+        slots[transient] = -1 - np.arange(int(transient.sum()))
+        passing = np.empty((int(transient.sum()), PAGE_BYTES), np.uint8)
+        pages.content[slots[ops == Op.LITERAL]] = literals[ops[compressed] == Op.LITERAL]
+        pages.content[slots[ops == Op.RAW]] = raws[ops[random] == Op.RAW]
+        pages.content[slots[changed]] = results
+        passing[-1 - slots[ops == Op.TRANSIENT]] = literals[ops[compressed] == Op.TRANSIENT]
+        passing[-1 - slots[ops == Op.TRANSIENT_RAW]] = raws[ops[random] == Op.TRANSIENT_RAW]
+        referred = ops == Op.REFERENCE
+        slots[referred] = pages.held(seqs[referred], below=pages.next)
+        return slots, passing
+
+
+def _patched(bases: np.ndarray, bitmaps: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Add the differences to the words that the bitmaps name; CodecError if they do not fit."""
+    changed = np.unpackbits(bitmaps, axis=1, bitorder="little").astype(bool)
+    if int(changed.sum()) != len(words):
+        raise CodecError("a block's differences do not fit its bitmaps")
+    result = bases.view(np.uint64)
+    result[changed] += words
+    return result.view(np.uint8)

@@ -1,0 +1,190 @@
+"""The mirrored dictionary of a log: a ring of pages under absolute numbers.
+
+Encoder and decoder hold one each; what they do to it is decided by the log alone, so both hold the
+same pages under the same numbers. Memory is set aside once. Never looks at a clock, never waits.
+"""
+import dataclasses
+
+import numpy as np
+
+from nova_batch_migrate.relay import kernel
+from nova_batch_migrate.relay.layout import BITMAP_BYTES, PAGE_BYTES
+
+NOBODY = -1         # owner of pages that were there before any stream
+
+
+class Pages:
+    """What both sides hold: pages, the number in each slot, the next number.
+
+    The first `pinned` numbers are the static dictionary and never leave; the others go round.
+    """
+
+    def __init__(self, capacity_bytes: int, static: np.ndarray | None = None):
+        pinned = 0 if static is None else len(static)
+        ring = capacity_bytes // PAGE_BYTES - pinned
+        if ring < 1:
+            raise ValueError(f"a dictionary of {capacity_bytes} bytes has no room beside "
+                             f"{pinned} static pages; set dictionary_bytes higher")
+        self.pinned, self.ring = pinned, ring
+        self.content = np.empty((pinned + ring, PAGE_BYTES), np.uint8)
+        self.seqs = np.full(pinned + ring, -1, np.int64)
+        self.next = pinned
+        if static is not None:
+            self.content[:pinned] = static
+            self.seqs[:pinned] = np.arange(pinned)
+
+    @property
+    def capacity_bytes(self) -> int:
+        return len(self.content) * PAGE_BYTES
+
+    def slots_of(self, seqs: np.ndarray) -> np.ndarray:
+        """Return the slots of numbers (which need not be held)."""
+        return np.where(seqs < self.pinned, seqs, self.pinned + (seqs - self.pinned) % self.ring)
+
+    def new_slots(self, count: int) -> np.ndarray:
+        """Give the next `count` numbers away; return their slots."""
+        if count > self.ring:
+            raise ValueError("more new pages in a block than the ring holds")
+        numbers = np.arange(self.next, self.next + count)
+        slots = self.slots_of(numbers)
+        self.seqs[slots] = numbers
+        self.next += count
+        return slots
+
+    def held(self, seqs: np.ndarray, below: int) -> np.ndarray:
+        """Return the slots of numbers under `below`; ValueError if one of them is not held."""
+        if len(seqs) == 0:
+            return seqs
+        if int(seqs.min()) < 0 or int(seqs.max()) >= below:
+            raise ValueError("a reference to a page that is not there yet")
+        slots = self.slots_of(seqs)
+        if not np.array_equal(self.seqs[slots], seqs):
+            raise ValueError("a reference to a page that is no longer there")
+        return slots
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """What `Dictionary.match` made of some pages, in their order."""
+
+    kinds: np.ndarray           # Op per page
+    seqs: np.ndarray            # number referred to, -1 for pages in full
+    bitmaps: np.ndarray         # per delta, which words differ
+    words: np.ndarray           # the differences, deltas one after the other
+    literals: np.ndarray        # pages to compress
+    raws: np.ndarray            # pages that look random
+    self_duplicates: int
+    cross_server: int
+    predicted: int              # the number that the next page is likely to be like
+
+
+class Dictionary:
+    """The encoder's side: pages, and how to find one.
+
+    A page is found by what followed the last match, by its hash, or (to send the difference) by
+    the last version of the same guest page. What is found is compared byte by byte.
+    """
+
+    def __init__(self, capacity_bytes: int, static: np.ndarray | None = None, *,
+                 loops=kernel):
+        self.pages = Pages(capacity_bytes, static)
+        self._match = loops.match_pages
+        slots = len(self.pages.content)
+        self._scalars = np.array([0, self.pages.pinned, self.pages.ring, 0], np.int64)
+        self._hashes = np.zeros(slots, np.uint64)
+        self._written = np.full(slots, -1, np.int64)        # block in which the slot was written
+        self._referred = np.full(slots, -1, np.int64)       # last block that refers to it
+        self._owners = np.full(slots, NOBODY, np.int32)
+        self._shared = np.zeros(slots, np.uint8)
+        self._nexts = np.full(slots, -1, np.int32)
+        self._heads = np.full(_power_of_two(slots), -1, np.int32)
+        versions = _power_of_two(4 * slots)
+        self._version_keys = np.zeros(versions, np.uint64)
+        self._version_seqs = np.full(versions, -1, np.int64)
+        self._arrays = (self._scalars, self.pages.content, self.pages.seqs, self._hashes,
+                        self._written, self._referred, self._owners, self._shared, self._nexts,
+                        self._heads, self._version_keys, self._version_seqs)
+        self._scratch = _Scratch(0)
+        if self.pages.pinned:
+            self._index_static()
+
+    def _index_static(self) -> None:
+        """Enter the static pages by matching them against an empty dictionary of their own size."""
+        pinned, ring = self.pages.pinned, self.pages.ring
+        static = self.pages.content[:pinned].copy()
+        self.pages.seqs[:pinned] = -1
+        for first in range(0, pinned, 256):
+            part = static[first:first + 256]
+            # as a ring of all slots with nothing in it: numbers and slots are the same
+            self._scalars[:] = first, 0, pinned + ring, 0
+            offsets = np.arange(len(part), dtype=np.int64) * PAGE_BYTES
+            keys = np.zeros(len(part), np.uint64)
+            scratch = self._room(len(part))
+            self._match(self._arrays, part, offsets, keys, None, None, -1, NOBODY, 0, *scratch)
+            if int(self._scalars[0]) != first + len(part):
+                raise ValueError("static pages have to differ from each other")
+        self._scalars[:] = pinned, pinned, ring, 0
+        self._version_seqs[:] = -1
+        self._shared[:] = 1
+
+    def _room(self, pages: int):
+        if self._scratch.pages < pages:
+            self._scratch = _Scratch(pages)
+        return self._scratch.outputs
+
+    @property
+    def next(self) -> int:
+        """The number that the next inserted page will have."""
+        return int(self._scalars[0])
+
+    @property
+    def fill_bytes(self) -> int:
+        """Bytes of content held."""
+        return int(np.count_nonzero(self.pages.seqs >= 0)) * PAGE_BYTES
+
+    def begin_block(self, number: int) -> None:
+        """Say which block the pages matched from now on belong to; numbers grow."""
+        self._scalars[3] = number
+
+    def match(self, data, offsets: np.ndarray, keys: np.ndarray, *, owner: int, predicted: int,
+              most_words: int, hashes=None, admit=None) -> Matches:
+        """Match the pages at `offsets` of `data`, insert what is new, and say how each crosses.
+
+        keys: u64 per page, the same for the same page of the same guest. admit: bool per page,
+        False: not to be inserted. The result is valid until the next call.
+        """
+        kinds, seqs, bitmaps, words, literals, raws = scratch = self._room(len(offsets))
+        predicted, own, cross, deltas, changed, literal, raw = self._match(
+            self._arrays, data, offsets, keys, hashes, admit, predicted, owner, most_words,
+            *scratch)
+        pages = len(offsets)
+        return Matches(kinds[:pages], seqs[:pages], bitmaps[:deltas], words[:changed],
+                       literals[:literal], raws[:raw], own, cross, predicted)
+
+    def truncate(self, next_number: int, block: int) -> None:
+        """Forget what was inserted from `next_number` on or written after `block`."""
+        gone = (self.pages.seqs >= next_number) | (self._written > block)
+        self.pages.seqs[gone] = -1
+        self._scalars[0] = next_number
+        self._heads[:] = -1
+        self._nexts[:] = -1
+        for slot in np.flatnonzero(self.pages.seqs >= 0)[::-1].tolist():
+            head = int(self._hashes[slot]) & len(self._heads) - 1
+            self._nexts[slot] = self._heads[head]
+            self._heads[head] = slot
+
+
+class _Scratch:
+    """Buffers that a block's matches are written to, reused from block to block."""
+
+    def __init__(self, pages: int):
+        self.pages = pages
+        self.outputs = (
+            np.empty(pages, np.uint8), np.empty(pages, np.int64),
+            np.empty((pages, BITMAP_BYTES), np.uint8),
+            np.empty(pages * PAGE_BYTES // 8, np.uint64),
+            np.empty((pages, PAGE_BYTES), np.uint8), np.empty((pages, PAGE_BYTES), np.uint8))
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length() if number > 1 else 1

@@ -1,0 +1,307 @@
+"""The source's end of a log: migration streams in, frames out.
+
+Driven by the daemon of the source host, under its lock; holds no thread, socket or clock and never
+waits. Whatever is fed comes out at the other side byte for byte.
+"""
+import collections
+import dataclasses
+import struct
+
+import numpy as np
+import xxhash
+
+from nova_batch_migrate.relay import kernel, qemu_stream
+from nova_batch_migrate.relay.block_writer import BlockWriter
+from nova_batch_migrate.relay.layout import PAGE_BYTES
+from nova_batch_migrate.relay.runs import Runs
+from nova_batch_migrate.relay.settings import Agreement, LogSettings
+from nova_batch_migrate.relay.statistics import Statistics
+from nova_batch_migrate.relay.wire import CannotResume, CodecError, Frame, Kind
+
+ROUND0_BLOCK_BYTES = 1 << 20
+LATER_BLOCK_BYTES = 64 << 10
+# The longest thing a parser may want whole: a multifd packet of 4096 addresses, a record.
+MAX_ITEM_BYTES = 128 << 10
+CREDIT = struct.Struct("<QQ")       # raw bytes delivered of the stream, last number applied
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a stream is, as the daemon's pacing and switch-over need it."""
+
+    position: qemu_stream.Position
+    raw_bytes: int          # fed
+    wire_bytes: int
+    held_bytes: int         # fed, and not in a frame yet
+
+
+class _Stream:
+    """One connection towards the destination: parser, bytes not yet in a block, credit."""
+
+    def __init__(self, number: int, server: str, owner: int):
+        self.number, self.server, self.owner = number, server, owner
+        self.parser = qemu_stream.QemuStream()
+        self.runs = Runs()
+        self.buffer = bytearray(ROUND0_BLOCK_BYTES + MAX_ITEM_BYTES)
+        self.filled = 0
+        self.sent = 0               # of the buffer's first bytes: they crossed ahead of the item
+        self.predicted = -1
+        self.block_bytes: int | None = None
+        self.fed = self.delivered = 0
+        self.key = xxhash.xxh3_64_intdigest(server.encode())
+        self.statistics = Statistics()
+
+    @property
+    def limit(self) -> int:
+        """Raw bytes at which a block is made."""
+        if self.block_bytes:
+            return self.block_bytes
+        phase = self.parser.position.phase
+        return LATER_BLOCK_BYTES if phase in ("later", "ram-end") else ROUND0_BLOCK_BYTES
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sent:
+    """A frame that the peer has not said to have applied, and where the log stood behind it."""
+
+    number: int
+    stream: int
+    frame: bytes
+    next_page: int
+
+
+class Encoder:
+    """Encodes the streams of one log."""
+
+    def __init__(self, settings: LogSettings, *, loops=kernel):
+        self._settings = settings
+        self._writer = BlockWriter(settings, loops=loops)
+        self._streams: dict[int, _Stream] = {}
+        self._closed: dict[int, _Stream] = {}
+        self._owners: dict[str, int] = {}
+        self._retained: collections.deque[_Sent] = collections.deque()
+        self._retained_bytes = 0
+        self._applied = 0
+        self._applied_page = self._writer.dictionary.next
+        self.sequence = 0           # number of the last frame of the log
+
+    # streams
+
+    def hello(self) -> list[bytes]:
+        """Return the log's first frame; call once, before any stream is opened."""
+        return [self._frame(Kind.SETUP, 0, Agreement.of(self._settings).pack())]
+
+    def open_stream(self, stream: int, server: str, metadata: bytes = b"") -> list[bytes]:
+        """Begin a stream; metadata reaches the peer's daemon untouched."""
+        if stream in self._streams or stream in self._closed:
+            raise ValueError(f"stream {stream} has been there already")
+        owner = self._owners.setdefault(server, len(self._owners))
+        self._streams[stream] = _Stream(stream, server, owner)
+        return [self._frame(Kind.OPEN, stream, metadata)]
+
+    def room(self, stream: int) -> int:
+        """Return how many raw bytes may be fed now; 0: stop reading the source."""
+        if self._retained_bytes >= self._settings.retain_bytes:
+            return 0
+        opened = self._streams[stream]
+        return max(0, self._settings.credit_bytes - (opened.fed - opened.delivered))
+
+    def feed(self, stream: int, data) -> list[bytes]:
+        """Take bytes of a stream; return the frames that are complete with them."""
+        opened, frames = self._streams[stream], []
+        with memoryview(data) as view:
+            at = 0
+            while at < len(view):
+                limit = min(opened.limit + MAX_ITEM_BYTES, len(opened.buffer))
+                taken = min(len(view) - at, max(1, limit - opened.filled))
+                opened.buffer[opened.filled:opened.filled + taken] = view[at:at + taken]
+                opened.filled += taken
+                at += taken
+                if opened.filled >= opened.limit:
+                    frames += self._encode(opened)
+            opened.fed += len(view)
+            opened.statistics.raw_bytes += len(view)
+        return frames
+
+    def flush(self, stream: int) -> list[bytes]:
+        """Let everything fed so far go, incomplete records included: the source has run dry."""
+        opened = self._streams[stream]
+        frames = self._encode(opened)
+        if opened.filled > opened.sent:
+            frames.append(self._rest(opened))
+        return frames
+
+    def end(self, stream: int) -> list[bytes]:
+        """The source has closed its side; the stream's credit and counters stay to be asked for."""
+        return [*self.flush(stream), self._close(stream, Kind.END, b"")]
+
+    def abort(self, stream: int, reason: str) -> list[bytes]:
+        """Give a stream up; the peer breaks its connection to QEMU."""
+        return [self._close(stream, Kind.ABORT, reason.encode()[:1024])]
+
+    def _close(self, stream: int, kind: Kind, payload: bytes) -> bytes:
+        opened = self._closed[stream] = self._streams.pop(stream)
+        opened.buffer = bytearray()
+        return self._frame(kind, stream, payload)
+
+    # settings that change
+
+    def set_block_bytes(self, stream: int, block_bytes: int | None) -> None:
+        """Set the raw bytes of a stream's blocks; None: by its round."""
+        if block_bytes is not None and not PAGE_BYTES <= block_bytes <= ROUND0_BLOCK_BYTES:
+            raise ValueError(f"a block of {block_bytes} bytes is not within {PAGE_BYTES}.."
+                             f"{ROUND0_BLOCK_BYTES}")
+        self._streams[stream].block_bytes = block_bytes
+
+    def set_level(self, level: int | None) -> None:
+        """Set the zstd level of pages in full; another number begins a new context."""
+        self._writer.set_level(level)
+
+    def set_recurring(self, seed: int, hashes: np.ndarray | None) -> None:
+        """Admit in round 0 only pages whose seeded XXH3 is listed; None: all. [design 6]
+
+        For groups whose content does not fit the dictionary; where it fits, all pages serve as
+        bases of differences.
+        """
+        self._writer.set_recurring(seed, hashes)
+
+    # what comes back
+
+    def on_frame(self, frame: Frame) -> None:
+        """Take a CREDIT frame; CodecError if it says what can't be."""
+        if frame.kind is not Kind.CREDIT or len(frame.payload) != CREDIT.size:
+            raise CodecError("what came back is no credit")
+        delivered, applied = CREDIT.unpack(frame.payload)
+        opened = self._streams.get(frame.stream) or self._closed.get(frame.stream)
+        if opened is None or delivered > opened.fed or applied > self.sequence:
+            raise CodecError("credit for what was never sent")
+        opened.delivered = max(opened.delivered, delivered)
+        self._forget(applied)
+
+    def _forget(self, applied: int) -> None:
+        while self._retained and self._retained[0].number <= applied:
+            sent = self._retained.popleft()
+            self._retained_bytes -= len(sent.frame)
+            self._applied, self._applied_page = sent.number, sent.next_page
+
+    def resume(self, last_number: int) -> list[bytes]:
+        """After a broken connection: return the frames to send again, if all are still held."""
+        if not self._applied <= last_number <= self.sequence:
+            raise CannotResume(f"the peer has the log up to {last_number}, this side holds "
+                               f"{self._applied} to {self.sequence}")
+        self._forget(last_number)
+        return [sent.frame for sent in self._retained]
+
+    def truncate(self, last_number: int) -> list[int]:
+        """Cut the log behind what the peer has; return the streams that lost bytes: end them.
+
+        Both dictionaries then hold the same pages again; compression begins anew.
+        """
+        if not self._applied <= last_number <= self.sequence:
+            raise CannotResume(f"the log can be cut from {self._applied} to {self.sequence}, not "
+                               f"at {last_number}: begin a new log")
+        self._forget(last_number)
+        lost = sorted({sent.stream for sent in self._retained} - {0})
+        self._retained.clear()
+        self._retained_bytes = 0
+        self.sequence = last_number
+        self._writer.truncate(self._applied_page, last_number)
+        for stream in lost:
+            if stream in self._streams:
+                self._closed[stream] = self._streams.pop(stream)
+        for opened in self._streams.values():
+            opened.predicted = -1
+        return lost
+
+    # what is known
+
+    def progress(self, stream: int) -> Progress:
+        """Return where a stream is."""
+        opened = self._stream(stream)
+        return Progress(opened.parser.position, opened.fed, opened.statistics.wire_bytes,
+                        opened.filled - opened.sent)
+
+    def statistics(self, stream: int | None = None) -> Statistics:
+        """Return the counters of a stream, or of the log."""
+        if stream is not None:
+            return dataclasses.replace(self._stream(stream).statistics)
+        total = Statistics()
+        for opened in (*self._streams.values(), *self._closed.values()):
+            total.add(opened.statistics)
+        return total
+
+    @property
+    def fill_bytes(self) -> int:
+        """Bytes of content that the dictionary holds."""
+        return self._writer.dictionary.fill_bytes
+
+    @property
+    def retained_bytes(self) -> int:
+        """Wire bytes that the peer has not said to have applied."""
+        return self._retained_bytes
+
+    def _stream(self, stream: int) -> _Stream:
+        return self._streams.get(stream) or self._closed[stream]
+
+    # blocks
+
+    def _encode(self, opened: _Stream) -> list[bytes]:
+        """Make blocks of all that is complete in the buffer; keep the rest at its beginning."""
+        frames, at = [], 0
+        with memoryview(opened.buffer) as data:
+            while at < opened.filled:
+                opened.runs.clear()
+                before = opened.parser.position
+                following = opened.parser.parse(data, at, opened.filled, opened.runs)
+                if following == at:
+                    break
+                opened.runs.clip(opened.sent)
+                frames.append(self._block(opened, data, following - at - opened.sent, before))
+                opened.sent, at = 0, following
+            left = opened.filled - at
+            if at:
+                data[:left] = data[at:opened.filled]
+        opened.filled = left
+        return frames
+
+    def _rest(self, opened: _Stream) -> bytes:
+        """Make a block of the beginning of an item, as it is."""
+        runs = Runs(1)
+        runs.verbatim(opened.sent, opened.filled - opened.sent)
+        opened.runs, kept = runs, opened.runs
+        before = opened.parser.position
+        with memoryview(opened.buffer) as data:
+            frame = self._block(opened, data, opened.filled - opened.sent, before)
+        opened.runs, opened.sent = kept, opened.filled
+        return frame
+
+    def _block(self, opened: _Stream, data: memoryview, raw_bytes: int,
+               before: qemu_stream.Position) -> bytes:
+        """Make the frame of a block from the stream's runs, and count what became of it."""
+        written = self._writer.write(
+            self.sequence + 1, data, opened.runs.table, raw_bytes, key=opened.key,
+            owner=opened.owner, predicted=opened.predicted, first_round=not before.round)
+        opened.predicted = written.predicted
+        frame = self._frame(Kind.DATA, opened.number, b"".join(written.parts))
+        statistics = opened.statistics
+        statistics.wire_bytes += len(frame)
+        statistics.zero_bytes += written.zero_pages * PAGE_BYTES
+        statistics.self_duplicate_bytes += written.self_duplicates * PAGE_BYTES
+        statistics.cross_server_bytes += written.cross_server * PAGE_BYTES
+        statistics.delta_bytes += written.deltas * PAGE_BYTES
+        statistics.literal_bytes += written.full_pages * PAGE_BYTES
+        statistics.verbatim_bytes += written.verbatim_bytes
+        statistics.literal_wire_bytes += written.literal_wire_bytes
+        statistics.reference_wire_bytes += len(frame) - written.literal_wire_bytes
+        if opened.parser.position.round:
+            statistics.changed_raw_bytes += written.pages * PAGE_BYTES
+            statistics.changed_wire_bytes += len(frame)
+        return frame
+
+    def _frame(self, kind: Kind, stream: int, payload: bytes) -> bytes:
+        """Number a frame of the log and keep it until the peer has it."""
+        self.sequence += 1
+        frame = Frame(kind, stream, self.sequence, payload).pack()
+        self._retained.append(_Sent(self.sequence, stream, frame, self._writer.dictionary.next))
+        self._retained_bytes += len(frame)
+        return frame

@@ -1,0 +1,16 @@
+"""The inner loops, compiled where the extension was built, else in plain Python.
+
+Imported by parser, encoder and decoder; `COMPILED` says which one is in use.
+"""
+from nova_batch_migrate.relay import reference
+
+try:
+    from nova_batch_migrate.relay import _speed as _loops
+except ImportError:
+    _loops = reference
+
+COMPILED = _loops is not reference
+SIZES = reference.SIZES
+scan_records = _loops.scan_records
+match_pages = _loops.match_pages
+rebuild = _loops.rebuild

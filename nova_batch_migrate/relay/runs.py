@@ -1,0 +1,128 @@
+"""What the parsers of a migration's connections are made of: cursor, runs, progress.
+
+Used by main_channel, multifd_channel and qemu_stream. Knows nothing of any format.
+"""
+import numpy as np
+
+from nova_batch_migrate.relay import kernel
+from nova_batch_migrate.relay.layout import PAGE_BYTES, RUN_COLUMNS, Run, Stop
+
+
+class NeedMore(Exception):
+    """The data end inside something; nothing of it was taken."""
+
+
+class Unknown(Exception):
+    """Something that this parser does not know."""
+
+
+class BeforeRamEnd(Exception):
+    """The header of the last RAM section comes next; a second call takes it."""
+
+
+class Cursor:
+    """Takes fields off the data of one call; NeedMore where they end."""
+
+    def __init__(self, data: memoryview, at: int, end: int):
+        self.data, self.at, self.end = data, at, end
+
+    def take(self, count: int) -> memoryview:
+        if self.end - self.at < count:
+            raise NeedMore
+        self.at += count
+        return self.data[self.at - count:self.at]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "big")
+
+    def name(self) -> bytes:
+        return bytes(self.take(self.number(1)))
+
+
+class Runs:
+    """The runs of a block: rows (kind, offset, count, header, block key), verbatim ones merged."""
+
+    def __init__(self, rows: int = 1024):
+        self._table = np.empty((rows, RUN_COLUMNS), np.int64)
+        self.count = 0
+
+    def clear(self) -> None:
+        self.count = 0
+
+    @property
+    def table(self) -> np.ndarray:
+        return self._table[:self.count]
+
+    def verbatim(self, offset: int, length: int) -> None:
+        if self.count:
+            last = self._table[self.count - 1]
+            if last[0] == Run.VERBATIM and last[1] + last[2] == offset:
+                last[2] += length
+                return
+        if length:
+            self.append(Run.VERBATIM, offset, length, 0, 0)
+
+    def append(self, kind: Run, offset: int, count: int, header: int, block: int) -> None:
+        if self.count == len(self._table):
+            self._grow()
+        self._table[self.count] = kind, offset, count, header, block
+        self.count += 1
+
+    def scan(self, data, start: int, end: int, block: int) -> tuple[int, Stop]:
+        """Append the runs of records that begin at `start`; return where they end and why."""
+        while True:
+            start, self.count, stop = kernel.scan_records(
+                data, start, end, block, self._table, self.count, len(self._table))
+            if stop != Stop.FULL:
+                return start, Stop(stop)
+            self._grow()
+
+    def clip(self, sent: int) -> None:
+        """Take away the first `sent` bytes, which lie within the first item of the first run."""
+        if not sent or not self.count:
+            return
+        kind, offset, count, header, block = self._table[0].tolist()
+        if kind == Run.VERBATIM:
+            self._table[0, 1:3] = offset + sent, count - sent
+            return
+        size = kernel.SIZES[kind]
+        rest = (kind, offset + size, count - 1, header + PAGE_BYTES, block)
+        following = [rest] if count > 1 else []
+        rows = [(Run.VERBATIM, offset + sent, size - sent, 0, 0), *following]
+        self._table = np.concatenate((np.array(rows, np.int64), self._table[1:self.count],
+                                      self._table[:8]))
+        self.count += len(rows) - 1
+
+    def _grow(self) -> None:
+        self._table = np.concatenate((self._table, np.empty_like(self._table)))
+
+
+class Progress:
+    """Rounds of a connection, told from the order of its pages: QEMU goes up, then starts anew."""
+
+    def __init__(self):
+        self.round = self.round0_bytes = self.changed_pages = 0
+        self._last = -1
+
+    def pages(self, places: np.ndarray, counts: np.ndarray, with_content: np.ndarray) -> None:
+        """Note runs: place of the first page, pages, and whether they have content."""
+        previous = np.concatenate(((self._last,), places[:-1]))
+        rounds = self.round + np.cumsum(places < previous)
+        first = rounds == 0
+        if first.any():
+            self.round0_bytes = int((places + counts * PAGE_BYTES)[first].max())
+        self.changed_pages += int(counts[~first & with_content].sum())
+        self.round, self._last = int(rounds[-1]), int(places[-1])
+
+
+class Channel:
+    """What a kind of connection has to offer: one step at a time, and where it is."""
+
+    progress: Progress
+    ram_bytes = 0
+    phase = "head"
+    ram_end_offset = -1
+
+    def step(self, data: memoryview, at: int, end: int, runs: Runs, offset: int) -> int:
+        """Append the run of what begins at `at` (raw offset `offset`); return where it ends."""
+        raise NotImplementedError

@@ -1,0 +1,97 @@
+"""The command line: finds a benchmark by its name, runs it, writes its JSON.
+
+Called by benchmarks/run inside the lab's venv. Knows no benchmark.
+"""
+import argparse
+import importlib
+import json
+import os
+import pathlib
+import pkgutil
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import types
+
+from nbmbench import contract, machine, suite
+
+
+def names() -> list[str]:
+    """Return the names of all benchmarks."""
+    return sorted(module.name for module in pkgutil.iter_modules(suite.__path__))
+
+
+def load(name: str) -> types.ModuleType:
+    """Import the module of a benchmark."""
+    return importlib.import_module(f"nbmbench.suite.{name}")
+
+
+def recompute(name: str, cases: list) -> dict:
+    """Return the result that a benchmark's cases give: pure, the tests call it too."""
+    module = load(name)
+    return contract.result(name, module.GOALS, cases, module.measured,
+                           getattr(module, "intervals", None))
+
+
+def main(arguments: list[str]) -> int:
+    """Run one benchmark or list them; the exit status tells only whether it ran."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/run", description="Run a benchmark and write what it measured as JSON.")
+    parser.add_argument("name", nargs="?", choices=names(), metavar="NAME")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE",
+                        help="where the result goes; standard output without it")
+    parser.add_argument("--quick", action="store_true", help="a part of it, in under a minute")
+    parser.add_argument("--list", action="store_true", help="tell the names of the benchmarks")
+    parser.add_argument("--no-install", action="store_true",
+                        help="use the virtual environment as it is")
+    parser.add_argument("--only", action="append", default=[], metavar="WORD",
+                        help="what part to run, in the benchmark's own words; may be repeated")
+    wanted = parser.parse_args(arguments)
+    if wanted.list or not wanted.name:
+        for name in names():
+            print(f"{name:20} {(load(name).__doc__ or '').splitlines()[0]}")
+        return 0
+    return _run(wanted)
+
+
+def _run(wanted: argparse.Namespace) -> int:
+    # an end by a signal is an exception: whatever runs is cleaned up by its own context
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    module = load(wanted.name)
+    began = time.time()
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f"nbmbench-{wanted.name}-"))
+    try:
+        settings = contract.Settings(wanted.quick, machine.commit(), scratch, tuple(wanted.only))
+        told = recompute(wanted.name, module.run(settings))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    told |= {"machine": machine.describe(), "quick": wanted.quick, "only": list(wanted.only),
+             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+             "seconds": round(time.time() - began, 1)}
+    text = json.dumps(told, indent=1) + "\n"
+    if wanted.json:
+        partial = wanted.json.with_name(f"{wanted.json.name}.{os.getpid()}.partial")
+        partial.write_text(text)
+        partial.replace(wanted.json)
+        _summary(told)
+    else:
+        print(text, end="")
+    return 0
+
+
+def _summary(told: dict) -> None:
+    for name, value in told["measured"].items():
+        goal = told["goals"].get(name)
+        said = f"goal {goal['comparison']} {goal['value']:g}: {told['verdicts'][name]}" \
+            if goal else ""
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        print(f"{name:28} {shown:>14}  {said}")
+    print(f"{told['name']}: {'met' if told['met'] else 'not met'}"
+          f"{', inconclusive' if told['inconclusive'] else ''}, {len(told['cases'])} cases in "
+          f"{told['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

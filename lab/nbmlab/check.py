@@ -57,6 +57,11 @@ def ticks(server_id: str) -> list[Tick]:
         text = (layout.INSTANCES_BACKING / server_id / "console.log").read_bytes()
     except FileNotFoundError:
         return []
+    return parse(text)
+
+
+def parse(text: bytes) -> list[Tick]:
+    """Return the ticks of a console's text."""
     return [Tick(int(found[1]), found[2].decode(), float(found[3]), *map(int, found.groups()[3:]))
             for found in _LINE.finditer(text)]
 

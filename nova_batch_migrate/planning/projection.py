@@ -1,7 +1,7 @@
 """How long migrations will take: pre-copy of a group's members, simulated over a shared link.
 
-Called by planning.plan for every group ([0052]-[0059], design 3). Without a relay common content
-crosses once per server, so commonality gives no discount here. Never decides who migrates.
+Called by planning.plan for every group ([0052]-[0059], design 3). Common content is discounted if
+and only if a relay carries the streams (WireRates). Never decides who migrates.
 """
 
 import collections
@@ -9,13 +9,15 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from nova_batch_migrate.planning import nova_schedule
+from nova_batch_migrate.planning import allocation, learning, nova_schedule
+from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.result import Projection
 from nova_batch_migrate.planning.stream import (
     CAPPED_STEP_SECONDS,
     PAGE_WIRE_BYTES,
     Stream,
     StreamLoad,
+    WireRates,
 )
 from nova_batch_migrate.planning.telemetry import (
     PAGE_BYTES,
@@ -38,7 +40,7 @@ MIB = 1024 ** 2
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """What the streams of one source get, in bytes per second."""
+    """What the streams of one source get, in bytes per second of their payload."""
 
     #: What other traffic leaves.
     free: float
@@ -46,6 +48,9 @@ class Link:
     cap: float = math.inf
     #: The cap on each of them (Nova's live_migration_bandwidth).
     stream_cap: float = math.inf
+    #: Through a relay streams run one after the other, each at full speed, and the cap is held by
+    #: the relay: for the last copy as well.
+    relay: bool = False
 
     def scaled(self, factor: float) -> "Link":
         """Return the link with what was measured times `factor`; a cap is no measurement."""
@@ -56,6 +61,9 @@ class Link:
 
         QEMU lifts its caps for the last copy, the guest being stopped.
         """
+        if self.relay:
+            rate = min(self.free, self.cap)
+            return rate, rate
         streams = max(1, streams)
         return min(self.stream_cap, min(self.free, self.cap) / streams), self.free / streams
 
@@ -72,38 +80,82 @@ class MemberLoad:
 
 
 def usable_link(bandwidth: Bandwidth, options: MigrationOptions,
-                batch_cap_bytes_per_second: float | None = None) -> Link:
+                batch_cap_bytes_per_second: float | None = None, relay: bool = False) -> Link:
     """Return what migrations of a host can use (design 5, bandwidth allocator [0040])."""
-    goodput = bandwidth.goodput_bytes_per_second or bandwidth.link_bytes_per_second
-    goodput = goodput or UNKNOWN_LINK_BYTES_PER_SECOND
+    link = bandwidth.link_bytes_per_second or UNKNOWN_LINK_BYTES_PER_SECOND
+    goodput = bandwidth.goodput_bytes_per_second or link
     free = max(goodput - bandwidth.other_bytes_per_second, LEAST_LINK_SHARE * goodput)
-    caps = [cap for cap in (bandwidth.nova_cap_bytes_per_second, options.bandwidth_mib_s * MIB)
-            if cap]
-    return Link(free=free, cap=batch_cap_bytes_per_second or math.inf,
-                stream_cap=min(caps, default=math.inf))
+    caps = [allocation.qemu_bytes_per_second(round(cap)) for cap in (
+        (bandwidth.nova_cap_bytes_per_second or 0) / MIB, options.bandwidth_mib_s) if cap]
+    cap = math.inf
+    if batch_cap_bytes_per_second:
+        # The operator's cap counts frames, as the link's speed does; streams are payload.
+        cap = batch_cap_bytes_per_second * min(1.0, goodput / link)
+        if not relay:
+            cap = allocation.qemu_bytes_per_second(allocation.qemu_cap_mib(cap))
+    return Link(free=free, cap=cap, stream_cap=min(caps, default=math.inf), relay=relay)
 
 
-def member_load(server: ServerTelemetry, memory_bytes: int,
-                options: MigrationOptions) -> MemberLoad:
-    """Return the load of one server; one that was not measured counts as full and idle."""
+def member_load(server: ServerTelemetry, memory_bytes: int, options: MigrationOptions,
+                wire: WireRates | None = None) -> MemberLoad:
+    """Return the load of one server; one that was not measured counts as full and idle.
+
+    `wire` is what a relay makes of its pages; None where none carries the stream.
+    """
     disks = [disk for disk in server.disks if not disk.shared]
     size_gib = nova_schedule.data_gib(memory_bytes, disks)
     measured = server.error is None
     total = server.total_pages if measured and server.total_pages else memory_bytes // PAGE_BYTES
     content = min(server.content_pages, total) if measured else total
-    dirty = DirtyModel() if server.state == "paused" else server.round_model
+    dirty, cycle = _activity(server)
     nominal = StreamLoad(
         content_pages=content + FIRMWARE_PAGES, zero_pages=total - content,
         dirty=_scaled(dirty, 1.0, total),
         schedule=nova_schedule.schedule(options, size_gib),
         disk_bytes=sum(disk.allocated_bytes for disk in disks),
-        disk_write_bytes_per_second=sum(disk.write_bytes_per_second for disk in disks))
+        disk_write_bytes_per_second=sum(disk.write_bytes_per_second for disk in disks),
+        cycle=cycle, wire=wire)
     error = dirty.relative_error
     best = dataclasses.replace(nominal, dirty=_scaled(dirty, 1.0 / (1.0 + error), total))
     if not measured:
         best = dataclasses.replace(best, content_pages=FIRMWARE_PAGES, zero_pages=total)
     worst = dataclasses.replace(nominal, dirty=_scaled(dirty, 1.0 + error, total))
     return MemberLoad(nominal, best, worst, measured)
+
+
+def with_relay(member: MemberLoad, wire: WireRates | None) -> MemberLoad:
+    """Return the load as it is at another place in the order of its group."""
+    nominal, best, worst = (dataclasses.replace(load, wire=wire)
+                            for load in (member.nominal, member.best, member.worst))
+    return MemberLoad(nominal, best, worst, member.measured)
+
+
+def wire_rates(server: ServerTelemetry, reference_share: float) -> WireRates:
+    """Return what a relay makes of a server's pages; `reference_share` of round 0 it has already.
+
+    Pages of later rounds are written by the guest just now: they are new to the relay. What was
+    not measured is taken not to compress.
+    """
+    def ratio(measured: float | None) -> float:
+        return 1.0 if measured is None else min(1.0, measured)
+
+    return WireRates(reference_share=min(1.0, max(0.0, reference_share)),
+                     unchanged_ratio=ratio(server.compress_unchanged),
+                     changed_ratio=ratio(server.compress_changed))
+
+
+def _activity(server: ServerTelemetry) -> tuple[DirtyModel, Cycle | None]:
+    """Return what makes rounds: the model of the mean, and the cycle around it if there is one.
+
+    Windows of some seconds fall into one part of a longer period; the history holds all of it.
+    """
+    if server.state == "paused":
+        return DirtyModel(), None
+    history = server.history
+    cycle = Cycle.of(history.periodicity) if history else None
+    if cycle is not None and history.model is not None:
+        return history.model, cycle
+    return server.round_model, cycle
 
 
 def _scaled(dirty: DirtyModel, factor: float, total_pages: float) -> DirtyModel:
@@ -114,41 +166,70 @@ def _scaled(dirty: DirtyModel, factor: float, total_pages: float) -> DirtyModel:
         hot_pages=min(dirty.hot_pages * factor, total_pages))
 
 
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """When what happens around the streams of a group."""
+
+    #: Streams at once.
+    parallel: int
+    #: Nova's own seconds, before a stream, and those of the stream before its first page.
+    nova_seconds: float
+    setup_seconds: float
+    #: When the group begins, in seconds since the epoch; None: cycles are averaged over.
+    begins_seconds: float | None = None
+
+
 def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova_seconds: float,
-            setup_seconds: float) -> tuple[Projection, ...]:
+            setup_seconds: float, begins_seconds: float | None = None,
+            learned: learning.Learned | None = None) -> tuple[Projection, ...]:
     """Project members that are issued in this order, at most `parallel` at once.
 
-    The interval comes from two more simulations: everything dirties less and the link is faster,
-    and the other way round, each by its own uncertainty; it is never narrower than QEMU's step.
+    The interval (90 %) comes from two more simulations: everything dirties less and the link is
+    faster, and the other way round, each by its own uncertainty; it is never narrower than QEMU's
+    step. What finished migrations have taught goes into fields of its own.
     """
-    timing = (parallel, nova_seconds, setup_seconds)
-    nominal = _simulate([m.nominal for m in members], link, *timing)
+    timing = Timing(parallel, nova_seconds, setup_seconds, begins_seconds)
+    nominal = _simulate([m.nominal for m in members], link, timing)
     intervals = _intervals(members, link, timing, nominal)
     projections = []
     for run, interval in zip(nominal, intervals, strict=True):
-        verdict, abort_at = _verdict(run.stream, link, setup_seconds)
+        stream = run.stream
+        verdict, abort_at = _verdict(stream, link, setup_seconds)
+        seconds, bounds = learning.corrected(learned, stream.seconds, run.queue_seconds,
+                                             nova_seconds, interval)
         projections.append(Projection(
-            stream_seconds=run.stream.seconds, queue_seconds=run.queue_seconds,
+            stream_seconds=stream.seconds, queue_seconds=run.queue_seconds,
             nova_seconds=nova_seconds, projected_seconds=run.seconds(nova_seconds),
-            raw_bytes=round(run.stream.sent_bytes), wire_bytes=round(run.stream.sent_bytes),
-            rounds=run.stream.rounds, downtime_seconds=run.stream.downtime_seconds,
-            verdict=verdict, abort_at_seconds=abort_at, interval_seconds=interval))
+            raw_bytes=round(stream.sent_bytes), wire_bytes=round(stream.wire_bytes),
+            rounds=stream.rounds, downtime_seconds=stream.downtime_seconds,
+            verdict=verdict, abort_at_seconds=abort_at, interval_seconds=interval,
+            learned_seconds=seconds, learned_interval_seconds=bounds))
     return tuple(projections)
 
 
-def _intervals(members: Sequence[MemberLoad], link: Link, timing: tuple[int, float, float],
+def alone(member: MemberLoad, link: Link, setup_seconds: float) -> tuple[str, float, float]:
+    """Return verdict, seconds and wire bytes of one stream that has the link for itself.
+
+    One simulation instead of project's three; without Nova's seconds.
+    """
+    run, = _simulate([member.nominal], link, Timing(1, 0.0, setup_seconds))
+    verdict, _ = _verdict(run.stream, link, setup_seconds)
+    return verdict, run.stream.seconds, run.stream.wire_bytes
+
+
+def _intervals(members: Sequence[MemberLoad], link: Link, timing: Timing,
                nominal: list["_Run"]) -> list[tuple[float, float | None]]:
     """Return the interval of each member; [0, null] for all where one does not converge."""
     if any(run.stream.phase != "completed" for run in nominal):
         return [(0.0, None)] * len(nominal)
-    best = _simulate([m.best for m in members], link.scaled(1 + LINK_ERROR), *timing)
-    worst = _simulate([m.worst for m in members], link.scaled(1 - LINK_ERROR), *timing)
+    best = _simulate([m.best for m in members], link.scaled(1 + LINK_ERROR), timing)
+    worst = _simulate([m.worst for m in members], link.scaled(1 - LINK_ERROR), timing)
     intervals = []
     # Who waits behind an unmeasured or endless one has no upper end either.
     bounded = True
     for member, run, fast, slow in zip(members, nominal, best, worst, strict=True):
         bounded = bounded and member.measured and slow.stream.phase == "completed"
-        total, low, high = (r.seconds(timing[1]) for r in (run, fast, slow))
+        total, low, high = (r.seconds(timing.nova_seconds) for r in (run, fast, slow))
         intervals.append((max(0.0, min(low, total - CAPPED_STEP_SECONDS)),
                           max(high, total + CAPPED_STEP_SECONDS) if bounded else None))
     return intervals
@@ -168,36 +249,53 @@ class _Run:
         return self.queue_seconds + nova_seconds + self.stream.seconds
 
 
-def _simulate(loads: Sequence[StreamLoad], link: Link, parallel: int, nova_seconds: float,
-              setup_seconds: float) -> list[_Run]:
+def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_Run]:
     """Run the streams over the link until each has completed or failed.
 
     A failed one gives its place to the next. Time goes from event to event of any stream.
     """
-    runs = [_Run(Stream(load, setup_seconds), nova_seconds) for load in loads]
+    runs = [_Run(_stream(load, timing), timing.nova_seconds) for load in loads]
     waiting = collections.deque(runs)
     active: list[_Run] = []
     now = 0.0
     while waiting or active:
-        while waiting and len(active) < parallel:
+        while waiting and len(active) < timing.parallel:
             run = waiting.popleft()
             run.queue_seconds = now
+            run.stream.begins_seconds = (timing.begins_seconds or 0.0) + now + timing.nova_seconds
             active.append(run)
-        rates = link.rates(sum(run.stream.transferring for run in active))
-        step = min(run.nova_left or run.stream.next_event(*rates) for run in active)
+        rates = _rates(active, link)
+        step = min(run.nova_left or run.stream.next_event(*rate)
+                   for run, rate in zip(active, rates, strict=True))
         if math.isinf(step):
             # Nothing will change any more, with the link as it is shared now.
             for run in active:
                 run.stream.fail()
         else:
             now += step
-            for run in active:
+            for run, rate in zip(active, rates, strict=True):
                 if run.nova_left:
                     run.nova_left = max(0.0, run.nova_left - step)
                 else:
-                    run.stream.advance(step, *rates)
+                    run.stream.advance(step, *rate)
         active = [run for run in active if not run.stream.ended]
     return runs
+
+
+def _stream(load: StreamLoad, timing: Timing) -> Stream:
+    if timing.begins_seconds is None and load.cycle is not None:
+        load = dataclasses.replace(load, cycle=None)
+    return Stream(load, timing.setup_seconds)
+
+
+def _rates(active: list[_Run], link: Link) -> list[tuple[float, float]]:
+    """Return what each stream gets; a relay holds all but the first that transfers."""
+    rates = link.rates(sum(run.stream.transferring for run in active))
+    if not link.relay:
+        return [rates] * len(active)
+    first = next((run for run in active if run.stream.transferring), None)
+    return [rates if run is first or not run.stream.transferring else (0.0, 0.0)
+            for run in active]
 
 
 def _verdict(stream: Stream, link: Link, setup_seconds: float) -> tuple[str, float | None]:
@@ -214,7 +312,7 @@ def _verdict(stream: Stream, link: Link, setup_seconds: float) -> tuple[str, flo
         return "needs-help", None
     patient = dataclasses.replace(
         load, schedule=dataclasses.replace(load.schedule, timeout_seconds=None))
-    run, = _simulate([patient], link, 1, 0.0, setup_seconds)
+    run, = _simulate([patient], link, Timing(1, 0.0, setup_seconds))
     if stream.aborted_at is not None and run.stream.phase == "completed":
         return "nova-aborts", stream.aborted_at
     dirtied = load.dirty.total_rate_pages_per_second * PAGE_WIRE_BYTES

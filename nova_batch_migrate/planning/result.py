@@ -36,6 +36,10 @@ class Projection(Value):
     abort_at_seconds: float | None
     #: Of projected_seconds; the upper end is null if the pessimistic case does not converge.
     interval_seconds: tuple[float, float | None]
+    #: projected_seconds and their interval with what finished migrations of this cloud taught;
+    #: null: nothing was learned yet. The other fields never change by it.
+    learned_seconds: float | None = None
+    learned_interval_seconds: tuple[float, float | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -126,6 +126,8 @@ class Stream:
         # A zero page costs no more than its 9 bytes of time: counted as so much of a page.
         self._pages_left = (load.content_pages
                             + load.zero_pages * ZERO_PAGE_WIRE_BYTES / PAGE_WIRE_BYTES)
+        #: Of them, the share that never crossed yet.
+        self._first_share = 1.0
         self._since_test = 0.0
         self._since_sync = 0.0
         self._throttle = Throttle() if load.schedule.auto_converge else None
@@ -220,9 +222,12 @@ class Stream:
         return min(left, most)
 
     def _page_bytes(self) -> float:
-        """Return what a page of the present round takes on the link."""
+        """Return what a page of those that remain takes on the link, in the mean."""
         wire = self.load.wire
-        return PAGE_WIRE_BYTES if wire is None else wire.page_bytes(self.rounds == 0)
+        if wire is None:
+            return PAGE_WIRE_BYTES
+        first = self._first_share
+        return first * wire.page_bytes(True) + (1.0 - first) * wire.page_bytes(False)
 
     def _switchover_pages(self, rate: float) -> float:
         """Return S: what may remain, in pages, for a last copy within the downtime limit.
@@ -300,7 +305,9 @@ class Stream:
             # Of the pages just dirtied, those not sent yet are in what remains already.
             dirtied *= 1.0 - min(1.0, self._pages_left / all_pages)
         limit = self._switchover_pages(rate)
+        first = self._first_share * self._pages_left
         self._pages_left += dirtied
+        self._first_share = first / self._pages_left if self._pages_left > 0 else 0.0
         self._since_sync = 0.0
         self.rounds += 1
         if self._throttle:

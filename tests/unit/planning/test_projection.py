@@ -6,6 +6,7 @@ from hypothesis import given, settings, strategies
 from oslotest import base
 
 from nova_batch_migrate.planning import projection
+from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.nova_schedule import NovaSchedule
 from nova_batch_migrate.planning.projection import FIRMWARE_PAGES, Link, MemberLoad
 from nova_batch_migrate.planning.stream import (
@@ -14,6 +15,7 @@ from nova_batch_migrate.planning.stream import (
     PAGE_WIRE_BYTES,
     Socket,
     StreamLoad,
+    WireRates,
 )
 from nova_batch_migrate.planning.telemetry import DirtyModel, Disk, MigrationOptions
 from tests.unit.planning import builders
@@ -214,6 +216,69 @@ class TestSocket(base.BaseTestCase):
                                found.stream_seconds, delta=0.07)
 
 
+class TestRelay(base.BaseTestCase):
+    """A link of 100 pages/s, streams one after the other through a relay."""
+
+    LINK = dataclasses.replace(HUNDRED_PAGES_A_SECOND, relay=True)
+
+    def test_only_what_is_no_reference_takes_its_time(self):
+        plain, = project(load(1000), link=self.LINK)
+        wire = WireRates(reference_share=0.5, unchanged_ratio=0.5)
+        found, = project(load(1000, wire=wire), link=self.LINK)
+        # 500 references of 12 bytes, 500 pages of half their size.
+        sent = 500 * 12 + 500 * PAGE_WIRE_BYTES / 2 + DEVICE_STATE_BYTES
+        self.assertEqual(plain.raw_bytes, found.raw_bytes)
+        self.assertAlmostEqual(sent, found.wire_bytes, delta=2 * PAGE_WIRE_BYTES)
+        self.assertAlmostEqual(sent / (100 * PAGE_WIRE_BYTES), found.stream_seconds, delta=0.1)
+
+    def test_later_rounds_have_rates_of_their_own(self):
+        # 100 hot pages cross again whole, as nothing of what the guest just wrote is known.
+        found, = project(load(1000, rate=1e4, working_set=100, schedule=constant(1.5),
+                              wire=WireRates(reference_share=1.0)), link=self.LINK)
+        self.assertAlmostEqual(1000 * 12 + 100 * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES,
+                               found.wire_bytes, delta=5 * PAGE_WIRE_BYTES)
+
+    def test_streams_run_one_after_the_other(self):
+        alone, = project(load(1000))
+        first, second = project(load(1000), load(1000), link=self.LINK, parallel=2)
+        self.assertAlmostEqual(alone.stream_seconds, first.stream_seconds)
+        self.assertAlmostEqual(2 * alone.stream_seconds, second.stream_seconds, delta=0.1)
+        self.assertEqual(0.0, second.queue_seconds)
+
+    def test_a_relay_can_be_the_narrow_part(self):
+        slow = WireRates(reference_share=1.0, raw_bytes_per_second=50 * PAGE_WIRE_BYTES)
+        found, = project(load(1000, wire=slow), link=self.LINK)
+        self.assertAlmostEqual(20, found.stream_seconds, delta=0.7)
+
+    def test_rates_from_telemetry(self):
+        server = builders.server("a", compress_unchanged=0.4, compress_changed=1.7)
+        self.assertEqual(WireRates(0.25, 0.0, 0.4, 1.0), projection.wire_rates(server, 0.25))
+        self.assertEqual(WireRates(1.0), projection.wire_rates(builders.server("a"), 1.2))
+
+
+class TestCycles(base.BaseTestCase):
+
+    #: Quiet for the first 10 of 20 s, 160 pages/s in the others: more than the link carries.
+    CYCLE = Cycle(20.0, 0.0, 10.0, 0.0, 2.0)
+
+    def of(self, begins):
+        guest = load(500, rate=80.0, working_set=400, schedule=constant(0.1, 300.0),
+                     cycle=self.CYCLE)
+        member = MemberLoad(guest, guest, guest)
+        return projection.project([member], HUNDRED_PAGES_A_SECOND, 1, 0.0, 0.0, begins)[0]
+
+    def test_a_quiet_stretch_ends_it(self):
+        # 500 pages are across in 5 s of quiet; in the busy stretch the end is the next quiet one.
+        self.assertAlmostEqual(5, self.of(0.0).stream_seconds, delta=0.7)
+        self.assertAlmostEqual(5, self.of(40.0).stream_seconds, delta=0.7)
+        self.assertGreater(self.of(10.0).stream_seconds, 10)
+
+    def test_without_a_clock_the_mean_counts(self):
+        guest = load(500, rate=80.0, working_set=400, schedule=constant(0.1, 300.0))
+        steady, = project(guest)
+        self.assertEqual(steady.stream_seconds, self.of(None).stream_seconds)
+
+
 class TestVerdicts(base.BaseTestCase):
 
     def test_needs_help_below_the_speed_of_the_link(self):
@@ -294,17 +359,25 @@ class TestLoads(base.BaseTestCase):
 
 class TestUsableLink(base.BaseTestCase):
 
+    #: What QEMU sends when it is capped at 20 and at 10 MiB/s: 16 and 8 portions in 0.1 s.
+    CAPPED_20, CAPPED_10 = 160 * 32 * PAGE_WIRE_BYTES, 80 * 32 * PAGE_WIRE_BYTES
+
     def test_others_and_caps(self):
         options = MigrationOptions(bandwidth_mib_s=20)
         found = projection.usable_link(
             builders.bandwidth(100, other_bytes_per_second=30.0 * MIB), options, 50 * MIB)
-        self.assertEqual((20 * MIB, 70 * MIB), found.rates(1))
-        self.assertEqual((12.5 * MIB, 17.5 * MIB), found.rates(4))
+        self.assertEqual((self.CAPPED_20, 70 * MIB), found.rates(1))
+        # 39 portions in 0.1 s are the most under 50 MiB/s: a quarter of them each.
+        self.assertEqual((390 * 32 * PAGE_WIRE_BYTES / 4, 17.5 * MIB), found.rates(4))
 
     def test_the_lower_of_novas_caps_counts(self):
         found = projection.usable_link(builders.bandwidth(
             100, nova_cap_bytes_per_second=10.0 * MIB), MigrationOptions(bandwidth_mib_s=20))
-        self.assertEqual(10 * MIB, found.rates(1)[0])
+        self.assertEqual(self.CAPPED_10, found.rates(1)[0])
+
+    def test_a_relay_holds_the_cap_itself(self):
+        found = projection.usable_link(builders.bandwidth(100), MigrationOptions(), 50 * MIB, True)
+        self.assertEqual((50 * MIB, 50 * MIB), found.rates(3))
 
     def test_a_busy_link_is_never_none(self):
         found = projection.usable_link(

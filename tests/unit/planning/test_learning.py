@@ -1,0 +1,71 @@
+import ddt
+from hypothesis import given, strategies
+from oslotest import base
+
+from nova_batch_migrate.planning import learning
+from nova_batch_migrate.planning.learning import Finished, Learned
+
+
+def finished(*actual, projected=10.0, **fields):
+    return [Finished(projected, seconds, **fields) for seconds in actual]
+
+
+@ddt.ddt
+class TestLearn(base.BaseTestCase):
+
+    def test_two_teach_nothing(self):
+        self.assertIsNone(learning.learn(finished(11.0, 12.0)))
+        self.assertIsNone(learning.learn(finished(11.0, 12.0, 13.0, projected=0.0)))
+
+    def test_the_median_counts_not_the_outlier(self):
+        found = learning.learn(finished(11.0, 11.0, 10.0, 12.0, 300.0))
+        self.assertEqual((5, 1.1), (found.migrations, found.stream_factor))
+        # Distances 0, 0, 0.1, 0.1 and a huge one: the median is 0.1.
+        self.assertAlmostEqual(0.14826, found.stream_factor_spread)
+
+    def test_only_the_latest_count(self):
+        old, new = finished(*[20.0] * 40), finished(*[10.0] * learning.MOST_MIGRATIONS)
+        self.assertEqual(Learned(30, 1.0, 0.0), learning.learn(old + new))
+
+    @ddt.data((100.0, 2.0), (1.0, 0.5))
+    @ddt.unpack
+    def test_it_never_goes_far(self, actual, factor):
+        self.assertEqual(factor, learning.learn(finished(*[actual] * 3)).stream_factor)
+
+    def test_downtime_and_bytes(self):
+        found = learning.learn(finished(
+            10.0, 10.0, 10.0, projected_downtime_seconds=0.1, actual_downtime_seconds=0.3,
+            projected_raw_bytes=100.0, actual_raw_bytes=110.0))
+        self.assertAlmostEqual(0.2, found.downtime_seconds)
+        self.assertEqual(1.1, found.bytes_factor)
+
+    def test_json(self):
+        found = Learned(3, 1.0, 0.1, -0.05, 1.2)
+        self.assertEqual(found, Learned.from_dict(found.to_dict()))
+
+
+class TestCorrected(base.BaseTestCase):
+
+    def test_nothing_learned(self):
+        self.assertEqual((None, None), learning.corrected(None, 10.0, 5.0, 4.0, (18.0, 20.0)))
+
+    def test_streams_stretch_and_novas_seconds_do_not(self):
+        # 4 s of Nova, 15 s of streams: 4 + 15 x 1.2 = 22.
+        found = learning.corrected(Learned(5, 1.2, 0.0), 10.0, 5.0, 4.0, (18.0, 21.0))
+        self.assertEqual((22.0, (21.0, 24.0)), found)
+
+    def test_no_upper_end_stays_none(self):
+        self.assertIsNone(
+            learning.corrected(Learned(5, 1.2, 0.1), 10.0, 5.0, 4.0, (18.0, None))[1][1])
+
+    @given(strategies.floats(0.5, 2), strategies.floats(0, 1), strategies.floats(0.1, 1e4),
+           strategies.floats(0, 1e4), strategies.floats(0, 100))
+    def test_scatter_only_widens(self, factor, spread, stream, queue, nova):
+        total = stream + queue + nova
+        interval = (0.9 * total, 1.1 * total)
+        sure, narrow = learning.corrected(Learned(9, factor, 0.0), stream, queue, nova, interval)
+        seconds, wide = learning.corrected(Learned(9, factor, spread), stream, queue, nova,
+                                           interval)
+        self.assertEqual(sure, seconds)
+        self.assertLessEqual(wide[0], narrow[0] + 1e-6)
+        self.assertGreaterEqual(wide[1], narrow[1] - 1e-6)

@@ -47,6 +47,7 @@ def data_gib(memory_bytes: int, disks: Iterable[Disk]) -> float:
     return sum(max(LEAST_GIB, size / GIB) for size in [memory_bytes, *copied])
 
 
+@functools.lru_cache(maxsize=1024)
 def schedule(options: MigrationOptions, size_gib: float) -> NovaSchedule:
     """Return the steps Nova will set for a migration of `size_gib`, in its own whole ms and s.
 

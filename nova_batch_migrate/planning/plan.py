@@ -53,7 +53,7 @@ def make_plan(request: PlanRequest) -> Plan:
     seconds = ordering.whole_seconds(planned, request.destinations)
     late = ordering.missed_deadline(request.deadline_seconds, seconds)
     return Plan(
-        strategy=request.strategy, relay=False,
+        strategy=request.strategy, relay=request.relay,
         notes=(*_notes(request, sources), *([late] if late else []),
                *_late_members(request, planned)),
         groups=tuple(planned), staying=tuple(staying), projected_seconds=seconds,
@@ -85,9 +85,6 @@ def _able(source: Source, sets, refused: dict[str, str]) -> tuple[list[str], dic
 
 
 def _check(request: PlanRequest) -> None:
-    if request.relay:
-        raise exception.PlanningError(
-            reason="relay is true, but no relay carries streams yet; set it to false")
     if request.max_parallel < 1:
         raise exception.PlanningError(reason="max_parallel must be at least 1")
     hosts = [host.host for host in request.hosts]
@@ -158,6 +155,8 @@ def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place
     for at, (group, ids, projections) in enumerate(timed):
         if source.deadline(ids) is not None and begins:
             ids, projections = _ordered(source, ids, parallel(group), begins)
+        if request.relay:
+            projections = source.project(ids, parallel(group), {i: places[i].host for i in ids})
         planned.append(_plan_group(source, first_index + at, group, ids, projections, places))
         begins += planned[-1].projected_seconds
     return planned
@@ -238,7 +237,7 @@ def _late_members(request: PlanRequest, groups: Sequence[PlanGroup]) -> list[str
 
 
 def _notes(request: PlanRequest, sources: Sequence[Source]) -> tuple[str, ...]:
-    notes = [NO_RELAY]
+    notes = [] if request.relay else [NO_RELAY]
     if request.max_bandwidth_bytes_per_second and len(sources) > 1:
         share = request.max_bandwidth_bytes_per_second / len(sources) / 1024 ** 2
         notes.append(f"The bandwidth limit is shared equally: {share:.1f} MiB/s for each of "

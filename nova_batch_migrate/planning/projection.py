@@ -177,18 +177,23 @@ class Timing:
     setup_seconds: float
     #: When the group begins, in seconds since the epoch; None: cycles are averaged over.
     begins_seconds: float | None = None
+    #: (id of the load, link) -> its run alone.
+    memo: dict = dataclasses.field(default_factory=dict, compare=False)
 
 
 def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova_seconds: float,
             setup_seconds: float, begins_seconds: float | None = None,
-            learned: learning.Learned | None = None) -> tuple[Projection, ...]:
+            learned: learning.Learned | None = None, memo: dict | None = None
+            ) -> tuple[Projection, ...]:
     """Project members that are issued in this order, at most `parallel` at once.
 
     The interval (90 %) comes from two more simulations: everything dirties less and the link is
     faster, and the other way round, each by its own uncertainty; it is never narrower than QEMU's
-    step. What finished migrations have taught goes into fields of its own.
+    step. What finished migrations have taught goes into fields of its own. `memo` keeps runs of
+    these very loads from one call to the next.
     """
-    timing = Timing(parallel, nova_seconds, setup_seconds, begins_seconds)
+    timing = Timing(parallel, nova_seconds, setup_seconds, begins_seconds,
+                    {} if memo is None else memo)
     nominal = _simulate([m.nominal for m in members], link, timing)
     intervals = _intervals(members, link, timing, nominal)
     projections = []
@@ -254,6 +259,8 @@ def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_
 
     A failed one gives its place to the next. Time goes from event to event of any stream.
     """
+    if timing.parallel == 1 and timing.begins_seconds is None and len(loads) > 1:
+        return _one_by_one(loads, link, timing)
     runs = [_Run(_stream(load, timing), timing.nova_seconds) for load in loads]
     waiting = collections.deque(runs)
     active: list[_Run] = []
@@ -279,6 +286,20 @@ def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_
                 else:
                     run.stream.advance(step, *rate)
         active = [run for run in active if not run.stream.ended]
+    return runs
+
+
+def _one_by_one(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_Run]:
+    """Return the same for streams that never overlap: each alone, behind the others."""
+    runs, now = [], 0.0
+    for load in loads:
+        key = (id(load), link)
+        if key not in timing.memo:
+            # The load is kept with its run, so that no other gets its id.
+            timing.memo[key] = load, *_simulate([load], link, timing)
+        _, run = timing.memo[key]
+        runs.append(dataclasses.replace(run, queue_seconds=now))
+        now = runs[-1].seconds(timing.nova_seconds)
     return runs
 
 

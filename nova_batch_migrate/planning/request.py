@@ -7,6 +7,7 @@ import dataclasses
 import typing
 
 from nova_batch_migrate.planning import values
+from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.telemetry import HostTelemetry
 from nova_batch_migrate.planning.values import Value
 
@@ -81,7 +82,7 @@ class PlanRequest(Value):
     nova_seconds: float = 4.0
     #: Of the stream, before its first page.
     setup_seconds: float = 0.2
-    #: Must be false: no relay carries the streams yet.
+    #: Whether a relay carries the streams: content in common then crosses once.
     relay: bool = False
     dedup_scope: DedupScope = "project"
     dictionary_bytes: int = 512 * 1024 * 1024
@@ -89,4 +90,6 @@ class PlanRequest(Value):
     synchronized: tuple[tuple[str, ...], ...] = ()
     #: Seconds from now until the whole batch is to be done.
     deadline_seconds: float | None = None
+    #: From the latest finished migrations of the cloud; null: there are too few.
+    learned: Learned | None = None
     schema_version: str = values.SCHEMA_VERSION

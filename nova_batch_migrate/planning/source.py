@@ -3,9 +3,9 @@
 Used by planning.plan only. Remembers projections, since strategies ask for them again and again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from nova_batch_migrate.planning import commonality, grouping, ordering, projection
+from nova_batch_migrate.planning import commonality, grouping, ordering, projection, replay
 from nova_batch_migrate.planning.placement import Room
 from nova_batch_migrate.planning.request import Movable, PlanRequest
 from nova_batch_migrate.planning.result import Projection
@@ -30,13 +30,16 @@ class Source:
         self.scope = Scope(request.dedup_scope, host.servers)
         cap = request.max_bandwidth_bytes_per_second
         self.link = projection.usable_link(host.bandwidth, host.options,
-                                           cap / sources if cap else None)
+                                           cap / sources if cap else None, request.relay)
+        self.replay = replay.Replay(host, request.dedup_scope, request.dictionary_bytes,
+                                    self.known) if request.relay else None
         self.parallel = max(1, min(request.max_parallel, host.options.max_concurrent))
         self._request = request
         self._loads = {
             s.id: projection.member_load(s, self.movable[s.id].memory_bytes, host.options)
             for s in self.servers.values()}
         self._projected: dict[tuple, tuple[Projection, ...]] = {}
+        self._runs: dict = {}
 
     def identity(self, server_id: str) -> tuple[str, str]:
         """Return what breaks ties: name, then id."""
@@ -46,18 +49,33 @@ class Source:
         """Return whether there is telemetry of the server's memory."""
         return self.servers[server_id].error is None
 
-    def project(self, ids: Sequence[str], parallel: int | None = None) -> tuple[Projection, ...]:
+    def project(self, ids: Sequence[str], parallel: int | None = None,
+                destinations: Mapping[str, str] | None = None) -> tuple[Projection, ...]:
         """Project these servers as one group, issued in the order given.
 
-        `parallel` streams at once, where that is not the number for this source.
+        `parallel` streams at once, where that is not the number for this source. What a relay
+        sends once depends on where they go; without `destinations` all go to the same.
         """
         parallel = min(len(ids), parallel or self.parallel)
-        key = (parallel, *ids)
+        where = None
+        if self.replay is not None and destinations is not None:
+            where = tuple(destinations[i] for i in ids)
+        key = (parallel, where, *ids)
         if key not in self._projected:
+            request = self._request
             self._projected[key] = projection.project(
-                [self._loads[i] for i in ids], self.link, parallel,
-                self._request.nova_seconds, self._request.setup_seconds)
+                self._members(ids, destinations), self.link, parallel, request.nova_seconds,
+                request.setup_seconds, learned=request.learned,
+                memo=self._runs if self.replay is None else None)
         return self._projected[key]
+
+    def _members(self, ids: Sequence[str], destinations: Mapping[str, str] | None
+                 ) -> list[projection.MemberLoad]:
+        if self.replay is None:
+            return [self._loads[i] for i in ids]
+        hits = self.replay.hits(ids, destinations)
+        return [projection.with_relay(self._loads[i], projection.wire_rates(
+            self.servers[i], hit.reference_share)) for i, hit in zip(ids, hits, strict=True)]
 
     def parallel_of(self, group: grouping.Grouping) -> int:
         """Return how many streams of the group run at once; all of a set that moves together."""
@@ -138,7 +156,7 @@ class Source:
         """Say why a server that does not converge alone will stay, in figures."""
         server, found = self.servers[server_id], self.project([server_id])[0]
         carried = self.link.rates(1)[0] / MIB
-        dirtied = server.round_model.rate_pages_per_second * PAGE_BYTES / MIB
+        dirtied = server.round_model.total_rate_pages_per_second * PAGE_BYTES / MIB
         if found.verdict == "nova-aborts":
             return (f"its memory would be across only after Nova gives up, "
                     f"{found.abort_at_seconds:.0f} s after the start ([libvirt] "
@@ -170,8 +188,8 @@ class Source:
             notes.append(f"{self.name}: content in common is estimated (sampled or folded).")
         recurring = self.known.recurring_pages(list(self.servers)) * PAGE_BYTES
         if self._request.strategy != "none" and 0 < recurring <= self._request.dictionary_bytes:
+            needs = "the relay needs" if self.replay is not None else "a relay would need"
             notes.append(f"{self.name}: all content held by more than one server "
                          f"({recurring / MIB:.0f} MiB) fits a dictionary of "
-                         f"{self._request.dictionary_bytes // MIB} MiB: a relay would need no "
-                         f"groups.")
+                         f"{self._request.dictionary_bytes // MIB} MiB: {needs} no groups.")
         return notes

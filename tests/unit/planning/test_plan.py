@@ -7,6 +7,7 @@ from oslotest import base
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.planning import plan
+from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.request import Staying
 from nova_batch_migrate.planning.telemetry import DirtyModel
 from tests.unit.planning import builders
@@ -60,6 +61,34 @@ class TestPlan(base.BaseTestCase):
                          (together.raw_bytes, together.wire_bytes))
         self.assertEqual(together.raw_bytes, together.wire_bytes)
         self.assertIn(plan.NO_RELAY, together.notes)
+
+    def test_common_content_crosses_once_with_a_relay(self):
+        # Two guests of 25,600 pages, of which 9,999 are in both.
+        host = builders.host([server("a"), server("b")], builders.classes(("a b", 9999)))
+        without, found = (plan.make_plan(plan_request(host, relay=relay))
+                          for relay in (False, True))
+        self.assertTrue(found.relay)
+        self.assertNotIn(plan.NO_RELAY, found.notes)
+        self.assertEqual(without.raw_bytes, found.raw_bytes)
+        self.assertAlmostEqual(9999 * 4096, without.wire_bytes - found.wire_bytes,
+                               delta=0.02 * 9999 * 4096)
+        self.assertLess(found.projected_seconds, without.projected_seconds)
+
+    def test_with_a_relay_only_what_goes_to_the_same_destination_is_common(self):
+        host = builders.host([server("a"), server("b")], builders.classes(("a b", 9999)))
+        room = tuple(destination(name, 0.25) for name in ("d1", "d2"))
+        found = plan.make_plan(plan_request(host, relay=True, destinations=room))
+        self.assertAlmostEqual(found.raw_bytes, found.wire_bytes, delta=0.01 * found.raw_bytes)
+
+    def test_what_was_learned_is_in_fields_of_its_own(self):
+        host = builders.host([server("a")])
+        plain, found = (plan.make_plan(plan_request(host, learned=learned)).groups[0].members[0]
+                        .projection for learned in (None, Learned(5, 1.5, 0.1)))
+        self.assertIsNone(plain.learned_seconds)
+        self.assertEqual((plain.projected_seconds, plain.stream_seconds, plain.interval_seconds),
+                         (found.projected_seconds, found.stream_seconds, found.interval_seconds))
+        self.assertAlmostEqual(1.5 * plain.stream_seconds + plain.nova_seconds,
+                               found.learned_seconds)
 
     def test_common_content_counts_per_destination(self):
         found = plan.make_plan(plan_request(
@@ -168,7 +197,6 @@ class TestPlan(base.BaseTestCase):
 class TestRefusals(base.BaseTestCase):
 
     @ddt.data(
-        ({"relay": True}, "no relay carries streams yet"),
         ({"max_parallel": 0}, "max_parallel must be at least 1"),
         ({"movable": (builders.movable(server("x")),)}, "no host's telemetry names id-x"),
         ({"movable": (builders.movable(server("a")),) * 2}, "movable server id-a is there twice"),

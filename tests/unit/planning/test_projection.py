@@ -159,6 +159,19 @@ class TestByHand(base.BaseTestCase):
         self.assertAlmostEqual(first.projected_seconds, second.queue_seconds)
         self.assertAlmostEqual(2 * first.projected_seconds, second.projected_seconds)
 
+    def test_one_by_one_is_what_the_simulation_of_all_gives(self):
+        loads = [load(pages, 50, 300, constant(0.3, 60.0)) for pages in (300, 800, 500)]
+        alone = [project(one, nova=4.0, setup=0.2)[0] for one in loads]
+        memo = {}
+        for _ in range(2):
+            members = [MemberLoad(x, x, x) for x in loads]
+            found = projection.project(members, HUNDRED_PAGES_A_SECOND, 1, 4.0, 0.2, memo=memo)
+            self.assertEqual([p.stream_seconds for p in alone], [p.stream_seconds for p in found])
+            self.assertAlmostEqual(sum(p.projected_seconds for p in alone[:2]),
+                                   found[2].queue_seconds)
+        # Nominal, and faster and slower for the interval.
+        self.assertEqual(9, len(memo))
+
     def test_two_streams_share_the_link(self):
         alone, = project(load(1000))
         short, long = project(load(1000), load(2000), parallel=2)

@@ -6,9 +6,19 @@ except for `pair`, whose order is part of FIG. 6.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 
+import numpy
+
+from nova_batch_migrate.planning import clustering
+from nova_batch_migrate.planning.cluster_state import (
+    DESTINATION,
+    DICTIONARY,
+    FULL,
+    NOBODY,
+    Cluster,
+    Limits,
+)
 from nova_batch_migrate.planning.commonality import Commonality
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, ServerTelemetry
@@ -55,86 +65,41 @@ def none(servers: Sequence[ServerTelemetry], seconds: Callable[[str], float],
 
 
 def group(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope, fits: Fits,
-          dictionary_bytes: int, most_members: int) -> list[Grouping]:
-    """Group by common content, greedily [0051].
+          dictionary_bytes: int, most_members: int | None, thorough: bool = True
+          ) -> list[Grouping]:
+    """Group by common content so that as many bytes as possible are sent once [0051].
 
-    The server with most shared content begins a group; then always the one joins that has most
-    content in common with what the group holds. A joining server must bring LEAST_SHARE of its
-    distinct contents in common, the recurring contents of the group must fit the dictionary, and
-    one destination must be able to take all. Who finds no partner stays alone. The work is the
-    sum of the class sizes, per group: near-linear where servers are alike in families.
+    A content that k members hold saves k - 1 times its size. Members must share a part of the
+    scope, their recurring contents must fit the dictionary, one destination must be able to take
+    all, and a joining server must have LEAST_SHARE of its distinct contents in common. Groups are
+    begun greedily and then improved by moves, swaps and mergers (planning.clustering); the work
+    is near-linear in servers.
     """
-    left = {s.id: s for s in sorted(servers, key=lambda s: (-known.shared_pages(s.id),
-                                                            *_by_name(s)))}
-    groups = []
-    while left:
-        seed = left.pop(next(iter(left)))
-        growing = _Growing(seed.id, known, scope, left)
-        members, stopped = [seed.id], "nobody left has enough in common with it"
-        while True:
-            if len(members) >= most_members:
-                stopped = f"a group has at most {most_members} members"
-                break
-            candidate = growing.best(left)
-            if candidate is None:
-                break
-            if growing.recurring_with(candidate) * PAGE_BYTES > dictionary_bytes:
-                growing.refuse(candidate)
-                stopped = f"more would not fit a dictionary of {dictionary_bytes // MIB} MiB"
-            elif not fits([*members, candidate]):
-                growing.refuse(candidate)
-                stopped = "no destination could take more of them together"
-            else:
-                growing.add(candidate)
-                members.append(candidate)
-                del left[candidate]
-        reason = (f"{_mib(growing.recurring)} of content is held by more than one of the "
-                  f"{len(members)} members; {stopped}" if len(members) > 1 else
-                  f"alone: {stopped}")
-        groups.append(Grouping(tuple(members), reason))
-    return groups
+    parts: dict[str, list[ServerTelemetry]] = {}
+    for server in sorted(servers, key=_by_name):
+        parts.setdefault(scope.part(server.id), []).append(server)
+    limits = Limits(fits, dictionary_bytes / PAGE_BYTES, most_members, LEAST_SHARE)
+    found = (cluster for part in parts.values()
+             for cluster in clustering.clusters(part, known, limits, thorough))
+    return [_reasoned(cluster, dictionary_bytes, most_members) for cluster in found]
 
 
-class _Growing:
-    """A group being formed: what each candidate has in common with it, kept up to date."""
-
-    def __init__(self, seed: str, known: Commonality, scope: Scope,
-                 left: dict[str, ServerTelemetry]):
-        self.recurring = 0.0
-        self._known = known
-        self._allowed = {server for server in left if scope.allows(seed, server)}
-        self._held: dict[int, int] = {}
-        self._common: dict[str, float] = {}
-        self.add(seed)
-
-    def add(self, server: str) -> None:
-        """Take the server in; whoever shares its contents gains by it."""
-        self.recurring = self.recurring_with(server)
-        self._common.pop(server, None)
-        self._allowed.discard(server)
-        for index in self._known.classes_of(server):
-            self._held[index] = self._held.get(index, 0) + 1
-            if self._held[index] == 1:
-                holders, pages = self._known.classes[index]
-                for holder in self._allowed.intersection(holders):
-                    self._common[holder] = self._common.get(holder, 0.0) + pages
-
-    def recurring_with(self, server: str) -> float:
-        """Return the contents held by two or more once the server has joined."""
-        return self.recurring + sum(self._known.classes[index][1]
-                                    for index in self._known.classes_of(server)
-                                    if self._held.get(index) == 1)
-
-    def best(self, left: dict[str, ServerTelemetry]) -> str | None:
-        """Return the candidate with most in common, None if nobody has enough."""
-        enough = [server for server, pages in self._common.items()
-                  if pages > 0 and pages >= LEAST_SHARE * left[server].distinct_pages]
-        return min(enough, key=lambda s: (-self._common[s], *_by_name(left[s])), default=None)
-
-    def refuse(self, server: str) -> None:
-        """Do not offer the server again."""
-        del self._common[server]
-        self._allowed.discard(server)
+def _reasoned(cluster: Cluster, dictionary_bytes: int, most_members: int | None
+              ) -> Grouping:
+    stopped = {
+        NOBODY: "nobody left has enough in common with it",
+        FULL: f"a group has at most {most_members} members",
+        DICTIONARY: f"more would not fit a dictionary of {dictionary_bytes // MIB} MiB",
+        DESTINATION: "no destination could take more of them together",
+    }[cluster.stopped]
+    members = len(cluster.servers)
+    if members == 1:
+        return Grouping(cluster.servers, f"alone: {stopped}")
+    background = (f", {_mib(cluster.background_pages)} of it by almost every server"
+                  if cluster.background_pages else "")
+    return Grouping(cluster.servers,
+                    f"{_mib(cluster.recurring_pages)} of content is held by more than one of the "
+                    f"{members} members{background}; {stopped}")
 
 
 def pair(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope, fits: Fits,
@@ -145,61 +110,79 @@ def pair(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope, f
     together if both converge, one destination can take both and their common content fits the
     dictionary. 614, 620: of those the shortest projected time goes next. 618: is there none, the
     server with least commonality goes alone [0076]. 624: again with the rest.
+
+    Pairing the rest again without a pair that left gives the same other pairs, since neither of
+    its two stood in anybody's way; only after 618 is it done.
     """
-    common = _scoped_pairs(servers, known, scope)
+    chart = _Chart(sorted(servers, key=_by_name), known, scope)
     timed: dict[tuple[str, str], float | None] = {}
-    left = {s.id: s for s in sorted(servers, key=_by_name)}
-    ordered = sorted(itertools.combinations(left, 2), key=lambda ab: -common[ab])
+
+    def time_of(ab: tuple[str, str]) -> float | None:
+        if ab not in timed:
+            suits = fits(ab) and chart.common(*ab) * PAGE_BYTES <= dictionary_bytes
+            timed[ab] = seconds(ab) if suits else None
+        return timed[ab]
+
     groups = []
-    while left:
-        ordered = [ab for ab in ordered if ab[0] in left and ab[1] in left]
-        pairs = _matching(ordered)
-        for ab in pairs:
-            if ab not in timed:
-                suits = fits(ab) and common[ab] * PAGE_BYTES <= dictionary_bytes
-                timed[ab] = seconds(ab) if suits else None
-        able = [ab for ab in pairs if timed[ab] is not None]
-        if able:
-            chosen = min(able, key=lambda ab: timed[ab])
-            reason = (f"shortest projected time ({timed[chosen]:.1f} s) of {len(able)} pairs that "
-                      f"can migrate together; {_mib(common[chosen])} in common [0074]")
-        else:
-            least = _least_common(left, ordered, common)
-            chosen = (least[0],)
-            reason = (f"no pair can migrate together; least in common with the rest "
-                      f"({_mib(least[1])}) goes alone [0076]" if len(left) > 1 else
-                      "the last one has no partner [0076]")
-        groups.append(Grouping(chosen, reason))
-        for server in chosen:
-            del left[server]
+    while chart.left:
+        able = [ab for ab in chart.pairs() if time_of(ab) is not None]
+        # Earlier in the order of 610 wins a tie.
+        for rest, chosen in zip(range(len(able), 0, -1), sorted(able, key=time_of), strict=True):
+            groups.append(Grouping(chosen, (
+                f"shortest projected time ({time_of(chosen):.1f} s) of {rest} pairs that can "
+                f"migrate together; {_mib(chart.common(*chosen))} in common [0074]")))
+            chart.remove(chosen)
+        if chart.left:
+            least, pages = chart.least_common()
+            groups.append(Grouping((least,), (
+                f"no pair can migrate together; least in common with the rest ({_mib(pages)}) "
+                "goes alone [0076]" if len(chart.left) > 1 else
+                "the last one has no partner [0076]")))
+            chart.remove([least])
     return groups
 
 
-def _scoped_pairs(servers, known: Commonality, scope: Scope) -> dict[tuple[str, str], float]:
-    """Return the pages in common of each pair, both in order of name; 0 out of scope."""
-    column = {server: at for at, server in enumerate(known.server_ids)}
-    pages = known.pair_pages()
-    ids = [s.id for s in sorted(servers, key=_by_name)]
-    return {(a, b): float(pages[column[a], column[b]])
-            if a in column and b in column and scope.allows(a, b) else 0.0
-            for a, b in itertools.combinations(ids, 2)}
+class _Chart:
+    """FIG. 3 of the servers that are left, out of scope 0, with FIG. 6's pairs."""
 
+    def __init__(self, servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope):
+        #: Places of those left, in order of name.
+        self.left = {server.id: at for at, server in enumerate(servers)}
+        self._ids = list(self.left)
+        column = {i: at for at, i in enumerate(known.server_ids)}
+        at = [column[i] for i in self._ids]
+        parts = [scope.part(i) for i in self._ids]
+        number = {part: n for n, part in enumerate(dict.fromkeys(parts))}
+        part = numpy.array([number[p] for p in parts], dtype=int)
+        self._pages = known.pair_pages()[numpy.ix_(at, at)] * (part[:, None] == part[None, :])
 
-def _matching(ordered) -> list[tuple[str, str]]:
-    """Take pairs from the front; each server is in one at most."""
-    taken: set[str] = set()
-    pairs = []
-    for a, b in ordered:
-        if a not in taken and b not in taken:
-            pairs.append((a, b))
-            taken.update((a, b))
-    return pairs
+    def common(self, a: str, b: str) -> float:
+        """Return the pages of two that are left."""
+        return float(self._pages[self.left[a], self.left[b]])
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Pair those left, most in common first, then by name; each is in one pair at most."""
+        left = numpy.array(sorted(self.left.values()), dtype=int)
+        rows, columns = numpy.triu_indices(len(left), 1)
+        order = numpy.argsort(-self._pages[left[rows], left[columns]], kind="stable")
+        free = set(self.left.values())
+        found = []
+        for a, b in zip(left[rows[order]].tolist(), left[columns[order]].tolist(), strict=True):
+            if len(free) < 2:
+                break
+            if a in free and b in free:
+                found.append((self._ids[a], self._ids[b]))
+                free -= {a, b}
+        return found
 
-def _least_common(left, ordered, common) -> tuple[str, float]:
-    """Return the server whose commonality with all others, pair by pair, sums up to least."""
-    totals = dict.fromkeys(left, 0.0)
-    for a, b in ordered:
-        totals[a] += common[a, b]
-        totals[b] += common[a, b]
-    return min(totals.items(), key=lambda item: item[1])
+    def least_common(self) -> tuple[str, float]:
+        """Return who of those left has least in common with the others, pair by pair, summed up."""
+        left = sorted(self.left.values())
+        totals = self._pages[numpy.ix_(left, left)].sum(1)
+        least = int(totals.argmin())
+        return self._ids[left[least]], float(totals[least])
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Let these go."""
+        for i in ids:
+            del self.left[i]

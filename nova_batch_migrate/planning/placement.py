@@ -77,6 +77,7 @@ class Room:
         #: Host of each affinity group; its capacity is taken for all members at once.
         self._pinned: dict[str, str] = {}
         self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
+        self._allowed_by_id: dict[str, frozenset[str]] = {}
 
     def place(self, server: Movable, mates: Collection[str] = (), source: str = ""
               ) -> Place | None:
@@ -166,10 +167,11 @@ class Room:
                 yield host
 
     def _allowed_of(self, server: Movable) -> frozenset[str]:
-        names = server.destinations
-        if names not in self._allowed:
-            self._allowed[names] = frozenset(names)
-        return self._allowed[names]
+        if server.id not in self._allowed_by_id:
+            # Hashing a long tuple of names takes its time: once a server.
+            names = server.destinations
+            self._allowed_by_id[server.id] = self._allowed.setdefault(names, frozenset(names))
+        return self._allowed_by_id[server.id]
 
     def _fits(self, host: _Host, servers: Sequence[Movable], source: str) -> bool:
         dictionary = 0 if source in host.dictionaries else self._dictionary_bytes

@@ -109,11 +109,16 @@ def _sources(request: PlanRequest) -> list[Source]:
     for host in request.hosts:
         found = [by_id[s.id] for s in host.servers if s.id in by_id]
         if found:
-            leaving[host.host] = [dataclasses.replace(
-                m, destinations=tuple(d for d in m.destinations if d != host.host))
-                for m in found]
+            leaving[host.host] = [_elsewhere(m, host.host) for m in found]
     return [Source(host, leaving[host.host], request, len(leaving))
             for host in sorted(request.hosts, key=lambda h: h.host) if host.host in leaving]
+
+
+def _elsewhere(movable: Movable, host: str) -> Movable:
+    if host not in movable.destinations:
+        return movable
+    return dataclasses.replace(
+        movable, destinations=tuple(d for d in movable.destinations if d != host))
 
 
 def _stay(source: Source, reasons: dict[str, str]) -> list[Staying]:

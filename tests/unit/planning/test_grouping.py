@@ -1,3 +1,5 @@
+import itertools
+
 from hypothesis import given, settings, strategies
 from oslotest import base
 
@@ -59,6 +61,25 @@ class TestGroup(base.BaseTestCase):
         found = group(servers("a b c"), ("a b c", 900), fits=lambda ids: len(ids) < 3)
         self.assertEqual(["a b", "c"], names(found))
         self.assertIn("no destination could take more", found[0].reason)
+
+    def test_three_pairs_save_more_than_two_threes(self):
+        # {a b d} and {c e f} keep a-b and e-f and share the background four times; as pairs a-c,
+        # b-d and e-f are kept, and the background three times: 600 + 900 + 700 more than 4 * 100.
+        classes = ("a c", 600), ("b d", 900), ("e f", 700), ("a b c d e f", 100)
+        self.assertEqual(["b d", "e f", "a c"], names(group(servers("a b c d e f"), *classes,
+                                                            most=3)))
+
+    def test_background_joins_who_is_left(self):
+        # Nobody is related to c, d or e but by what all of them hold.
+        found = group(servers("a b c d e"), ("a b", 900), ("a b c d e", 100), most=3)
+        self.assertEqual([2, 3], sorted(len(g.servers) for g in found))
+        self.assertIn("0.4 MiB of it by almost every server", found[0].reason)
+
+    def test_who_belongs_together_moves_together(self):
+        # a begins with b, its closest; but c and d lose more by being parted than a and b gain.
+        classes = ("a b", 500), ("b c", 450), ("a d", 450)
+        self.assertEqual(["b c", "a d"], sorted(names(group(
+            servers("a b c d"), *classes, most=2)), reverse=True))
 
     def test_reasons_can_be_checked(self):
         found = group(servers("a b"), ("a b", 512))
@@ -143,6 +164,36 @@ class TestProperties(base.BaseTestCase):
             self.assertLessEqual(facts.recurring_pages(one.servers), dictionary_pages)
         self.assertEqual(found, group(list(reversed(all_servers)), *classes, most=most,
                                       dictionary=dictionary_pages * 4096))
+
+    @settings(deadline=None, max_examples=50)
+    @given(CLASSES, strategies.dictionaries(strategies.integers(0, 27), strategies.none() |
+                                            strategies.sampled_from([1.0, 2.0, 3.0])))
+    def test_pairs_as_the_figure_step_by_step(self, classes, times):
+        all_servers = servers("a b c d e f g h")
+        facts = known(all_servers, *classes)
+        column = {i: at for at, i in enumerate(facts.server_ids)}
+        common = facts.pair_pages()
+        left, expected = [s.id for s in all_servers], []
+        while left:
+            # 608, 610, on what is left, from nothing.
+            pairs, free = [], set(left)
+            for a, b in sorted(itertools.combinations(left, 2),
+                               key=lambda ab: -common[column[ab[0]], column[ab[1]]]):
+                if a in free and b in free:
+                    pairs.append((a, b))
+                    free -= {a, b}
+            able = [ab for ab in pairs if times.get(hash_of(ab)) is not None]
+            if able:
+                chosen = min(able, key=lambda ab: times[hash_of(ab)])
+            else:
+                chosen = (min(left, key=lambda i: sum(
+                    common[column[i], column[j]] for j in left)),)
+            expected.append(chosen)
+            left = [i for i in left if i not in chosen]
+        found = grouping.pair(
+            all_servers, facts, Scope("project", all_servers), lambda ids: True,
+            lambda ids: times.get(hash_of(ids)), MANY)
+        self.assertEqual(expected, [g.servers for g in found])
 
     @settings(deadline=None, max_examples=50)
     @given(CLASSES, strategies.dictionaries(strategies.integers(0, 27), strategies.none() |

@@ -1,0 +1,124 @@
+"""Clusters of servers that save most by sending common content once, within limits.
+
+Called by planning.grouping for the servers of one host whose content may be shared. A content
+held by k members saves k - 1 times its pages. Greedy, then improved; looks at a bounded number of
+candidates for each server, so that the work grows with the servers and their classes only. Never
+projects, never draws a random number.
+"""
+
+import collections
+from collections.abc import Sequence
+
+from nova_batch_migrate.planning import improving
+from nova_batch_migrate.planning.cluster_state import FULL, Cluster, Facts, Group, Limits, State
+from nova_batch_migrate.planning.commonality import Commonality
+from nova_batch_migrate.planning.telemetry import ServerTelemetry
+
+#: Holders of a class that are looked at in search of the next member.
+MOST_HOLDERS = 64
+#: Up to so many servers clusters are dissolved and built again.
+FEW_SERVERS = 16
+#: Passes of the thorough search.
+MOST_PASSES = 4
+
+
+def clusters(servers: Sequence[ServerTelemetry], known: Commonality, limits: Limits,
+             thorough: bool = True) -> list[Cluster]:
+    """Return clusters of all the servers, which are given in the order that breaks ties.
+
+    `thorough`: several beginnings; for few servers related clusters are dissolved and built again
+    as well, whose work grows faster than the servers.
+    """
+    facts = Facts(servers, known)
+    best = None
+    for order in facts.orders(thorough):
+        found = _greedy(facts, limits, order)
+        improving.improve(found)
+        if thorough and len(servers) <= FEW_SERVERS:
+            found = _thorough(found)
+        if best is None or found.saved > best.saved + improving.LEAST:
+            best = found
+    return best.result() if best else []
+
+
+def _thorough(state: State) -> State:
+    """Improve until neither dissolving two clusters nor parting pairs saves more."""
+    for _ in range(MOST_PASSES):
+        before = state.saved
+        while improving.rebuild(state, _greedy):
+            improving.improve(state)
+        state = improving.shake(state)
+        if state.saved <= before + improving.LEAST:
+            break
+    return state
+
+
+def _greedy(facts: Facts, limits: Limits, order: Sequence[int]) -> State:
+    """Begin groups in this order; always the one joins that has most in common with the group."""
+    state = State(facts, limits)
+    left = dict.fromkeys(order)
+    place = {server: at for at, server in enumerate(order)}
+    queues = [collections.deque(sorted((s for s in held if s in place), key=place.__getitem__))
+              for held in facts.holders]
+    rest = collections.deque(order)
+    for seed in order:
+        if seed not in left:
+            continue
+        group = state.new_group()
+        common: dict[int, float] = {}
+        refused: set[int] = set()
+        _join(state, seed, group, left, queues, common)
+        while True:
+            candidate = _candidate(state, group, left, common, refused, rest)
+            if candidate is None:
+                break
+            refusal = state.refusal(candidate, group)
+            if refusal is None:
+                _join(state, candidate, group, left, queues, common)
+                continue
+            group.stopped = refusal
+            if refusal == FULL:
+                break
+            refused.add(candidate)
+            common.pop(candidate, None)
+            if len(refused) >= MOST_HOLDERS:
+                break
+    return state
+
+
+def _join(state: State, server: int, group: Group, left, queues, common) -> None:
+    """Add the server; who shares contents that it brings has more in common with the group."""
+    facts = state.facts
+    new = [c for c in facts.classes[server] if c not in group.held and c not in facts.background]
+    state.add(server, group)
+    del left[server]
+    common.pop(server, None)
+    for c in new:
+        for holder in _first(queues[c], left):
+            common[holder] = common.get(holder, 0.0) + facts.pages[c]
+
+
+def _first(queue: collections.deque, left) -> list[int]:
+    """Return the first of a queue that are left; those that are gone leave the queue."""
+    found = []
+    while queue and len(found) < MOST_HOLDERS:
+        server = queue.popleft()
+        if server in left:
+            found.append(server)
+    queue.extendleft(reversed(found))
+    return found
+
+
+def _candidate(state: State, group: Group, left, common, refused, rest) -> int | None:
+    """Return who has most in common with the group, background apart; None if nobody enough."""
+    facts = state.facts
+    best = min((s for s in common if s not in refused
+                and state.enough(s, state.gain(s, group))),
+               key=lambda s: (-common[s], s), default=None)
+    if best is not None or not any(c in group.held for c in facts.background):
+        return best
+    # Nobody is related: whoever shares the background, as they come.
+    for server in _first(rest, left):
+        if server not in refused and state.enough(server, state.gain(server, group)):
+            return server
+    return None

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import time
+import uuid
 
 from nbmlab import check, images, layout, shell
 from nbmlab.check import GuestVerdict, Tick
@@ -40,6 +41,11 @@ class GuestSpec:
                **changes) -> "GuestSpec":
         """Return the spec of a guest of the small userland with any load."""
         return cls(name, Family(name, kernel, "small", memory_mib, load), **changes)
+
+    @property
+    def uuid(self) -> str:
+        """Return the id that QEMU is given, as a server's: the agent looks for it."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, self.name))
 
     @property
     def memory_bytes(self) -> int:
@@ -187,8 +193,9 @@ def command(spec: GuestSpec, directory: pathlib.Path, disk: pathlib.Path | None,
             incoming: bool) -> list[str]:
     """Return QEMU's command line; that of an incoming guest is the same but for waiting."""
     share = layout.QEMU / "usr/share"
-    words = [spec.binary, "-name", spec.name, "-machine", f"{spec.machine},accel=tcg",
-             "-m", spec.family.memory_mib, "-display", "none", "-nodefaults", "-no-user-config",
+    words = [spec.binary, "-name", spec.name, "-uuid", spec.uuid,
+             "-machine", f"{spec.machine},accel=tcg", "-m", spec.family.memory_mib,
+             "-display", "none", "-nodefaults", "-no-user-config",
              "-L", share / "qemu", "-L", "/usr/share/qemu", "-L", "/usr/share/seabios",
              "-serial", f"file:{directory / 'console'}",
              "-qmp", f"unix:{directory / 'qmp'},server=on,wait=off",

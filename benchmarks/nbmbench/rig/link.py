@@ -16,6 +16,8 @@ PREFIX = "nbmrig"
 SOURCE, DESTINATION = "source", "destination"
 ADDRESSES = {SOURCE: "10.79.0.1", DESTINATION: "10.79.0.2"}
 BURST = "72k"
+#: A power of two: the port modulo it chooses the queue, and a Rig's ports go up by two.
+FAIR_QUEUES = 16
 _CLONE_NEWNET = 0x40000000
 
 
@@ -44,23 +46,39 @@ class Link:
             if pathlib.Path("/run/netns", name).exists():
                 shell.run("ip", "netns", "del", name)
 
-    def cap(self, bytes_per_second: float) -> None:
+    def cap(self, bytes_per_second: float, fair: bool = False) -> None:
         """Cap each end's sending, frames counted (MTU 9000: within 1 % of the payload); 0: none.
 
-        The queue is as in the lab: lab/nbmlab/network.py.
+        The queue is as in the lab: lab/nbmlab/network.py. `fair`: streams to neighbouring ports
+        have queues of their own that take turns, as with fq_codel, the default queue of today's
+        distributions; in one queue TCP streams of some seconds share as chance has it.
         """
         rate = int(bytes_per_second)
         for name in self.names.values():
-            tc = ("tc", "-n", name)
-            shell.succeeds(*tc, "qdisc", "del", "dev", "eth0", "root")
-            if not rate:
-                continue
-            shell.run(*tc, "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb",
-                      "default", "10")
-            shell.run(*tc, "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:10",
-                      "htb", "rate", f"{rate * 8}bit", "burst", BURST, "cburst", BURST)
-            shell.run(*tc, "qdisc", "add", "dev", "eth0", "parent", "1:10", "handle", "10:",
-                      "bfifo", "limit", max(int(rate * network.QUEUE_SECONDS), 200_000))
+            shell.succeeds("tc", "-n", name, "qdisc", "del", "dev", "eth0", "root")
+            if rate:
+                self._shape(("tc", "-n", name), rate, FAIR_QUEUES if fair else 0)
+
+    def _shape(self, tc: tuple[str, ...], rate: int, queues: int) -> None:
+        limit = max(int(rate * network.QUEUE_SECONDS), 200_000)
+
+        def add(what: str, *words: object) -> None:
+            shell.run(*tc, what, "add", "dev", "eth0", *words)
+
+        def htb(parent: str, handle: str, share: int, *words: object) -> None:
+            add("class", "parent", parent, "classid", handle, "htb", "rate", f"{share * 8}bit",
+                "ceil", f"{rate * 8}bit", "burst", BURST, "cburst", BURST, *words)
+
+        add("qdisc", "root", "handle", "1:", "htb", "default", "10")
+        htb("1:", "1:1" if queues else "1:10", rate)
+        for queue in range(queues):
+            # handles are hexadecimal
+            htb("1:1", f"1:{0x10 + queue:x}", rate // queues, "quantum", 2 * layout.MTU_BYTES)
+            add("filter", "parent", "1:", "protocol", "ip", "prio", 1, "u32", "match", "ip",
+                "dport", queue, f"0x{queues - 1:04x}", "flowid", f"1:{0x10 + queue:x}")
+        for queue in range(max(1, queues)):
+            add("qdisc", "parent", f"1:{0x10 + queue:x}", "handle", f"{0x10 + queue:x}:", "bfifo",
+                "limit", limit)
 
     def sent_bytes(self, side: str = SOURCE) -> int:
         """Return the bytes of frames that one end has sent since it was made."""

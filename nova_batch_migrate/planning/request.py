@@ -92,4 +92,8 @@ class PlanRequest(Value):
     deadline_seconds: float | None = None
     #: From the latest finished migrations of the cloud; null: there are too few.
     learned: Learned | None = None
+    #: How long a server may wait for its quiet moment when its turn has come; 0 = nobody waits.
+    max_wait_seconds: float = 0.0
+    #: When the plan is made, seconds since the epoch; null: unknown, so nobody waits.
+    now_seconds: float | None = None
     schema_version: str = values.SCHEMA_VERSION

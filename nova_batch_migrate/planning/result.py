@@ -43,6 +43,20 @@ class Projection(Value):
 
 
 @dataclasses.dataclass(frozen=True)
+class Wait(Value):
+    """The moment that comes again at which a server is best asked to migrate ([0072])."""
+
+    period_seconds: float
+    #: Seconds since the epoch, modulo the period, from which on it is right to ask.
+    opens_seconds: float
+    #: For how long it stays right.
+    lasts_seconds: float
+    #: Of the stream, against the mean dirty rate; null: at that rate it would not converge.
+    saved_seconds: float | None
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class PlanMember(Value):
     """A server of a group, its destination and why it is here in this order."""
 
@@ -53,6 +67,10 @@ class PlanMember(Value):
     order: int
     projection: Projection
     reason: str
+    #: What it waits for when its turn comes; null: it goes at once.
+    wait: Wait | None = None
+    #: Seconds of waiting projected when the plan was made, in the projection's queue_seconds.
+    wait_seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.planning import ordering, synchronized
+from nova_batch_migrate.planning import ordering, synchronized, timing
 from nova_batch_migrate.planning.grouping import Grouping
 from nova_batch_migrate.planning.placement import Place, Room, place_groups
 from nova_batch_migrate.planning.request import Movable, PlanRequest, Staying
@@ -162,7 +162,9 @@ def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place
             ids, projections = _ordered(source, ids, parallel(group), begins)
         if request.relay:
             projections = source.project(ids, parallel(group), {i: places[i].host for i in ids})
-        planned.append(_plan_group(source, first_index + at, group, ids, projections, places))
+        waits, projections = _waited(source, request, ids, projections, begins)
+        planned.append(_plan_group(source, first_index + at, group, ids, projections, places,
+                                   waits))
         begins += planned[-1].projected_seconds
     return planned
 
@@ -196,12 +198,32 @@ def _last_done(projections: Sequence[Projection]) -> float:
     return max(p.projected_seconds for p in projections)
 
 
+def _waited(source: Source, request: PlanRequest, ids: Sequence[str],
+            projections: Sequence[Projection], begins: float
+            ) -> tuple[list[float], tuple[Projection, ...]]:
+    """Return how long each member waits for its quiet moment, and the projections with it.
+
+    Others of the group go meanwhile: they wait for nobody.
+    """
+    waits, changed = [], []
+    for server_id, projection in zip(ids, projections, strict=True):
+        wait = source.waits.get(server_id)
+        seconds = 0.0 if wait is None else timing.seconds_to_wait(
+            wait, request.now_seconds + begins + projection.queue_seconds,
+            request.max_wait_seconds)
+        waits.append(seconds)
+        changed.append(projection.later(seconds) if seconds else projection)
+    return waits, tuple(changed)
+
+
 def _plan_group(source: Source, index: int, group: Grouping, ids: Sequence[str],
-                projections: Sequence[Projection], places: dict[str, Place]) -> PlanGroup:
+                projections: Sequence[Projection], places: dict[str, Place],
+                waits: Sequence[float]) -> PlanGroup:
     members = tuple(
         PlanMember(server_id=i, name=source.servers[i].name, destination=places[i].host,
                    order=at, projection=projection,
-                   reason=_member_reason(source, i, at, len(ids), places[i]))
+                   reason=_member_reason(source, i, at, len(ids), places[i]),
+                   wait=source.waits.get(i), wait_seconds=waits[at])
         for at, (i, projection) in enumerate(zip(ids, projections, strict=True)))
     return PlanGroup(
         index=index, source=source.name, members=members,
@@ -221,8 +243,10 @@ def _member_reason(source: Source, server_id: str, at: int, members: int, place:
     seconds = source.alone_seconds(server_id)
     deadline = source.movable[server_id].deadline_seconds
     due = "" if deadline is None else f", to be there within {deadline:.0f} s"
+    wait = source.waits.get(server_id)
+    quiet = "" if wait is None else f"; waits for its quiet moment: {wait.reason}"
     return (f"{at + 1} of {members} by ascending projected time, {seconds:.1f} s alone [0061]"
-            f"{due}; {where}")
+            f"{due}; {where}{quiet}")
 
 
 def _late_members(request: PlanRequest, groups: Sequence[PlanGroup]) -> list[str]:

@@ -130,6 +130,17 @@ def with_relay(member: MemberLoad, wire: WireRates | None) -> MemberLoad:
     return MemberLoad(nominal, best, worst, member.measured)
 
 
+def while_quiet(member: MemberLoad) -> MemberLoad:
+    """Return the load of a stream that lies in the quiet stretch of its cycle, from end to end."""
+    def quiet(load: StreamLoad) -> StreamLoad:
+        pages = load.content_pages + load.zero_pages
+        return dataclasses.replace(
+            load, dirty=_scaled(load.dirty, load.cycle.quiet_factor, pages), cycle=None)
+
+    return MemberLoad(quiet(member.nominal), quiet(member.best), quiet(member.worst),
+                      member.measured)
+
+
 def wire_rates(server: ServerTelemetry, reference_share: float) -> WireRates:
     """Return what a relay makes of a server's pages; `reference_share` of round 0 it has already.
 

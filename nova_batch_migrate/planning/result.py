@@ -41,6 +41,19 @@ class Projection(Value):
     learned_seconds: float | None = None
     learned_interval_seconds: tuple[float, float | None] | None = None
 
+    def later(self, seconds: float) -> typing.Self:
+        """Return the projection of the same stream that is issued so much later."""
+        def moved(interval):
+            return interval and tuple(end if end is None else end + seconds for end in interval)
+
+        learned = self.learned_seconds
+        return dataclasses.replace(
+            self, queue_seconds=self.queue_seconds + seconds,
+            projected_seconds=self.projected_seconds + seconds,
+            interval_seconds=moved(self.interval_seconds),
+            learned_seconds=learned if learned is None else learned + seconds,
+            learned_interval_seconds=moved(self.learned_interval_seconds))
+
 
 @dataclasses.dataclass(frozen=True)
 class Wait(Value):

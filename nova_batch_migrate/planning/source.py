@@ -5,14 +5,23 @@ Used by planning.plan only. Remembers projections, since strategies ask for them
 
 from collections.abc import Mapping, Sequence
 
-from nova_batch_migrate.planning import commonality, grouping, ordering, projection, replay
+from nova_batch_migrate.planning import (
+    commonality,
+    grouping,
+    ordering,
+    projection,
+    replay,
+    timing,
+)
 from nova_batch_migrate.planning.placement import Room
 from nova_batch_migrate.planning.request import Movable, PlanRequest
-from nova_batch_migrate.planning.result import Projection
+from nova_batch_migrate.planning.result import Projection, Wait
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, ServerTelemetry
 
 MIB = 1024 ** 2
+#: Share of Nova's own seconds that pass before the stream; the rest comes behind it.
+NOVA_SECONDS_BEFORE = 0.5
 
 
 class Source:
@@ -38,8 +47,34 @@ class Source:
         self._loads = {
             s.id: projection.member_load(s, self.movable[s.id].memory_bytes, host.options)
             for s in self.servers.values()}
+        #: Who waits for its quiet moment when its turn has come, and for which ([0072]).
+        self.waits: dict[str, Wait] = {}
+        if request.max_wait_seconds > 0 and request.now_seconds is not None:
+            self._find_waits()
         self._projected: dict[tuple, tuple[Projection, ...]] = {}
         self._runs: dict = {}
+
+    def _find_waits(self) -> None:
+        """Let those wait whose whole stream fits into a quiet stretch, and gains by it."""
+        request = self._request
+        # members of a set go when all do
+        bound = {i for members in request.synchronized for i in members}
+        for server_id, load in self._loads.items():
+            periodicity = timing.periodicity_of(self.servers[server_id])
+            if periodicity is None or load.nominal.cycle is None or server_id in bound:
+                continue
+            quiet = projection.while_quiet(load)
+            verdict, seconds, _ = projection.alone(quiet, self.link, request.setup_seconds)
+            usual, usual_seconds, _ = projection.alone(load, self.link, request.setup_seconds)
+            if verdict != "converges":
+                continue
+            wait = timing.best_moment(
+                periodicity, seconds, request.nova_seconds * NOVA_SECONDS_BEFORE,
+                usual_seconds if usual == "converges" else None, request.max_wait_seconds,
+                self.servers[server_id].name)
+            if wait is not None:
+                self.waits[server_id] = wait
+                self._loads[server_id] = quiet
 
     def identity(self, server_id: str) -> tuple[str, str]:
         """Return what breaks ties: name, then id."""

@@ -9,7 +9,7 @@ from nova_batch_migrate import exception
 from nova_batch_migrate.planning import plan
 from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.request import Staying
-from nova_batch_migrate.planning.telemetry import DirtyModel
+from nova_batch_migrate.planning.telemetry import DirtyModel, History, Periodicity
 from tests.unit.planning import builders
 from tests.unit.planning.builders import destination, plan_request, server
 
@@ -269,3 +269,65 @@ class TestProperties(base.BaseTestCase):
         random.shuffle(movable)
         again = plan.make_plan(dataclasses.replace(request, movable=tuple(movable)))
         self.assertEqual((found.groups, found.staying), (again.groups, again.staying))
+
+
+class TestWaiting(base.BaseTestCase):
+    """A duty cycle: 20 s quiet of each 40 s, from 0 s on; 8,000 pages/s on average."""
+
+    MEAN = DirtyModel(8000.0, 20000.0, 0.05, "content-diff")
+
+    def request(self, now=25.0, max_wait=60.0, mean=MEAN, **fields):
+        count = round(mean.rate_pages_per_second)
+        history = History(
+            tuple(float(at) for at in range(60)), (float(count),) * 60, 2.0, "content-diff", mean,
+            Periodicity(40.0, 0.0, 20.0, 100.0, float(count), 0.99))
+        return plan_request(builders.host([server("duty", 200, dirty=mean, history=history)]),
+                            max_wait_seconds=max_wait, now_seconds=now, **fields)
+
+    def member(self, **fields):
+        found = plan.make_plan(self.request(**fields))
+        return found.groups[0].members[0]
+
+    def test_it_waits_for_its_quiet_stretch_and_the_plan_says_why(self):
+        at_once, waiting = self.member(max_wait=0.0), self.member()
+        self.assertEqual((None, 0.0), (at_once.wait, at_once.wait_seconds))
+        # quiet again in 15 s; half of Nova's 4 s come before the stream
+        self.assertAlmostEqual(13.0, waiting.wait_seconds)
+        self.assertLess(waiting.projection.stream_seconds, at_once.projection.stream_seconds - 0.5)
+        self.assertLess(waiting.projection.raw_bytes, at_once.projection.raw_bytes)
+        self.assertAlmostEqual(13.0, waiting.projection.queue_seconds)
+        self.assertAlmostEqual(13.0 + 4.0 + waiting.projection.stream_seconds,
+                               waiting.projection.projected_seconds)
+        self.assertIn("waits for its quiet moment: duty writes 100 pages/s in 20 of every 40 s",
+                      waiting.reason)
+
+    def test_in_the_quiet_stretch_it_goes_at_once(self):
+        member = self.member(now=5.0)
+        self.assertIsNotNone(member.wait)
+        self.assertEqual(0.0, member.wait_seconds)
+
+    def test_who_converges_only_while_quiet_moves_then(self):
+        never = DirtyModel(40_000.0, 50_000.0, 0.05, "content-diff")
+        stays = plan.make_plan(self.request(max_wait=0.0, mean=never))
+        self.assertEqual(1, len(stays.staying))
+        member = self.member(mean=never)
+        self.assertIn("it would not converge", member.wait.reason)
+
+    def test_without_a_clock_or_patience_nobody_waits(self):
+        self.assertIsNone(self.member(now=None).wait)
+        self.assertIsNone(self.member(max_wait=10.0).wait)
+
+    def test_members_of_a_set_do_not_wait(self):
+        duty = self.request().hosts[0].servers[0]
+        other = server("other", 100)
+        hosts = [builders.host([duty, other], max_concurrent=2)]
+        found = plan.make_plan(plan_request(
+            *hosts, max_wait_seconds=60.0, now_seconds=25.0, max_parallel=2,
+            synchronized=((duty.id, other.id),)))
+        self.assertEqual([None, None], [m.wait for m in found.groups[0].members])
+
+    def test_the_plan_with_waits_comes_back_from_json(self):
+        found = plan.make_plan(self.request())
+        again = plan.Plan.from_dict(json.loads(json.dumps(found.to_dict())))
+        self.assertEqual(found, again)
+        self.assertEqual(found, plan.make_plan(again.request))

@@ -6,34 +6,39 @@ from oslotest import base
 
 from nova_batch_migrate.planning import timing
 from nova_batch_migrate.planning.result import Wait
-from nova_batch_migrate.planning.telemetry import DirtyModel, History, Periodicity
+from nova_batch_migrate.planning.telemetry import History, Periodicity
 from tests.unit.planning import builders
 
 # quiet from 100.0 to 115.0, 130.0 to 145.0 and so on
 DUTY = Periodicity(30.0, 10.0, 15.0, 20.0, 410.0, 0.99)
 
 
-def periodic(periodicity=DUTY, model=None, **fields):
-    history = History((1.0,), (410.0,), 2.0, "content-diff", model, periodicity)
-    return dataclasses.replace(builders.server("duty"), history=history, **fields)
+def periodic(periodicity=DUTY):
+    history = History((1.0,), (410.0,), 2.0, "content-diff", None, periodicity)
+    return dataclasses.replace(builders.server("duty"), history=history)
 
 
 class TestBestMoment(base.BaseTestCase):
 
     def test_the_whole_stream_lies_in_the_quiet_stretch(self):
         # 5 s of stream, asked for 3 s before: from 7.0 on, for 15 - 1.1 * 5 s
-        wait = timing.best_moment(DUTY, 5.0, 3.0, 8.0)
+        wait = timing.best_moment(DUTY, 5.0, 3.0, 8.0, 60.0)
         self.assertEqual((30.0, 7.0, 9.5, 3.0), (
             wait.period_seconds, wait.opens_seconds, wait.lasts_seconds, wait.saved_seconds))
         self.assertIn("20 pages/s in 15 of every 30 s, 410 pages/s on average", wait.reason)
         self.assertIn("3.0 s of the stream less", wait.reason)
 
     def test_a_stream_that_does_not_fit_or_gains_nothing_is_not_waited_for(self):
-        self.assertIsNone(timing.best_moment(DUTY, 15.1, 0.0, 40.0))
-        self.assertIsNone(timing.best_moment(DUTY, 10.0, 0.0, 10.4))
+        self.assertIsNone(timing.best_moment(DUTY, 15.1, 0.0, 40.0, 60.0))
+        self.assertIsNone(timing.best_moment(DUTY, 10.0, 0.0, 10.4, 60.0))
+
+    def test_nobody_counts_on_a_moment_that_may_come_too_late(self):
+        # closed for 20.5 s
+        self.assertIsNone(timing.best_moment(DUTY, 5.0, 0.0, 8.0, 20.4))
+        self.assertIsNotNone(timing.best_moment(DUTY, 5.0, 0.0, 8.0, 20.6))
 
     def test_who_would_not_converge_otherwise_waits(self):
-        wait = timing.best_moment(DUTY, 14.9, 0.0, None)
+        wait = timing.best_moment(DUTY, 14.9, 0.0, None, 60.0)
         self.assertIsNone(wait.saved_seconds)
         self.assertIn("it would not converge", wait.reason)
         # a tenth of the quiet stretch stays open
@@ -64,35 +69,10 @@ class TestWaiting(base.BaseTestCase):
             self.assertEqual(0.0, timing.seconds_until(wait, now + seconds + 1e-5))
 
 
-class TestAtRate(base.BaseTestCase):
+class TestPeriodicityOf(base.BaseTestCase):
 
     def test_only_what_is_certain_is_waited_for(self):
         self.assertIsNone(timing.periodicity_of(builders.server("steady")))
         self.assertEqual(DUTY, timing.periodicity_of(periodic()))
         self.assertIsNone(timing.periodicity_of(
             periodic(dataclasses.replace(DUTY, confidence=0.8))))
-
-    def test_the_window_shows_the_rate_and_the_working_set_is_the_largest_seen(self):
-        # measured while quiet: the history knows better
-        server = periodic(model=DirtyModel(500, 4000, 0.1, "content-diff"),
-                          changed=DirtyModel(10, 50, 0.03, "content-diff"))
-        busy = timing.at_rate(server, 800.0).changed
-        self.assertEqual((4000, "content-diff", 0.05),
-                         (busy.working_set_pages, busy.source, busy.relative_error))
-        self.assertAlmostEqual(800.0, busy.pages(2.0) / 2.0)
-        self.assertEqual(0.0, timing.at_rate(server, 0.0).changed.pages(60.0))
-
-    def test_touched_pages_keep_their_relation_to_changed_ones(self):
-        changed = DirtyModel(100, 4000, 0.1, "content-diff")
-        server = periodic(changed=changed,
-                          touched=timing.scaled(changed, 2.0, 65536, "migration"))
-        half = timing.at_rate(server, 50.0)
-        self.assertEqual("migration", half.touched.source)
-        self.assertAlmostEqual(2 * half.changed.pages(5.0), half.touched.pages(5.0))
-
-    @given(st.floats(0, 1e5), st.floats(0, 1e5), st.floats(0, 65536))
-    def test_no_working_set_is_larger_than_memory(self, rate, measured, working_set):
-        model = timing.at_rate(periodic(changed=DirtyModel(measured, working_set, 0.1, "none")),
-                               rate).changed
-        self.assertLessEqual(model.working_set_pages, 65536)
-        self.assertLessEqual(model.pages(2.0), 2.0 * rate + 1e-6)

@@ -117,3 +117,18 @@ class NovaPermanentError(NovaError):
 class PlanningError(BatchMigrateError):
     msg_fmt = "No plan could be made: %(reason)s"
     code = 500
+
+
+class RelayError(BatchMigrateError):
+    """What a relay cannot do; the migration then goes the plain way or fails cleanly."""
+
+    msg_fmt = "The relay cannot do this: %(reason)s"
+    code = 502
+
+
+class RelayUnavailable(RelayError):
+    msg_fmt = (
+        "nova-batch-relay does not answer at %(socket)s. Start it there, or leave "
+        "[relay] control_socket as it is and do without: migrations then go the plain way."
+    )
+    code = 503

@@ -37,6 +37,8 @@ def run_up(arguments: list[str]) -> None:
     parser.add_argument("--parallel", type=int, dest="max_live_migrations",
                         default=before.max_live_migrations,
                         help="Nova's max_concurrent_live_migrations")
+    parser.add_argument("--relays", action=argparse.BooleanOptionalAction, default=before.relays,
+                        help="run a nova-batch-relay on every host")
     options = layout.Options(**vars(parser.parse_args(arguments)))
     owner.claim()
     install.install("lab")

@@ -14,8 +14,9 @@ TEST_PACKAGES = ("python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config"
                  "git", "mariadb-server")
 LAB_PACKAGES = (
     "rabbitmq-server", "libvirt-daemon-system", "libvirt-clients",
-    "qemu-system-x86", "qemu-utils", "bindfs", "nftables", "iproute2", "iputils-ping", "procps",
-    "debootstrap", "busybox-static", "cpio", "e2fsprogs", "xz-utils", "zstd")
+    "qemu-system-x86", "qemu-utils", "bindfs", "nftables", "openssl", "iproute2",
+    "iputils-ping", "procps", "debootstrap", "busybox-static", "cpio", "e2fsprogs", "xz-utils",
+    "zstd")
 QEMU_PACKAGES = ("qemu-system-x86", "qemu-system-common", "qemu-system-data")
 CONSTRAINTS = layout.LAB_SOURCE / "constraints.txt"
 

@@ -83,6 +83,7 @@ class Options:
     hosts: int = 2
     link_mib_per_second: float = 0     # 0: not capped
     max_live_migrations: int = 4       # Nova's max_concurrent_live_migrations
+    relays: bool = True                # a nova-batch-relay on every host
 
     @property
     def host_list(self) -> tuple[Host, ...]:

@@ -6,7 +6,7 @@ import configparser
 import io
 import pathlib
 
-from nbmlab import layout
+from nbmlab import certificates, layout
 from nbmlab.daemon import Daemon
 from nbmlab.layout import Host
 from nbmlab.rendering import rabbit_url, template, write
@@ -26,8 +26,16 @@ def agent_conf(host: Host) -> pathlib.Path:
     return ETC / f"nova-batch-agent-{host.name}.conf"
 
 
+def relay_conf(host: Host) -> pathlib.Path:
+    return ETC / f"nova-batch-relay-{host.name}.conf"
+
+
+def control_socket(host: Host) -> pathlib.Path:
+    return layout.VAR / host.name / "relay.sock"
+
+
 def render(common: dict[str, object]) -> None:
-    """Write the configuration of API filter, conductor and one agent a host."""
+    """Write the configuration of API filter, conductor, and one agent and relay a host."""
     write(CONDUCTOR_CONF, template("nova-batch-conductor.conf", common | {
         "transport": rabbit_url("batch-conductor", "batch"),
         "agent_transport": rabbit_url("batch-conductor", "batch-agents")}))
@@ -36,7 +44,12 @@ def render(common: dict[str, object]) -> None:
     write(POLICY, "# the defaults of the code\n{}\n")
     for host in layout.ALL_HOSTS:
         write(agent_conf(host), template("nova-batch-agent.conf", common | {
-            "transport": rabbit_url(f"agent-{host.name}", "batch-agents"), "name": host.name}))
+            "transport": rabbit_url(f"agent-{host.name}", "batch-agents"), "name": host.name,
+            "relay_socket": control_socket(host)}))
+        own, key = certificates.certificate(layout.VAR / "certificates", host.name)
+        write(relay_conf(host), template("nova-batch-relay.conf", common | {
+            "name": host.name, "address": host.address, "relay_socket": control_socket(host),
+            "ca": certificates.authority(own.parent), "certificate": own, "key": key}))
 
 
 def conductor() -> list[Daemon]:
@@ -55,6 +68,15 @@ def agent(host: Host, inside: tuple[str, ...]) -> list[Daemon]:
     return [Daemon(f"batch-agent-{host.name}",
                    (*inside, str(layout.BIN / "nova-batch-agent"),
                     "--config-file", str(agent_conf(host))), reads=(agent_conf(host),))]
+
+
+def relay(host: Host, inside: tuple[str, ...]) -> list[Daemon]:
+    """Return the relay's daemon of a host, none while the project lacks it."""
+    if not importable("relay/service.py"):
+        return []
+    return [Daemon(f"batch-relay-{host.name}",
+                   (*inside, str(layout.BIN / "nova-batch-relay"),
+                    "--config-file", str(relay_conf(host))), reads=(relay_conf(host),))]
 
 
 def paste(stock: str) -> str:

@@ -26,7 +26,8 @@ def up(options: Options) -> None:
     """Bring everything up that is not up; safe to repeat and after any kind of death."""
     config.render_all(options)
     for gone in layout.ALL_HOSTS[options.hosts:]:
-        for name in (f"batch-agent-{gone.name}", f"compute-{gone.name}"):
+        for name in (f"batch-relay-{gone.name}", f"batch-agent-{gone.name}",
+                     f"compute-{gone.name}"):
             daemon.stop(name)
         host.stop(gone)
         network.unplug(gone)
@@ -71,14 +72,15 @@ def _steps(options: Options) -> list[Step]:
         Step("images", provision.images, ("catalog", "glance")),
         Step("network", provision.guest_network, ("catalog", "neutron"))]
     for each in hosts:
-        steps += _host_steps(each)
+        steps += _host_steps(each, options.relays)
     steps.append(Step("computes", lambda: provision.wait_for_computes(hosts), (
         "catalog", "nova-api", "placement", *(f"compute-{each.name}" for each in hosts))))
     return steps
 
 
-def _host_steps(each: Host) -> list[Step]:
+def _host_steps(each: Host, relays: bool) -> list[Step]:
     return [
+        Step(f"relay-{each.name}", lambda: _relay(each, relays), (f"host-{each.name}",)),
         Step(f"host-{each.name}", lambda: host.start(each), ("instances",)),
         Step(f"compute-{each.name}", lambda: daemon.start(Daemon(
             f"compute-{each.name}",
@@ -148,6 +150,14 @@ def _nova(name: str) -> None:
     daemon.start(Daemon(name, (str(layout.BIN / f"nova-{name}"),
                                "--config-file", f"{ETC}/nova.conf"),
                         reads=(layout.ETC / "nova.conf",)))
+
+
+def _relay(each: Host, wanted: bool) -> None:
+    for relay in project.relay(each, host.inside(each)):
+        if wanted:
+            daemon.start(relay)
+        else:
+            daemon.stop(relay.name)
 
 
 def _batch_conductor() -> None:

@@ -16,6 +16,7 @@ from nova_batch_migrate.agent import (
     keys,
     measurement,
     preflight,
+    relays,
 )
 from nova_batch_migrate.planning import allocation
 
@@ -131,6 +132,36 @@ class AgentManager:
             return {"present": False, "state": None, "migrating": False, "post_copy": False}
         return {"present": True, "state": found.state, "migrating": found.migrating,
                 "post_copy": found.post_copy}
+
+
+    @_answers
+    def relay(self, ctxt) -> dict | None:
+        """Return what conductors need of this host's relay; None where none answers."""
+        return relays.describe(self._conf)
+
+    @_answers
+    def open_group(self, ctxt, group: dict) -> None:
+        """Open a group at this host's relay."""
+        with relays.refusals():
+            relays.client(self._conf).open_group(group)
+
+    @_answers
+    def close_group(self, ctxt, group_id: str) -> dict:
+        """Close a group; its statistics where it left this host."""
+        with relays.refusals():
+            return relays.client(self._conf).close_group(group_id)
+
+    @_answers
+    def limit_group(self, ctxt, group_id: str, bytes_per_second: float | None) -> None:
+        """Cap the wire bytes of a group that leaves this host."""
+        with relays.refusals():
+            relays.client(self._conf).limit(group_id, bytes_per_second)
+
+    @_answers
+    def relay_statistics(self, ctxt) -> dict:
+        """Return the counters of the groups that leave this host."""
+        with relays.refusals():
+            return relays.client(self._conf).statistics()
 
 
 class AgentService:

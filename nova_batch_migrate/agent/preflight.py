@@ -8,7 +8,7 @@ import pathlib
 from oslo_log import log
 
 from nova_batch_migrate import exception, privsep, version
-from nova_batch_migrate.agent import bandwidth, nova_options, scan
+from nova_batch_migrate.agent import bandwidth, nova_options, relays, scan
 
 LOG = log.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def check(conf, hypervisor) -> dict:
         "accelerator": accelerator,
         "nova_options": options,
         "ksm": _ksm(),
-        "relay": None,
+        "relay": relays.describe(conf),
         "problems": problems,
     }
 

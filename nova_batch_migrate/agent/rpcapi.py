@@ -72,3 +72,27 @@ class AgentAPI:
     def presence(self, ctxt, host: str, server: str) -> dict:
         """Return whether the domain is on this host, in which state, and whether it migrates."""
         return self._call(ctxt, host, "presence", server=server)
+
+    def relay(self, ctxt, host: str) -> dict | None:
+        """Return name, address, port and memory of the host's relay; None where there is none."""
+        return self._call(ctxt, host, "relay")
+
+    def open_group(self, ctxt, host: str, group: dict) -> None:
+        """Open a group at one of its ends (relay.values.Group); first at the destination.
+
+        AgentRefused with the relay's reason; nothing is redirected then.
+        """
+        self._call(ctxt, host, "open_group", group=group)
+
+    def close_group(self, ctxt, host: str, group_id: str) -> dict:
+        """Close a group; return its statistics at its source, else an empty dict. Repeatable."""
+        return self._call(ctxt, host, "close_group", group_id=group_id)
+
+    def limit_group(self, ctxt, host: str, group_id: str, bytes_per_second: float | None) -> None:
+        """Cap the wire bytes of an open group at its source; None for no cap."""
+        self._call(ctxt, host, "limit_group", group_id=group_id,
+                   bytes_per_second=bytes_per_second)
+
+    def relay_statistics(self, ctxt, host: str) -> dict:
+        """Return the statistics of all open groups that leave the host."""
+        return self._call(ctxt, host, "relay_statistics")

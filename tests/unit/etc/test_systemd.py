@@ -9,7 +9,7 @@ from oslotest import base
 from nova_batch_migrate import privsep
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-SERVICES = ("nova-batch-agent", "nova-batch-api", "nova-batch-conductor")
+SERVICES = ("nova-batch-agent", "nova-batch-api", "nova-batch-conductor", "nova-batch-relay")
 
 
 def _ini(path):

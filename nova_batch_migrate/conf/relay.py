@@ -1,0 +1,58 @@
+"""Options of nova-batch-relay, one per compute host, and of the agent that steers it."""
+
+from oslo_config import cfg, types
+
+GROUP = "relay"
+OPTS = [
+    cfg.StrOpt("control_socket", default="/run/nova-batch-relay/control.sock",
+               help="Unix socket on which the agent of this host steers the relay. Where nothing "
+                    "answers there, migrations go the plain way."),
+    cfg.StrOpt("control_group", default="nova-batch",
+               help="Group that may open the control socket: the agent's. Empty: the relay's own."),
+    cfg.StrOpt("listen_address", default="::",
+               help="Address for the relays of other hosts; :: is every address, of IPv4 too."),
+    cfg.PortOpt("port", default=49300,
+                help="Port for the relays of other hosts, the same on every host."),
+    cfg.PortOpt("redirect_port", default=49301,
+                help="Port on the loopback addresses to which nftables leads migrations."),
+    cfg.ListOpt("migration_ports", item_type=types.Integer(1, 65535), default=[49152, 49215],
+                help="First and last port of migrations: migration_port_min and _max of "
+                     "libvirt's qemu.conf."),
+    cfg.IntOpt("mark", default=0x6E626D, min=1,
+               help="Mark of the relay's own connections, by which nftables lets them pass. Change "
+                    "it where something else uses this mark."),
+    cfg.StrOpt("ca_file", default="/etc/nova-batch-migrate/relay/ca.pem",
+               help="Certificates of the authority that signs those of the relays; use one for "
+                    "this purpose alone."),
+    cfg.StrOpt("certificate_file", default="/etc/nova-batch-migrate/relay/cert.pem",
+               help="Certificate of this host for both directions, with [DEFAULT] host as a DNS "
+                    "name in it."),
+    cfg.StrOpt("key_file", default="/etc/nova-batch-migrate/relay/key.pem",
+               help="Private key of that certificate, readable for the relay only."),
+    cfg.IntOpt("dictionary_mib", default=512, min=16,
+               help="Most memory for the dictionaries of all open groups together. Both ends of a "
+                    "group hold as much."),
+    cfg.IntOpt("zstd_level", default=1, min=0, max=19,
+               help="Level at which what nothing else saves is compressed; 0: not at all."),
+    cfg.IntOpt("zstd_window_log", default=27, min=17, max=27,
+               help="How far back compression looks, as a power of two of bytes; held in memory "
+                    "by both ends."),
+    cfg.FloatOpt("hold_seconds", default=60, min=0,
+                 help="Longest wait, running, of a synchronized server for the others of its set."),
+    cfg.FloatOpt("pause_seconds", default=2, min=0,
+                 help="Longest pause of a synchronized server for the others behind its "
+                      "switchover."),
+    cfg.StrOpt("switchover_policy", default="together", choices=[
+        ("together", "All stay at the source, running."),
+        ("release", "The rest goes on without it."),
+    ], help="What becomes of a synchronized set when a member fails or is late before the "
+            "release."),
+]
+
+
+def register_opts(conf):
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def list_opts():
+    return {GROUP: OPTS}

@@ -1,0 +1,150 @@
+"""One TLS 1.3 connection between two relays: who may speak, and bytes in both directions.
+
+Made by source.py and destination.py. Both ends show a certificate of the deployment's CA; the
+name in it is the peer's host. What the bytes mean is not known here.
+"""
+
+import dataclasses
+import hashlib
+import hmac
+import select
+import socket
+import ssl
+import threading
+
+from nova_batch_migrate import exception
+
+HANDSHAKE_SECONDS = 10
+#: What may lie unsent in the kernel: little, so that a byte taken from QEMU has really left.
+_UNSENT_BYTES = 128 << 10
+_TCP_NOTSENT_LOWAT = 25
+CHALLENGE_BYTES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Credentials:
+    """Paths of PEM files: the deployment's CA, this host's certificate and its key."""
+
+    ca_file: str
+    certificate_file: str
+    key_file: str
+
+    def context(self, server: bool) -> ssl.SSLContext:
+        """Return a context that takes nothing but TLS 1.3 and a certificate of this CA."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.check_hostname = not server
+        if server:
+            # a session that was resumed would carry a certificate that was checked earlier
+            context.num_tickets = 0
+        try:
+            context.load_verify_locations(self.ca_file)
+            context.load_cert_chain(self.certificate_file, self.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise exception.RelayError(
+                reason=f"the certificates {self.ca_file}, {self.certificate_file} and "
+                f"{self.key_file} can't be used ({error}); see [relay] ca_file.") from error
+        return context
+
+
+def peer_names(connection: ssl.SSLSocket) -> set[str]:
+    """Return the DNS names of the peer's certificate."""
+    certificate = connection.getpeercert() or {}
+    return {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
+
+
+def proof(token: str, side: str, challenge: bytes, *bound_to: str) -> str:
+    """Return what shows that one knows a group's token, bound to a challenge of the peer.
+
+    ``side`` differs between the two ends: what one said is of no use for the other.
+    """
+    text = "\0".join((side, *bound_to)).encode()
+    return hmac.new(bytes.fromhex(token), challenge + text, hashlib.sha256).hexdigest()
+
+
+class Channel:
+    """A TLS connection that one thread reads while others write.
+
+    OpenSSL's connections are not made for two threads: every call is non-blocking and under a
+    lock, the waiting is outside of it.
+    """
+
+    def __init__(self, connection: ssl.SSLSocket):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        connection.setblocking(False)
+        self._connection = connection
+        self._tls = threading.Lock()
+        self._writing = threading.Lock()
+        self._closed = False
+        self.sent_bytes = 0
+
+    def send(self, data) -> None:
+        """Hand all bytes to the kernel, those of one call together; OSError when it is over."""
+        with self._writing:
+            view = memoryview(data)
+            while view:
+                given = self._try(self._connection.send, view)
+                if given:
+                    self.sent_bytes += given
+                    view = view[given:]
+                else:
+                    self._wait(select.POLLOUT)
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Return how many bytes came, 0 at the end; waits for the first. One reader only."""
+        while True:
+            taken = self._try(self._connection.recv_into, buffer)
+            if taken is not None:
+                return taken
+            self._wait(select.POLLIN)
+
+    def _try(self, call, buffer) -> int | None:
+        with self._tls:
+            if self._closed:
+                raise ConnectionAbortedError("the channel was closed")
+            try:
+                return call(buffer)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return None
+
+    def _wait(self, event: int) -> None:
+        poll = select.poll()
+        poll.register(self._connection, event)
+        poll.poll(1000)
+
+    def close(self) -> None:
+        """End the connection; threads that wait in it get an OSError."""
+        with self._tls:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self._connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                # the peer was faster
+                pass
+            self._connection.close()
+
+
+def connect(address: str, port: int, peer: str, context: ssl.SSLContext,
+            mark: int | None = None) -> ssl.SSLSocket:
+    """Return a connection to the relay of host ``peer``, whose certificate must name it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    plain = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        plain.settimeout(HANDSHAKE_SECONDS)
+        if mark is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        plain.connect((address, port))
+        return context.wrap_socket(plain, server_hostname=peer)
+    except OSError as error:
+        plain.close()
+        raise exception.RelayError(
+            reason=f"no connection to the relay of {peer} at {address} port {port}: {error}"
+        ) from error

@@ -1,0 +1,113 @@
+"""How fast bytes leave and how fast QEMU's are taken: the operator's cap, and truth for QEMU.
+
+Used by source.py. QEMU takes the speed at which its bytes go for the speed of the link, and stops
+the guest when it believes that the rest fits into the allowed downtime; the relay must not let it
+believe in a link that is faster than what changed content will meet.
+"""
+
+import threading
+import time
+
+#: Bytes that may leave at once after a pause, in seconds of the cap: QEMU looks at 0.1 s.
+BURST_SECONDS = 0.01
+_LEAST_BURST_BYTES = 16 << 10
+#: How far before the point at which QEMU would switch over the taking slows down.
+MARGIN = 1.5
+_RATE_WINDOW_SECONDS = 0.1
+_KEPT_WINDOWS = 20
+
+
+class TokenBucket:
+    """Holds wire bytes to a rate, over all threads that share it; None for no cap."""
+
+    def __init__(self, bytes_per_second: float | None, clock=time.monotonic, sleep=time.sleep):
+        self._clock, self._sleep = clock, sleep
+        self._lock = threading.Lock()
+        self._rate = bytes_per_second
+        #: When the bytes let through so far will have been paid for.
+        self._paid_until = clock()
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        return self._rate
+
+    def set_rate(self, bytes_per_second: float | None) -> None:
+        """Change the cap; what waits now waits as the old one said."""
+        with self._lock:
+            self._rate = bytes_per_second
+            self._paid_until = self._clock()
+
+    def take(self, size_bytes: int) -> None:
+        """Return when so many bytes may leave."""
+        with self._lock:
+            if not self._rate:
+                return
+            now = self._clock()
+            burst = max(BURST_SECONDS, _LEAST_BURST_BYTES / self._rate)
+            self._paid_until = max(self._paid_until, now - burst) + size_bytes / self._rate
+            wait = self._paid_until - now
+        if wait > 0:
+            self._sleep(wait)
+
+
+class WireRate:
+    """The speed at which wire bytes leave while there is always something to send.
+
+    The best of the last windows of 0.1 s: a window in which we had little to send says nothing of
+    the link. ``assumed`` counts until there is one.
+    """
+
+    def __init__(self, assumed_bytes_per_second: float | None):
+        self._assumed = assumed_bytes_per_second
+        self._windows: list[float] = []
+        self._begun: float | None = None
+        self._bytes = 0
+
+    def sent(self, size_bytes: int, begun: float, ended: float) -> None:
+        """Count bytes whose sending took from ``begun`` to ``ended`` (seconds of one clock)."""
+        if self._begun is None or begun - self._begun > 2 * _RATE_WINDOW_SECONDS:
+            self._begun, self._bytes = begun, 0
+        self._bytes += size_bytes
+        if ended - self._begun >= _RATE_WINDOW_SECONDS:
+            self._windows.append(self._bytes / (ended - self._begun))
+            del self._windows[:-_KEPT_WINDOWS]
+            self._begun, self._bytes = ended, 0
+
+    def bytes_per_second(self, cap: float | None = None) -> float | None:
+        """Return what the link gives, never more than the cap; None while nothing is known."""
+        rate = max(self._windows, default=self._assumed)
+        known = [value for value in (rate, cap) if value]
+        return min(known, default=None)
+
+
+def taking_speed(remaining_bytes: int | None, changed_bytes_per_second: float,
+                 downtime_seconds: float) -> float:
+    """Return the most bytes/s to take of a stream now.
+
+    ``remaining_bytes`` of round 0, None in later rounds; ``changed_bytes_per_second`` is the speed
+    at which changed content leaves. In round 0 the taking slows down so that what is left is
+    always more than QEMU would send within the downtime; it ends at the true speed.
+    """
+    if remaining_bytes is None or downtime_seconds <= 0:
+        return changed_bytes_per_second
+    return max(changed_bytes_per_second, remaining_bytes / (MARGIN * downtime_seconds))
+
+
+class Pace:
+    """Holds the taking of one stream to a speed that may change with every chunk."""
+
+    def __init__(self, clock=time.monotonic, sleep=time.sleep):
+        self._clock, self._sleep = clock, sleep
+        self._free_at = clock()
+
+    def took(self, size_bytes: int, bytes_per_second: float | None) -> None:
+        """Wait until the next chunk may be taken, ``size_bytes`` having been taken just now."""
+        now = self._clock()
+        if not bytes_per_second:
+            self._free_at = now
+            return
+        # time that passed in sending counts; time in which QEMU had nothing is not saved up
+        self._free_at = max(self._free_at, now - _RATE_WINDOW_SECONDS / 5) \
+            + size_bytes / bytes_per_second
+        if self._free_at > now:
+            self._sleep(self._free_at - now)

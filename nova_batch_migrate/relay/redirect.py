@@ -1,0 +1,97 @@
+"""Leads migration connections of this host into the relay, while groups to their targets are open.
+
+Called by service.py. Only new connections to the named addresses and Nova's migration ports are
+touched; the relay's own carry a mark and pass. Without an open group there is no table at all.
+"""
+
+import collections
+import ipaddress
+import socket
+import struct
+import threading
+from collections.abc import Collection
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.relay import nftables
+
+TABLE = "nova_batch_relay"
+#: linux/netfilter_ipv4.h and ip6_tables.h; Python has no names for them.
+_SO_ORIGINAL_DST = 80
+
+
+class Redirect:
+    """Redirects per destination address, counted: two groups may have the same destination."""
+
+    def __init__(self, listen_port: int, mark: int, first_port: int, last_port: int,
+                 ruleset=None):
+        self._port, self._mark = listen_port, mark
+        self._first_port, self._last_port = first_port, last_port
+        self._ruleset = ruleset
+        self._uses: collections.Counter[str] = collections.Counter()
+        self._lock = threading.Lock()
+
+    def add(self, addresses: Collection[str]) -> None:
+        """Redirect new migration connections to these; RelayError where nftables refuses."""
+        with self._lock:
+            if not self._uses.keys() >= set(addresses):
+                self._apply(self._uses.keys() | set(addresses))
+            self._uses.update(addresses)
+
+    def remove(self, addresses: Collection[str]) -> None:
+        """Take one use of each address back; running connections are not touched."""
+        with self._lock:
+            before = set(self._uses)
+            self._uses = +(self._uses - collections.Counter(addresses))
+            if before != self._uses.keys():
+                self._apply(set(self._uses))
+
+    def close(self) -> None:
+        """Take every redirect away."""
+        with self._lock:
+            self._uses.clear()
+            self._apply(set())
+
+    def _apply(self, addresses: set[str]) -> None:
+        if not addresses:
+            if self._ruleset is not None:
+                self._ruleset.close()
+                self._ruleset = None
+            return
+        if self._ruleset is None:
+            self._ruleset = nftables.Ruleset()
+        self._ruleset.run(self.commands(addresses))
+
+    def commands(self, addresses: set[str]) -> str:
+        """Return nft's commands that make the table for these destinations, in one transaction."""
+        rules = []
+        for family, version in (("ip", 4), ("ip6", 6)):
+            mine = sorted(a for a in addresses if ipaddress.ip_address(a).version == version)
+            if mine:
+                rules.append(
+                    f"    meta mark != {self._mark:#x} {family} daddr {{ {', '.join(mine)} }} "
+                    f"tcp dport {self._first_port}-{self._last_port} redirect to :{self._port}\n")
+        return (f"add table inet {TABLE} {{ flags owner; }}\n"
+                f"delete table inet {TABLE}\n"
+                f"table inet {TABLE} {{\n  flags owner\n  chain output {{\n"
+                "    type nat hook output priority -100; policy accept;\n"
+                f"{''.join(rules)}  }}\n}}\n")
+
+
+def original_destination(connection: socket.socket) -> tuple[str, int]:
+    """Return address and port that a redirected connection meant; RelayError where it was none."""
+    try:
+        if connection.family == socket.AF_INET6:
+            raw = connection.getsockopt(socket.IPPROTO_IPV6, _SO_ORIGINAL_DST, 28)
+            port, packed = struct.unpack("!2xH4x16s4x", raw)
+            address = ipaddress.IPv6Address(packed)
+            meant = (str(address.ipv4_mapped or address), port)
+        else:
+            raw = connection.getsockopt(socket.IPPROTO_IP, _SO_ORIGINAL_DST, 16)
+            port, packed = struct.unpack("!2xH4s8x", raw)
+            meant = (socket.inet_ntoa(packed), port)
+    except OSError as error:
+        raise exception.RelayError(
+            reason="a connection came in that nobody redirected.") from error
+    if meant == connection.getsockname()[:2]:
+        raise exception.RelayError(reason="a connection came in that nobody redirected.")
+    return meant

@@ -1,0 +1,272 @@
+"""The relay of one host: its listeners, its open groups, its control socket.
+
+Started by cmd/relay.py. Without an open group it only waits: no rule in nftables, no migration
+sees it.
+"""
+
+import socket
+import threading
+import time
+
+from oslo_log import log
+
+from nova_batch_migrate import exception, version
+from nova_batch_migrate.relay import (
+    channel,
+    control,
+    destination,
+    greeting,
+    redirect,
+    source,
+    source_stream,
+    splice,
+    switchover,
+    values,
+)
+
+LOG = log.getLogger(__name__)
+
+#: Of the redirected connections, so that what QEMU believes to have sent is not far from sent.
+_RECEIVE_BUFFER_BYTES = 128 << 10
+#: Small segments on loopback keep QEMU's own send buffer small; they cost nothing there.
+_LOOPBACK_SEGMENT_BYTES = 4 << 10
+_CONNECT_SECONDS = 20
+_MOST_HANDSHAKES = 16
+
+
+class Relay:
+    """Opens and closes groups, and leads connections to them; cmd/relay.py starts and stops it."""
+
+    def __init__(self, conf):
+        options = conf.relay
+        self._host = conf.host
+        self._options = options
+        self._credentials = channel.Credentials(options.ca_file, options.certificate_file,
+                                                options.key_file)
+        self._lock = threading.Lock()
+        self._groups: dict[str, source.SourceGroup | destination.DestinationGroup] = {}
+        self._gangs: dict[frozenset[str], switchover.Gang] = {}
+        self._redirect = redirect.Redirect(options.redirect_port, options.mark,
+                                           *options.migration_ports)
+        self._settings = source.Settings(
+            mark=options.mark, zstd_level=options.zstd_level or None,
+            zstd_window_log=options.zstd_window_log, hold_seconds=options.hold_seconds,
+            pause_seconds=options.pause_seconds,
+            policy=switchover.Policy(options.switchover_policy))
+        self._handshakes = threading.BoundedSemaphore(_MOST_HANDSHAKES)
+        self._listeners: list[socket.socket] = []
+        self._control: control.Server | None = None
+        #: Bytes spliced past the logs, since the start.
+        self._spliced_bytes = 0
+
+    # ---- the service ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Listen for peers, for redirected connections and for the agent."""
+        self._server_context = self._credentials.context(server=True)
+        self._client_context = self._credentials.context(server=False)
+        options = self._options
+        peers = _listen(options.listen_address, options.port)
+        self._serve(peers, self._meet)
+        for address in ("127.0.0.1", "::1"):
+            try:
+                listener = _listen(address, options.redirect_port, small_buffers=True)
+            except OSError as error:
+                if address == "::1":
+                    LOG.info("no IPv6 on this host: %s", error)
+                    continue
+                raise
+            self._serve(listener, self._redirected)
+        self._control = control.Server(options.control_socket, options.control_group, self)
+        self._control.start()
+
+    def stop(self) -> None:
+        """Close every group, then the listeners."""
+        if self._control is not None:
+            self._control.stop()
+        for group_id in list(self._groups):
+            self.close_group(group_id)
+        self._redirect.close()
+        for listener in self._listeners:
+            splice.shut(listener, socket.SHUT_RDWR)
+            listener.close()
+
+    def _serve(self, listener: socket.socket, handle) -> None:
+        self._listeners.append(listener)
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError as error:
+                    LOG.info("no longer listening: %s", error)
+                    return
+                threading.Thread(target=handle, args=(connection,), daemon=True).start()
+        threading.Thread(target=accept, daemon=True).start()
+
+    # ---- what the agent asks (control.Server calls these) ---------------------------------
+
+    def hello(self) -> dict:
+        """Return what an agent tells its conductor of this relay."""
+        with self._lock:
+            left = self._memory_left()
+            groups = len(self._groups)
+        return {"version": version.version_string(), "name": self._host,
+                "port": self._options.port, "groups": groups,
+                "dictionary_bytes": self._options.dictionary_mib << 20,
+                "dictionary_free_bytes": left}
+
+    def open_group(self, given: dict) -> dict:
+        """Open a group; harmless to repeat. At its source this reaches the destination first."""
+        group = values.Group.from_dict(given)
+        if self._host != (group.source if group.role == values.SOURCE else group.destination):
+            raise exception.RelayError(reason=f"group {group.id} is none of {self._host}.")
+        with self._lock:
+            known = self._groups.get(group.id)
+            if known is not None:
+                if known.group != group:
+                    raise exception.RelayError(reason=f"group {group.id} is open already.")
+                return {}
+            if group.dictionary_bytes > self._memory_left():
+                raise exception.RelayError(
+                    reason=f"{group.dictionary_bytes >> 20} MiB for the dictionary of group "
+                    f"{group.id}, and {self._memory_left() >> 20} MiB are left. Wait for other "
+                    "groups to end, or raise [relay] dictionary_mib.")
+            if group.role == values.SOURCE:
+                made = source.SourceGroup(group, self._settings, self._client_context, self._gangs)
+            else:
+                made = destination.DestinationGroup(group, self._options.mark)
+            self._groups[group.id] = made
+        if group.role == values.SOURCE:
+            try:
+                made.check()
+                self._redirect.add(made.addresses)
+            except exception.RelayError:
+                with self._lock:
+                    self._groups.pop(group.id, None)
+                made.close()
+                raise
+        LOG.info("group %s is open: %d servers from %s to %s", group.id, len(group.members),
+                 group.source, group.destination)
+        return {}
+
+    def close_group(self, group_id: str) -> dict:
+        """Close a group and return its statistics; harmless to repeat."""
+        with self._lock:
+            made = self._groups.pop(group_id, None)
+        if made is None:
+            return {}
+        figures = {}
+        if isinstance(made, source.SourceGroup):
+            self._redirect.remove(made.addresses)
+            figures = made.figures()
+            with self._lock:
+                for members in made.group.synchronized:
+                    self._gangs.pop(members, None)
+        made.close()
+        LOG.info("group %s is closed", group_id)
+        return figures
+
+    def limit(self, group_id: str, bytes_per_second: float | None) -> dict:
+        """Change the cap on the wire bytes of a group."""
+        with self._lock:
+            made = self._groups.get(group_id)
+        if not isinstance(made, source.SourceGroup):
+            raise exception.RelayError(reason=f"no group {group_id} leaves this host.")
+        made.limit(bytes_per_second)
+        return {}
+
+    def statistics(self) -> dict:
+        """Return the counters of every open group that leaves this host."""
+        with self._lock:
+            groups = [made for made in self._groups.values()
+                      if isinstance(made, source.SourceGroup)]
+        return {"groups": [made.figures() for made in groups],
+                "spliced_bytes": self._spliced_bytes,
+                "cpu_seconds": time.process_time()}
+
+    def _memory_left(self) -> int:
+        return (self._options.dictionary_mib << 20) - sum(
+            made.group.dictionary_bytes for made in self._groups.values())
+
+    # ---- connections ----------------------------------------------------------------------
+
+    def _meet(self, plain: socket.socket) -> None:
+        """Let a peer in that shows a certificate and knows an open group; others get nothing."""
+        connection: socket.socket = plain
+        try:
+            with self._handshakes:
+                plain.settimeout(channel.HANDSHAKE_SECONDS)
+                connection = self._server_context.wrap_socket(plain, server_side=True)
+                guest, answer = greeting.receive(connection, self._destination_group)
+            with self._lock:
+                made = self._groups.get(guest.group.id)
+            if not isinstance(made, destination.DestinationGroup):
+                raise exception.RelayError(reason="the group was closed meanwhile.")
+            made.serve(connection, guest, answer)
+        except destination.FAILURES as error:
+            LOG.info("a peer was turned away or has left: %s", error)
+        finally:
+            connection.close()
+
+    def _destination_group(self, group_id: str) -> values.Group | None:
+        with self._lock:
+            made = self._groups.get(group_id)
+        return made.group if isinstance(made, destination.DestinationGroup) else None
+
+    def _redirected(self, connection: socket.socket) -> None:
+        try:
+            address, port = redirect.original_destination(connection)
+        except exception.RelayError as error:
+            LOG.warning("%s", error)
+            connection.close()
+            return
+        with self._lock:
+            groups = [made for made in self._groups.values()
+                      if isinstance(made, source.SourceGroup)
+                      and address in made.addresses]
+        for made in groups:
+            try:
+                member = made.attribute(port)
+            except exception.RelayError as error:
+                LOG.warning("%s", error)
+                continue
+            if member is not None and member.scope is not None:
+                made.carry(connection, port, member)
+                return
+        self._splice(connection, address, port)
+
+    def _splice(self, connection: socket.socket, address: str, port: int) -> None:
+        """Join a connection with the one that it meant, as if nobody stood between."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        onward = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            onward.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._options.mark)
+            onward.settimeout(_CONNECT_SECONDS)
+            onward.connect((address, port))
+            onward.settimeout(None)
+        except OSError as error:
+            LOG.warning("%s port %d does not answer: %s", address, port, error)
+            onward.close()
+            source_stream.reset_on_close(connection)
+            connection.close()
+            return
+        joined = splice.Splice(connection, onward)
+        joined.run()
+        with self._lock:
+            self._spliced_bytes += sum(joined.moved_bytes)
+
+
+def _listen(address: str, port: int, small_buffers: bool = False) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        # "::" stands for every address of both families
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+    if small_buffers:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _LOOPBACK_SEGMENT_BYTES)
+    listener.bind((address, port))
+    listener.listen(64)
+    return listener

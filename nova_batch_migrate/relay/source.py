@@ -1,0 +1,201 @@
+"""A group as its source's relay carries it out: attribution, logs, order, cap, statistics.
+
+Made by service.py when a conductor opens a group here. A connection that can't be attributed, or
+whose server has no scope, is none of this module's business: the service splices it.
+"""
+
+import dataclasses
+import itertools
+import ssl
+import threading
+
+from oslo_log import log
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.relay import (
+    channel,
+    figures,
+    greeting,
+    pacing,
+    settings,
+    source_log,
+    source_stream,
+    switchover,
+    turns,
+    values,
+)
+
+LOG = log.getLogger(__name__)
+_ANSWER_SECONDS = 5
+#: Raw bytes of a stream that may wait in the destination's relay: what a stalled QEMU costs there.
+_CREDIT_BYTES = 8 << 20
+#: Wire bytes that the source keeps until the destination has them in its dictionary.
+_RETAIN_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Options of [relay] that a group needs; bytes, seconds."""
+
+    mark: int
+    zstd_level: int | None = 1
+    zstd_window_log: int = 27
+    hold_seconds: float = 60.0
+    pause_seconds: float = 2.0
+    policy: switchover.Policy = switchover.Policy.TOGETHER
+
+
+class SourceGroup:
+    """One open group at its source; ``carry`` may be called from many threads."""
+
+    def __init__(self, group: values.Group, options: Settings, context: ssl.SSLContext,
+                 gangs: dict[frozenset[str], switchover.Gang]):
+        self.group = group
+        self.options = options
+        #: Of the destination; connections to them are ours.
+        self.addresses = group.addresses()
+        self.turns = turns.Turns()
+        self._figures = figures.GroupFigures(group)
+        self._context = context
+        self._gangs = gangs
+        self._bucket = pacing.TokenBucket(group.wire_bytes_per_second)
+        self._rate = pacing.WireRate(group.link_bytes_per_second)
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        self._control: ssl.SSLSocket | None = None
+        self._control_session = 0
+        self._streams: dict[int, source_stream.SourceStream] = {}
+        scopes = sorted({m.scope for m in group.members if m.scope is not None})
+        self._logs = {scope: self._make_log(scope, group.dictionary_bytes // len(scopes))
+                      for scope in scopes}
+
+    def _make_log(self, scope: str, dictionary_bytes: int) -> source_log.SourceLog:
+        return source_log.SourceLog(
+            lambda session, anew: self._connect(scope, session, anew),
+            settings.LogSettings(dictionary_bytes=dictionary_bytes, credit_bytes=_CREDIT_BYTES,
+                                 retain_bytes=_RETAIN_BYTES,
+                                 window_log=self.options.zstd_window_log,
+                                 level=self.options.zstd_level),
+            self._bucket, self._rate)
+
+    def log(self, scope: str) -> source_log.SourceLog:
+        return self._logs[scope]
+
+    def wire_bytes_per_second(self) -> float | None:
+        """Return what the wire gives this group now; None while nobody knows."""
+        return self._rate.bytes_per_second(self._bucket.bytes_per_second)
+
+    def limit(self, bytes_per_second: float | None) -> None:
+        """Change the cap on the group's wire bytes."""
+        self._bucket.set_rate(bytes_per_second)
+
+    def attribute(self, port: int) -> values.Member | None:
+        """Ask the destination whose migration awaits a connection at a port; None for nobody's.
+
+        RelayError where the destination's relay can't be asked.
+        """
+        with self._asking:
+            answer = self._ask({"attribute": port})
+        server_id = answer.get("server")
+        return self.group.member(server_id) if isinstance(server_id, str) else None
+
+    def check(self) -> None:
+        """Reach the destination's relay, or raise RelayError."""
+        with self._asking:
+            self._ask({"ping": True})
+
+    def carry(self, connection, port: int, member: values.Member) -> None:
+        """Carry an attributed connection until it has ended."""
+        number = next(self._numbers)
+        stream = source_stream.SourceStream(number, connection, member, port, self,
+                                            self._gang(member.server_id))
+        with self._lock:
+            self._streams[number] = stream
+        try:
+            stream.run()
+        finally:
+            self._count(number, member, stream.outcome)
+            with self._lock:
+                del self._streams[number]
+
+    def figures(self) -> dict:
+        """Return the group's statistics as JSON can carry them."""
+        with self._lock:
+            running = list(self._streams.items())
+        for number, stream in running:
+            self._count(number, stream.member, stream.outcome)
+        return self._figures.as_dict() | {
+            "dictionary_bytes": self.group.dictionary_bytes,
+            "dictionary_fill_bytes": sum(each.fill_bytes for each in self._logs.values())}
+
+    def close(self) -> None:
+        """End everything of the group; streams that still run are reset."""
+        for each in self._logs.values():
+            each.close()
+        with self._asking:
+            if self._control is not None:
+                self._control.close()
+                self._control = None
+
+    def _count(self, number: int, member: values.Member, outcome: str) -> None:
+        counters = self._logs[member.scope].statistics(number)
+        if counters is not None:
+            self._figures.count(number, member.server_id, counters.as_dict(), outcome)
+
+    def _gang(self, server_id: str) -> switchover.Gang | None:
+        members = next((each for each in self.group.synchronized if server_id in each), None)
+        if members is None or len(members) < 2:
+            return None
+        with self._lock:
+            if members not in self._gangs:
+                self._gangs[members] = switchover.Gang(
+                    members, self.options.hold_seconds, self.options.pause_seconds,
+                    self.options.policy)
+            return self._gangs[members]
+
+    def _connect(self, purpose: str, session: int, anew: bool = False
+                 ) -> tuple[ssl.SSLSocket, dict]:
+        group = self.group
+        connection = self._reach()
+        try:
+            return connection, greeting.introduce(connection, group, purpose, session, anew)
+        except (OSError, KeyError, ValueError) as error:
+            connection.close()
+            raise exception.RelayError(
+                reason=f"the relay of {group.destination} lets nobody in for group {group.id}: "
+                f"{error}") from error
+        except exception.RelayError:
+            connection.close()
+            raise
+
+    def _reach(self) -> ssl.SSLSocket:
+        """Connect to the destination's relay at the first of its addresses that answers."""
+        failures = []
+        for address in sorted(self.addresses):
+            try:
+                return channel.connect(address, self.group.peer_port, self.group.destination,
+                                       self._context, self.options.mark)
+            except exception.RelayError as error:
+                failures.append(error)
+        raise failures[0]
+
+    def _ask(self, question: dict) -> dict:
+        """Ask on the control connection, once more on a new one when the old one is broken."""
+        fresh = self._control is None
+        try:
+            if fresh:
+                self._control_session += 1
+                self._control, _ = self._connect(greeting.CONTROL, self._control_session)
+                self._control.settimeout(_ANSWER_SECONDS)
+            greeting.write_line(self._control, question)
+            return greeting.read_line(self._control)
+        except (OSError, exception.RelayError) as error:
+            if self._control is not None:
+                self._control.close()
+                self._control = None
+            if not fresh:
+                return self._ask(question)
+            raise exception.RelayError(
+                reason=f"the relay of {self.group.destination} does not answer: {error}"
+            ) from error

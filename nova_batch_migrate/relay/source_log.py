@@ -1,0 +1,223 @@
+"""The source's end of one ordered log: an encoder, its connection, and who may use it when.
+
+Made by source.py, one per scope of a group; the streams of source_stream.py feed it from threads
+of their own. Blocks leave in the order in which they were encoded.
+"""
+
+import dataclasses
+import threading
+import time
+
+from oslo_log import log
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.relay import channel, encoder, pacing, qemu_stream, settings, wire
+
+LOG = log.getLogger(__name__)
+
+_PIECE_BYTES = 64 << 10
+_READ_BYTES = 256 << 10
+
+
+class SourceLog:
+    """Feeds one encoder and sends what it makes; hands back what comes on the return paths.
+
+    ``connect(session, anew)`` gives an SSL connection and the peer's answer; ``bucket`` and
+    ``rate`` are the group's.
+    """
+
+    def __init__(self, connect, log_settings: settings.LogSettings, bucket: pacing.TokenBucket,
+                 rate: pacing.WireRate):
+        self._connect = connect
+        self._settings = log_settings
+        self._bucket, self._rate = bucket, rate
+        # Encoding and sending are two locks, taken hand over hand: the next block is made while
+        # the one before is on its way.
+        self._encode = threading.Condition()
+        self._order = threading.Lock()
+        self._encoder: encoder.Encoder | None = None
+        self._channel: channel.Channel | None = None
+        self._streams: dict[int, object] = {}
+        self._session = 0
+        self._closed = False
+
+    def open(self, number: int, server_id: str, metadata: bytes, stream) -> None:
+        """Begin a stream; ``stream`` gets ``returned``, ``return_ended`` and ``reset`` called."""
+        with self._encode:
+            self._streams[number] = stream
+        try:
+            self._emit(lambda made: made.open_stream(number, server_id, metadata))
+        except BaseException:
+            with self._encode:
+                self._streams.pop(number, None)
+            raise
+
+    def room(self, number: int, wanted: int, timeout_seconds: float = 1.0) -> int:
+        """Return how many raw bytes the stream may feed now, 0 when it had to wait in vain."""
+        with self._encode:
+            if self._channel is None:
+                raise exception.RelayError(reason="the connection of the relays broke.")
+            free = self._encoder.room(number)
+            if free <= 0:
+                self._encode.wait(timeout_seconds)
+                if self._channel is None:
+                    raise exception.RelayError(reason="the connection of the relays broke.")
+                free = self._encoder.room(number)
+            return max(0, min(free, wanted))
+
+    def feed(self, number: int, data: memoryview) -> None:
+        """Encode and send; returns when the kernel has the bytes."""
+        self._emit(lambda made: made.feed(number, data))
+
+    def flush(self, number: int) -> None:
+        """Send what the encoder still holds of a stream."""
+        self._emit(lambda made: made.flush(number))
+
+    def end(self, number: int) -> None:
+        """Tell the other side that the stream's source has ended."""
+        self._emit(lambda made: made.end(number))
+
+    def abort(self, number: int, reason: str) -> None:
+        """Tell the other side to drop the stream; harmless where the connection is gone."""
+        try:
+            self._emit(lambda made: made.abort(number, reason))
+        except (OSError, exception.RelayError, wire.RelayError) as error:
+            LOG.info("stream %d: %s (%s)", number, reason, error)
+
+    def position(self, number: int) -> qemu_stream.Position:
+        """Return how far a stream has come."""
+        with self._encode:
+            return self._encoder.progress(number).position
+
+    def statistics(self, number: int):
+        """Return the counters of a stream; None where the log does not know it (any more)."""
+        with self._encode:
+            try:
+                return self._encoder and self._encoder.statistics(number)
+            except KeyError:
+                return None
+
+    @property
+    def fill_bytes(self) -> int:
+        """Bytes of content in the dictionary."""
+        with self._encode:
+            return self._encoder.fill_bytes if self._encoder else 0
+
+    def forget(self, number: int) -> None:
+        """Forget a stream that is over in both directions."""
+        with self._encode:
+            self._streams.pop(number, None)
+
+    def close(self) -> None:
+        """End the connection; streams that still run are reset."""
+        self._closed = True
+        self._broke(self._channel, "the group was closed")
+
+    def _emit(self, produce) -> None:
+        self._encode.acquire()
+        try:
+            self._require_channel()
+            line = self._channel
+            frames = produce(self._encoder)
+            self._order.acquire()
+        finally:
+            self._encode.release()
+        failure = None
+        try:
+            for frame in frames:
+                self._send(line, frame)
+        except OSError as error:
+            failure = error
+        finally:
+            self._order.release()
+        if failure is not None:
+            self._broke(line, f"sending failed: {failure}")
+            raise exception.RelayError(
+                reason=f"the connection of the relays broke: {failure}") from failure
+
+    def _send(self, line: channel.Channel, frame) -> None:
+        view = memoryview(frame)
+        for start in range(0, len(view), _PIECE_BYTES):
+            piece = view[start:start + _PIECE_BYTES]
+            begun = time.monotonic()
+            self._bucket.take(len(piece))
+            line.send(piece)
+            self._rate.sent(len(piece), begun, time.monotonic())
+
+    def _require_channel(self) -> None:
+        """Connect where there is no connection; the lock on encoding is held."""
+        if self._closed:
+            raise exception.RelayError(reason="the group was closed.")
+        if self._channel is not None:
+            return
+        line = self._dial(anew=self._encoder is None)
+        if line is None:
+            line = self._dial(anew=True)
+        self._channel = line
+        threading.Thread(target=self._read, args=(line,), daemon=True).start()
+
+    def _dial(self, anew: bool) -> channel.Channel | None:
+        """Connect; go on with the log of before, or begin one. None where it can't go on."""
+        self._session += 1
+        connection, answer = self._connect(self._session, anew)
+        line = channel.Channel(connection)
+        try:
+            frames = self._begin(answer) if anew else []
+            if not anew:
+                # the streams of the old connection have been reset; what they taught stays
+                self._encoder.truncate(int(answer["last_number"]))
+            with self._order:
+                for frame in frames:
+                    self._send(line, frame)
+        except wire.CannotResume as error:
+            LOG.info("the log begins anew: %s", error)
+            line.close()
+            return None
+        return line
+
+    def _begin(self, answer: dict) -> list[bytes]:
+        size = min(self._settings.dictionary_bytes, int(answer["dictionary_bytes"]))
+        self._encoder = encoder.Encoder(
+            dataclasses.replace(self._settings, dictionary_bytes=size))
+        return self._encoder.hello()
+
+    def _read(self, line: channel.Channel) -> None:
+        reader, buffer = wire.FrameReader(), memoryview(bytearray(_READ_BYTES))
+        reason = "the peer closed the connection"
+        try:
+            while taken := line.receive_into(buffer):
+                for frame in reader.feed(buffer[:taken]):
+                    self._handle(frame)
+        except (OSError, wire.RelayError) as error:
+            reason = str(error)
+        self._broke(line, reason)
+
+    def _handle(self, frame) -> None:
+        if frame.kind is wire.Kind.CREDIT:
+            with self._encode:
+                self._encoder.on_frame(frame)
+                self._encode.notify_all()
+            return
+        with self._encode:
+            stream = self._streams.get(frame.stream)
+        if stream is None:
+            return
+        if frame.kind is wire.Kind.RETURN:
+            stream.returned(bytes(frame.payload))
+        elif frame.kind is wire.Kind.RETURN_END:
+            stream.return_ended()
+        elif frame.kind is wire.Kind.ABORT:
+            stream.reset(bytes(frame.payload).decode(errors="replace"))
+
+    def _broke(self, line: channel.Channel | None, reason: str) -> None:
+        """The connection is over: its streams can't go on, their guests run on at the source."""
+        if line is not None:
+            line.close()
+        with self._encode:
+            if self._channel is not line:
+                return
+            self._channel = None
+            streams, self._streams = list(self._streams.values()), {}
+            self._encode.notify_all()
+        for stream in streams:
+            stream.reset(reason)

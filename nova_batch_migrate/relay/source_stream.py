@@ -1,0 +1,252 @@
+"""One connection of the source's QEMU on its way: when and how fast its bytes are taken.
+
+Made by source.py for every connection that was attributed; one thread takes bytes, one gives back
+what comes on the return path. A stream that can't go on is reset: QEMU then gives the migration
+up, and the guest runs on at the source.
+"""
+
+import queue
+import select
+import socket
+import struct
+import threading
+import time
+
+from oslo_log import log
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.relay import (
+    pacing,
+    qemu_stream,
+    return_path,
+    splice,
+    switchover,
+    wire,
+)
+
+LOG = log.getLogger(__name__)
+
+#: QEVM, and what a multifd channel begins with.
+_MIGRATION_MAGICS = (b"QEVM", b"\x11\x22\x33\x44")
+_EARLY_CHUNK_BYTES = 256 << 10
+_LATE_CHUNK_BYTES = 64 << 10
+_LINGER_MS = 2
+_RETURN_QUEUE_LENGTH = 256
+#: Of the content that changes in later rounds, before any was seen: it may not compress at all.
+_WORST_RATIO = 1.0
+#: Nor may content that hardly changes make QEMU believe in a link without end.
+_LEAST_RATIO = 0.02
+_LEAST_CHANGED_BYTES = 1 << 20
+#: Synchronized members wait where this much of round 0 is still to come, or three times what
+#: QEMU would send within the downtime: later it may switch over at once (facts of the method).
+_HOLD_SHARE = 0.25
+
+
+class SourceStream:
+    """Carries one connection of a group's member through a log."""
+
+    def __init__(self, number: int, connection: socket.socket, member, port: int, group, gang):
+        self._number = number
+        self._connection = connection
+        self.member, self._port = member, port
+        self._group = group
+        self._log = group.log(member.scope)
+        self._gang: switchover.Gang | None = gang
+        self._returned: queue.Queue = queue.Queue(_RETURN_QUEUE_LENGTH)
+        self._ended = threading.Event()
+        self._pace = pacing.Pace()
+        #: None until either side has spoken.
+        self._is_migration: bool | None = None
+        self.outcome = "running"
+
+    # ---- what the log calls ---------------------------------------------------------------
+
+    def returned(self, data: bytes) -> None:
+        """Take what the destination sent back; never waits."""
+        try:
+            self._returned.put_nowait(data)
+        except queue.Full:
+            self.reset("its source does not take what the destination sends back")
+
+    def return_ended(self) -> None:
+        """The destination sends nothing more."""
+        self._returned.put(None)
+
+    def reset(self, reason: str) -> None:
+        """End both directions at once, as a broken connection would."""
+        if self._ended.is_set():
+            return
+        self.outcome = reason
+        self._ended.set()
+        LOG.warning("stream of server %s to port %d is reset: %s", self.member.server_id,
+                    self._port, reason)
+        self._group.turns.leave(self._number)
+        splice.shut(self._connection, socket.SHUT_RD)
+        reset_on_close(self._connection)
+        self._connection.close()
+        self._returned = queue.Queue()
+        self._returned.put(None)
+
+    # ---- the thread of the connection -----------------------------------------------------
+
+    def run(self) -> None:
+        """Carry the connection until both directions have ended."""
+        server_id = self.member.server_id
+        try:
+            # at once: where the server speaks first, as NBD's does, the source waits for it
+            self._log.open(self._number, server_id, wire_metadata(self._port, server_id), self)
+            back = threading.Thread(target=self._give_back, daemon=True)
+            back.start()
+            self._take()
+            back.join()
+            if self.outcome == "running":
+                self.outcome = "done"
+        except (OSError, exception.RelayError, wire.RelayError) as error:
+            self._log.abort(self._number, str(error))
+            self.reset(str(error))
+        finally:
+            if self._gang is not None and self._is_migration:
+                self._gang.failed(server_id)
+            self._ended.set()
+            self._group.turns.leave(self._number)
+            self._log.forget(self._number)
+            self._connection.close()
+
+    def _first_words(self) -> None:
+        """Wait for the first bytes of the source, without taking them, and see what they are."""
+        words = self._connection.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL)
+        if self._is_migration is None:
+            self._is_migration = words in _MIGRATION_MAGICS
+
+    def _take(self) -> None:
+        self._first_words()
+        if self._is_migration:
+            self._group.turns.join(self._number, self.member.order)
+            self._wait_for_turn()
+        held = self._gang is None or not self._is_migration
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        buffer = memoryview(bytearray(_EARLY_CHUNK_BYTES))
+        position = self._log.position(self._number)
+        fresh = False
+        while not self._ended.is_set():
+            chunk = _EARLY_CHUNK_BYTES if position.round == 0 else _LATE_CHUNK_BYTES
+            room = self._log.room(self._number, chunk)
+            if not room:
+                continue
+            try:
+                taken = self._connection.recv_into(buffer[:room], 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if not poll.poll(_LINGER_MS) and fresh:
+                    self._log.flush(self._number)
+                    fresh = False
+                    continue
+                poll.poll(1000)
+                continue
+            if not taken:
+                self._log.flush(self._number)
+                self._log.end(self._number)
+                return
+            self._log.feed(self._number, buffer[:taken])
+            fresh = True
+            position = self._log.position(self._number)
+            if position.understood and position.ram_bytes and not position.ram_end:
+                if not held and self._at_hold(position):
+                    held = True
+                    self._log.flush(self._number)
+                    self._hold()
+                self._pace.took(taken, self._speed(position))
+
+    def _wait_for_turn(self) -> None:
+        while not self._ended.is_set():
+            if self._group.turns.wait(self._number, 1.0):
+                return
+
+    def _speed(self, position: qemu_stream.Position) -> float | None:
+        """Return the most bytes/s to take now; None for as fast as they leave."""
+        link = self._group.wire_bytes_per_second()
+        if link is None:
+            return None
+        remaining = None
+        if position.round == 0:
+            remaining = int((1 - position.round0_share) * position.ram_bytes)
+        return pacing.taking_speed(remaining, link / self._changed_ratio(position),
+                                   self._group.group.downtime_seconds)
+
+    def _changed_ratio(self, position: qemu_stream.Position) -> float:
+        """Return wire bytes per byte of changed content, of what later rounds have sent so far."""
+        if position.round == 0:
+            return _WORST_RATIO
+        seen = self._log.statistics(self._number)
+        if seen is None or seen.changed_raw_bytes < _LEAST_CHANGED_BYTES:
+            return _WORST_RATIO
+        return max(_LEAST_RATIO,
+                   min(_WORST_RATIO, seen.changed_wire_bytes / seen.changed_raw_bytes))
+
+    # ---- synchronized members -------------------------------------------------------------
+
+    def _at_hold(self, position: qemu_stream.Position) -> bool:
+        if position.round > 0:
+            return True
+        remaining = (1 - position.round0_share) * position.ram_bytes
+        link = self._group.wire_bytes_per_second() or 0
+        downtime = self._group.group.downtime_seconds
+        return remaining <= max(_HOLD_SHARE * position.ram_bytes, 3 * downtime * link)
+
+    def _hold(self) -> None:
+        """Wait, the guest running, until all members are there; then they all have the turn."""
+        begun = time.monotonic()
+        self._group.turns.pass_on(self._number)
+        going_on = self._gang.hold(self.member.server_id)
+        LOG.info("synchronized server %s was held running for %.2f s", self.member.server_id,
+                 time.monotonic() - begun)
+        if not going_on:
+            raise exception.RelayError(
+                reason="a synchronized server failed or came too late: all stay where they run.")
+
+    # ---- the way back ---------------------------------------------------------------------
+
+    def _give_back(self) -> None:
+        path = return_path.ReturnPath()
+        try:
+            while (data := self._returned.get()) is not None:
+                if self._is_migration is None:
+                    self._is_migration = False
+                if not self._is_migration:
+                    self._connection.sendall(data)
+                    continue
+                passing, last_step = path.feed(data)
+                self._connection.sendall(passing)
+                if last_step:
+                    self._last_step(last_step)
+            self._connection.sendall(path.rest())
+            splice.shut(self._connection, socket.SHUT_WR)
+        except OSError as error:
+            if not self._ended.is_set():
+                self._log.abort(self._number, f"the source does not listen any more: {error}")
+                self.reset(f"QEMU closed the connection: {error}")
+
+    def _last_step(self, message: bytes) -> None:
+        """The destination has loaded everything: the source may give the guest up."""
+        if self._gang is not None:
+            self._gang.loaded(self.member.server_id)
+        self._connection.sendall(message)
+        self._group.turns.leave(self._number)
+
+
+def wire_metadata(port: int, server_id: str) -> bytes:
+    """Return what the destination has to know of a stream before its first byte."""
+    return struct.pack(">H", port) + server_id.encode()
+
+
+def read_metadata(metadata: bytes) -> tuple[int, str]:
+    """Return port and server of :func:`wire_metadata`."""
+    return struct.unpack_from(">H", metadata)[0], bytes(metadata[2:]).decode(errors="replace")
+
+
+def reset_on_close(connection: socket.socket) -> None:
+    """Let the close of a socket be a reset for its peer."""
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        return

@@ -1,0 +1,116 @@
+"""Two relays of two hosts on one machine, for tests in a namespace of their own (namespace.py).
+
+The redirect, the certificates, the channel and the attribution are the real ones; QEMU at the
+destination is qemu.py, at the source the test.
+"""
+
+import contextlib
+import pathlib
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import types
+
+from nova_batch_migrate import conf
+from nova_batch_migrate.relay import service
+from tests.unit.relay import qemu
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "lab"))
+
+from nbmlab import certificates  # noqa: E402
+
+SOURCE, DESTINATION = "cmpa", "cmpb"
+#: The destination's address: its relay and its QEMUs are there.
+ADDRESS = "10.9.9.2"
+RELAY_PORT = 49300
+FIRST, SECOND = (f"0f6c4ba5-1b52-4d0f-8e25-6a2d3a2c3d{number:02d}" for number in (1, 2))
+
+
+def relay(directory: pathlib.Path, host: str, address: str, redirect_port: int,
+          certificate_name: str | None = None, **options) -> service.Relay:
+    """Return a relay that is not started."""
+    own, key = certificates.certificate(directory, certificate_name or host)
+    made = conf.new()
+    made([], default_config_files=[])
+    made.set_override("host", host)
+    for name, value in {
+            "control_socket": str(directory / f"{host}.sock"), "control_group": "",
+            "listen_address": address, "port": RELAY_PORT, "redirect_port": redirect_port,
+            "ca_file": str(directory / "ca.pem"), "certificate_file": str(own),
+            "key_file": str(key), **options}.items():
+        made.set_override(name, value, group="relay")
+    return service.Relay(made)
+
+
+@contextlib.contextmanager
+def two(**options):
+    """Run a relay at a source and one at a destination; needs a namespace of its own."""
+    subprocess.run(["ip", "addr", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
+    with tempfile.TemporaryDirectory() as name:
+        directory = pathlib.Path(name)
+        source = relay(directory, SOURCE, "127.0.0.1", 49301, **options)
+        destination = relay(directory, DESTINATION, ADDRESS, 49401, **options)
+        destination.start()
+        source.start()
+        yield types.SimpleNamespace(source=source, destination=destination, directory=directory)
+        source.stop()
+        destination.stop()
+
+
+def group(role: str, token: str, **changes) -> dict:
+    """Return what a conductor says to one end of a group of two servers."""
+    return {
+        "id": "batch:0:cmpb", "role": role, "token": token, "source": SOURCE,
+        "destination": DESTINATION, "peer_address": ADDRESS, "peer_port": RELAY_PORT,
+        "members": [{"server_id": FIRST, "order": 0, "scope": "project"},
+                    {"server_id": SECOND, "order": 1, "scope": "project"}],
+        "dictionary_bytes": 64 << 20, **changes}
+
+
+def open_group(relays, **changes) -> None:
+    """Open the group at both ends, the destination first."""
+    token = secrets.token_hex(32)
+    relays.destination.open_group(group("destination", token, **changes))
+    relays.source.open_group(group("source", token, **changes))
+
+
+class Migration:
+    """A QEMU at the destination, and the source's end of the connection to it."""
+
+    def __init__(self, relays, server_id: str, port: int, *words: str):
+        self.output = relays.directory / f"{server_id}.{port}"
+        self.process, self.port = qemu.start(server_id, self.output, *words, address=ADDRESS,
+                                             port=port)
+        self.connection = socket.create_connection((ADDRESS, port), timeout=20)
+        self.returned = b""
+
+    def send(self, data: bytes) -> None:
+        self.connection.sendall(data)
+
+    def finish(self) -> bytes:
+        """End the stream, wait for the other side; return what came back."""
+        self.connection.shutdown(socket.SHUT_WR)
+        return self.drain()
+
+    def drain(self) -> bytes:
+        """Return what comes back until the end."""
+        data = bytearray()
+        while chunk := self.connection.recv(1 << 16):
+            data += chunk
+        self.process.wait(20)
+        return bytes(data)
+
+    def arrived(self) -> bytes:
+        return self.output.read_bytes()
+
+    def started(self, data: bytes) -> threading.Thread:
+        """Send and finish in a thread of its own."""
+        def run():
+            self.send(data)
+            self.returned = self.finish()
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread

@@ -1,0 +1,38 @@
+"""Runs a function of a test in a network namespace of its own, where it may do as it likes.
+
+A child process: `unshare --net` with the loopback interface up. What the function returns comes
+back as JSON.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def why_not() -> str | None:
+    """Return why no namespace can be made here; None where it can."""
+    done = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
+    if os.geteuid() != 0 or done.returncode:
+        return "network namespaces need root"
+    return None
+
+
+def run(function):
+    """Call a function of a module's top level inside a new namespace and return its result."""
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-m", __name__, function.__module__,
+         function.__qualname__],
+        cwd=ROOT, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise AssertionError(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    print(json.dumps(getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()))

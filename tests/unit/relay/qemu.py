@@ -1,0 +1,57 @@
+"""Plays the destination's QEMU for the tests: a process of that name that awaits a migration.
+
+    python qemu.py [-x] -uuid UUID ADDRESS OUTPUT
+
+Prints its port, takes one connection, writes what comes to OUTPUT. As QEMU does, it answers on the
+return path, at the end of the stream with SHUT. With `-nbd` it speaks first.
+"""
+
+import os
+import pathlib
+import socket
+import struct
+import subprocess
+import sys
+
+PONG = struct.pack(">HHI", 2, 4, 7)
+SHUT = struct.pack(">HHI", 1, 4, 0)
+
+
+def start(server_id: str, output: pathlib.Path, *words: str, address: str = "127.0.0.1",
+          port: int = 0) -> tuple[subprocess.Popen, int]:
+    """Start the process; return it and the port at which it listens."""
+    process = subprocess.Popen(
+        ["qemu-system-x86_64", __file__, *words, "-uuid", server_id, address, str(port),
+         str(output)],
+        executable=os.path.realpath(sys.executable), env={"PYTHONHOME": sys.base_prefix},
+        stdout=subprocess.PIPE, text=True)
+    return process, int(process.stdout.readline())
+
+
+def main() -> None:
+    address, port, output = sys.argv[-3:]
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((address, int(port)))
+    listener.listen()
+    print(listener.getsockname()[1], flush=True)
+    connection, _ = listener.accept()
+    if "-nbd" in sys.argv:
+        connection.sendall(b"NBDMAGIC")
+    with open(output, "wb") as file:
+        first = True
+        while data := connection.recv(1 << 20):
+            file.write(data)
+            if first and "-nbd" not in sys.argv:
+                connection.sendall(PONG)
+            first = False
+            if "-stop" in sys.argv:
+                # a full destination: it dies in the middle
+                os._exit(1)
+    connection.sendall(SHUT)
+    connection.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+from oslotest import base
+
+from nova_batch_migrate.relay import pacing
+
+MIB = 1 << 20
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+class TokenBucket(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.clock = Clock()
+
+    def spent(self, bucket, sizes):
+        begun = self.clock.now
+        for size in sizes:
+            bucket.take(size)
+        return self.clock.now - begun
+
+    def test_holds_to_the_rate_whatever_the_pieces(self):
+        for piece in (1000, 64_000, 1_000_000):
+            bucket = pacing.TokenBucket(10_000_000, self.clock, self.clock.sleep)
+            seconds = self.spent(bucket, [piece] * (50_000_000 // piece))
+            self.assertAlmostEqual(5.0, seconds, delta=0.02)
+
+    def test_a_pause_is_not_saved_up(self):
+        bucket = pacing.TokenBucket(10_000_000, self.clock, self.clock.sleep)
+        self.clock.now += 60
+        self.assertAlmostEqual(1.0, self.spent(bucket, [100_000] * 100), delta=0.02)
+
+    def test_without_a_cap_nothing_waits(self):
+        bucket = pacing.TokenBucket(None, self.clock, self.clock.sleep)
+        self.assertEqual(0, self.spent(bucket, [1 << 30] * 10))
+
+    def test_a_new_cap_counts_from_then_on(self):
+        bucket = pacing.TokenBucket(1_000_000, self.clock, self.clock.sleep)
+        self.spent(bucket, [1_000_000])
+        bucket.set_rate(20_000_000)
+        self.assertAlmostEqual(1.0, self.spent(bucket, [200_000] * 100), delta=0.02)
+
+
+class WireRate(base.BaseTestCase):
+    def test_assumed_until_seen_and_never_above_the_cap(self):
+        rate = pacing.WireRate(40e6)
+        self.assertEqual(40e6, rate.bytes_per_second())
+        self.assertEqual(10e6, rate.bytes_per_second(10e6))
+        self.assertIsNone(pacing.WireRate(None).bytes_per_second())
+
+    def test_the_best_window_counts(self):
+        rate = pacing.WireRate(None)
+        now = 0.0
+        # 0.5 s at 40 MB/s, then half of the time there is nothing to send
+        for _ in range(50):
+            rate.sent(400_000, now, now + 0.01)
+            now += 0.01
+        for _ in range(50):
+            rate.sent(200_000, now, now + 0.005)
+            now += 0.01
+        self.assertAlmostEqual(40e6, rate.bytes_per_second(), delta=1e6)
+
+
+class TakingSpeed(base.BaseTestCase):
+    def test_in_later_rounds_it_is_that_of_changed_content(self):
+        self.assertEqual(30e6, pacing.taking_speed(None, 30e6, 0.5))
+
+    def test_in_round_0_what_is_left_is_more_than_qemu_sends_in_the_downtime(self):
+        # 300 MB left at 0.5 s: 400 MB/s, so QEMU sees 200 MB as due in the downtime
+        self.assertEqual(400e6, pacing.taking_speed(300e6, 30e6, 0.5))
+        self.assertEqual(30e6, pacing.taking_speed(10e6, 30e6, 0.5))
+
+    def test_qemu_never_believes_that_the_rest_fits_while_it_is_taken_faster_than_it_leaves(self):
+        remaining, downtime, true = 512e6, 0.3, 40e6
+        while remaining > 0:
+            speed = pacing.taking_speed(remaining, true, downtime)
+            if speed > true:
+                self.assertGreater(remaining, speed * downtime)
+            remaining -= speed * 0.01
+
+
+class Pace(base.BaseTestCase):
+    def test_holds_to_the_speed_and_counts_the_time_of_sending(self):
+        clock = Clock()
+        pace = pacing.Pace(clock, clock.sleep)
+        for _ in range(100):
+            clock.now += 0.002          # sending
+            pace.took(64 << 10, 10 * MIB)
+        self.assertAlmostEqual(100 * (64 << 10) / (10 * MIB), clock.now - 100.0, delta=0.03)
+
+    def test_no_speed_is_no_wait(self):
+        clock = Clock()
+        pacing.Pace(clock, clock.sleep).took(1 << 30, None)
+        self.assertEqual(100.0, clock.now)

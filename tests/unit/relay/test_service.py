@@ -1,0 +1,165 @@
+import random
+import struct
+import subprocess
+import time
+
+from oslotest import base
+
+from tests.unit.relay import hosts, namespace, qemu
+
+PAGE = 4096
+
+
+def stream(pages: list[bytes]) -> bytes:
+    """Return a migration stream of one RAM block with these pages, None for a zero page."""
+    name = b"pc.ram"
+    out = bytearray(b"QEVM" + struct.pack(">I", 3))
+    size = len(pages) * PAGE
+    out += struct.pack(">BIB3sII", 1, 2, 3, b"ram", 0, 4)
+    out += struct.pack(">Q", size | 4) + bytes([len(name)]) + name + struct.pack(">Q", size)
+    out += struct.pack(">Q", 0x10) + struct.pack(">BI", 0x7E, 2)
+    out += struct.pack(">BI", 2, 2)
+    for index, page in enumerate(pages):
+        block = b"" if index else bytes([len(name)]) + name
+        again = 0x20 if index else 0
+        if page is None:
+            out += struct.pack(">Q", index * PAGE | 2 | again) + block + b"\0"
+        else:
+            out += struct.pack(">Q", index * PAGE | 8 | again) + block + page
+    out += struct.pack(">Q", 0x10) + struct.pack(">BI", 0x7E, 2)
+    out += struct.pack(">BI", 3, 2) + struct.pack(">Q", 0x10) + struct.pack(">BI", 0x7E, 2)
+    return bytes(out + b"\x04device state, of which the relay knows nothing" * 100 + b"\0")
+
+
+def two_alike(seed: int = 1, pages: int = 1500) -> tuple[bytes, bytes]:
+    """Return the streams of two guests that have most of their memory in common."""
+    generator = random.Random(seed)
+    common = [None if i % 5 == 0 else generator.randbytes(PAGE) for i in range(pages)]
+    other = list(common)
+    other[:50] = [generator.randbytes(PAGE) for _ in range(50)]
+    return stream(common), stream(other)
+
+
+def _carries():
+    first, second = two_alike()
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        one = hosts.Migration(relays, hosts.FIRST, 49152)
+        one.send(first)
+        returned = one.finish()
+        two = hosts.Migration(relays, hosts.SECOND, 49153)
+        two.send(second)
+        two.finish()
+        nbd = hosts.Migration(relays, hosts.SECOND, 49154, "-nbd")
+        greeting = nbd.connection.recv(8)
+        nbd.send(b"blocks" * 1000)
+        nbd.finish()
+        told = relays.source.statistics()
+        closed = relays.source.close_group("batch:0:cmpb")
+        relays.destination.close_group("batch:0:cmpb")
+        return {"whole": [one.arrived() == first, two.arrived() == second],
+                "returned": returned == qemu.PONG + qemu.SHUT,
+                "greeting": greeting.decode(), "nbd": nbd.arrived() == b"blocks" * 1000,
+                "statistics": told, "closed": closed, "raw": [len(first), len(second)],
+                "again": relays.source.close_group("batch:0:cmpb")}
+
+
+def _spliced():
+    first, _ = two_alike()
+    with hosts.two() as relays:
+        members = [{"server_id": hosts.FIRST, "order": 0, "scope": None}]
+        hosts.open_group(relays, members=members)
+        off = hosts.Migration(relays, hosts.FIRST, 49152)
+        off.send(first)
+        off.finish()
+        stranger = hosts.Migration(relays, hosts.SECOND, 49153)
+        stranger.send(first)
+        stranger.finish()
+        told = relays.source.statistics()
+        return {"whole": [off.arrived() == first, stranger.arrived() == first],
+                "spliced": told["spliced_bytes"], "servers": told["groups"][0]["servers"],
+                "raw": len(first)}
+
+
+def _without_peer():
+    first, _ = two_alike()
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        relays.destination.stop()
+        time.sleep(0.1)
+        plain = hosts.Migration(relays, hosts.FIRST, 49152)
+        plain.send(first)
+        plain.finish()
+        return {"whole": plain.arrived() == first}
+
+
+def _broken():
+    """The destination's QEMU dies, then the group is closed in the middle of a stream."""
+    first, _ = two_alike()
+    seen = {}
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        dying = hosts.Migration(relays, hosts.FIRST, 49152, "-stop")
+        seen["full"] = _end_of(dying, first)
+        cut = hosts.Migration(relays, hosts.FIRST, 49153)
+        cut.send(first[:3_000_000])
+        time.sleep(0.3)
+        relays.source.close_group("batch:0:cmpb")
+        seen["closed"] = _end_of(cut, first[3_000_000:])
+        cut.process.wait(20)
+        seen["half"] = len(cut.arrived()) < len(first)
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True)
+        seen["tables"] = tables.stdout
+        hosts.open_group(relays, id="other")
+    return seen
+
+
+def _end_of(migration, data):
+    try:
+        migration.send(data)
+        migration.finish()
+    except OSError as error:
+        return type(error).__name__
+    return "ended"
+
+
+class Relays(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        reason = namespace.why_not()
+        if reason:
+            self.skipTest(reason)
+
+    def test_streams_arrive_byte_for_byte_and_what_is_alike_crosses_once(self):
+        seen = namespace.run(_carries)
+        self.assertEqual([True, True], seen["whole"])
+        self.assertTrue(seen["returned"])
+        self.assertEqual("NBDMAGIC", seen["greeting"])
+        self.assertTrue(seen["nbd"])
+        self.assertEqual(seen["statistics"]["groups"][0], seen["closed"])
+        servers = seen["closed"]["servers"]
+        first, second = servers[hosts.FIRST], servers[hosts.SECOND]
+        self.assertEqual(seen["raw"], [first["raw_bytes"], second["raw_bytes"] - 6000])
+        self.assertGreater(second["cross_server_bytes"], 1100 * PAGE)
+        self.assertLess(second["wire_bytes"], first["wire_bytes"] / 5)
+        self.assertEqual(["done"], first["outcomes"])
+        self.assertEqual({}, seen["again"])
+
+    def test_what_is_not_of_the_group_or_not_to_be_shared_is_spliced(self):
+        seen = namespace.run(_spliced)
+        self.assertEqual([True, True], seen["whole"])
+        self.assertGreaterEqual(seen["spliced"], 2 * seen["raw"])
+        self.assertEqual({}, seen["servers"])
+
+    def test_with_the_other_relay_gone_a_migration_goes_the_plain_way(self):
+        self.assertTrue(namespace.run(_without_peer)["whole"])
+
+    def test_a_stream_that_breaks_is_a_broken_connection_for_both_qemus(self):
+        seen = namespace.run(_broken)
+        # whichever call meets the reset
+        self.assertNotEqual("ended", seen["full"])
+        self.assertNotEqual("ended", seen["closed"])
+        self.assertTrue(seen["half"])
+        self.assertEqual("", seen["tables"])
+
+

@@ -1,0 +1,74 @@
+import threading
+import time
+
+from oslotest import base
+
+from nova_batch_migrate.relay import switchover
+from nova_batch_migrate.relay.switchover import Policy
+
+
+class Gang(base.BaseTestCase):
+    def gang(self, members="ab", hold=30.0, pause=30.0, policy=Policy.TOGETHER):
+        return switchover.Gang(frozenset(members), hold, pause, policy)
+
+    def started(self, call, *arguments):
+        """Call in a thread; return the thread and the list its result goes to."""
+        result = []
+        thread = threading.Thread(target=lambda: result.append(call(*arguments)), daemon=True)
+        thread.start()
+        return thread, result
+
+    def test_the_first_waits_running_until_all_are_there(self):
+        gang = self.gang("abc")
+        waiting = [self.started(gang.hold, name) for name in "ab"]
+        time.sleep(0.05)
+        self.assertTrue(all(thread.is_alive() for thread, _ in waiting))
+        self.assertTrue(gang.hold("c"))
+        for thread, result in waiting:
+            thread.join(5)
+            self.assertEqual([True], result)
+
+    def test_together_one_that_is_late_keeps_all_at_the_source(self):
+        gang = self.gang(hold=0.05)
+        self.assertFalse(gang.hold("a"))
+        self.assertFalse(gang.hold("b"))
+
+    def test_released_the_rest_goes_without_one_that_is_late(self):
+        gang = self.gang("abc", hold=0.05, policy=Policy.RELEASE)
+        waiting = [self.started(gang.hold, name) for name in "ab"]
+        for thread, result in waiting:
+            thread.join(5)
+            self.assertEqual([True], result)
+        self.assertFalse(gang.hold("c"))
+
+    def test_a_member_that_fails_before_the_release_calls_it_off_or_is_left_out(self):
+        for policy, goes in ((Policy.TOGETHER, False), (Policy.RELEASE, True)):
+            gang = self.gang(policy=policy)
+            thread, result = self.started(gang.hold, "a")
+            gang.failed("b")
+            thread.join(5)
+            self.assertEqual([goes], result)
+
+    def test_the_last_step_waits_until_every_destination_has_loaded(self):
+        gang = self.gang()
+        waiting, _ = self.started(gang.hold, "a")
+        gang.hold("b")
+        waiting.join(5)
+        thread, _ = self.started(gang.loaded, "a")
+        time.sleep(0.05)
+        self.assertTrue(thread.is_alive())
+        gang.loaded("b")
+        thread.join(5)
+        self.assertEqual({"a", "b"}, gang.resumed_at.keys())
+
+    def test_the_pause_is_bounded_and_a_failure_ends_it(self):
+        for pause, fails in ((0.05, False), (30.0, True)):
+            gang = self.gang(pause=pause)
+            waiting, _ = self.started(gang.hold, "a")
+            gang.hold("b")
+            waiting.join(5)
+            thread, _ = self.started(gang.loaded, "a")
+            if fails:
+                gang.failed("b")
+            thread.join(5)
+            self.assertFalse(thread.is_alive())

@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> int:
                         help="use the virtual environment as it is")
     parser.add_argument("--only", action="append", default=[], metavar="WORD",
                         help="what part to run, in the benchmark's own words; may be repeated")
+    parser.add_argument("--merge", action="append", default=[], type=pathlib.Path,
+                        metavar="FILE", help="run nothing: join the cases of results of parts")
     wanted = parser.parse_args(arguments)
     if wanted.list or not wanted.name:
         for name in names():
@@ -59,17 +61,7 @@ def main(arguments: list[str]) -> int:
 def _run(wanted: argparse.Namespace) -> int:
     # an end by a signal is an exception: whatever runs is cleaned up by its own context
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    module = load(wanted.name)
-    began = time.time()
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f"nbmbench-{wanted.name}-"))
-    try:
-        settings = contract.Settings(wanted.quick, machine.commit(), scratch, tuple(wanted.only))
-        told = recompute(wanted.name, module.run(settings))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    told |= {"machine": machine.describe(), "quick": wanted.quick, "only": list(wanted.only),
-             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-             "seconds": round(time.time() - began, 1)}
+    told = _merged(wanted) if wanted.merge else _measured(wanted)
     text = json.dumps(told, indent=1) + "\n"
     if wanted.json:
         partial = wanted.json.with_name(f"{wanted.json.name}.{os.getpid()}.partial")
@@ -79,6 +71,34 @@ def _run(wanted: argparse.Namespace) -> int:
     else:
         print(text, end="")
     return 0
+
+
+def _measured(wanted: argparse.Namespace) -> dict:
+    module = load(wanted.name)
+    began, described = time.time(), machine.describe()
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix=f"nbmbench-{wanted.name}-"))
+    try:
+        settings = contract.Settings(wanted.quick, described["commit"], scratch,
+                                     tuple(wanted.only))
+        told = recompute(wanted.name, module.run(settings))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return told | {"machine": described, "quick": wanted.quick, "only": list(wanted.only),
+                   "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+                   "seconds": round(time.time() - began, 1)}
+
+
+def _merged(wanted: argparse.Namespace) -> dict:
+    """Join results of parts of one benchmark; how each part ran is kept."""
+    parts = [json.loads(path.read_text()) for path in wanted.merge]
+    if others := [part["name"] for part in parts if part["name"] != wanted.name]:
+        sys.exit(f"benchmarks/run: {others[0]} is not {wanted.name}; merge results of one "
+                 "benchmark")
+    told = recompute(wanted.name, [case for part in parts for case in part["cases"]])
+    return told | {"machine": parts[0]["machine"], "quick": any(part["quick"] for part in parts),
+                   "parts": [{key: part[key] for key in ("only", "began", "seconds", "machine")}
+                             for part in parts],
+                   "seconds": sum(part["seconds"] for part in parts)}
 
 
 def _summary(told: dict) -> None:

@@ -107,15 +107,15 @@ class Rig:
             gone.end()
         return migrations
 
-    def sink(self, consume: Callable[[int, memoryview], int],
-             bytes_per_second: float = 0) -> Sink:
+    def sink(self, consume: Callable[[int, memoryview], int], bytes_per_second: float = 0,
+             dry: Callable[[int], int] | None = None) -> Sink:
         """Return a sink at the destination's end: see Sink."""
         listening = self.link.socket(DESTINATION)
         # little waits unseen by QEMU
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 << 10)
         listening.bind((ADDRESSES[DESTINATION], self._port()))
         listening.listen(64)
-        sink = Sink(listening, consume, bytes_per_second)
+        sink = Sink(listening, consume, bytes_per_second, dry)
         self._sinks.append(sink)
         return sink
 

@@ -16,12 +16,14 @@ class Sink:
     """A listening socket and a thread per connection; all share one link of `bytes_per_second`.
 
     `consume(connection number, chunk) -> bytes on the wire` is called for each chunk under a lock;
-    an empty chunk is the end of the stream.
+    an empty chunk is the end of the stream. `dry(connection number)`, if there is one, is called
+    when the source has nothing more to say for now, as a relay would have to flush.
     """
 
     def __init__(self, listening: socket.socket, consume: Callable[[int, memoryview], int],
-                 bytes_per_second: float = 0):
+                 bytes_per_second: float = 0, dry: Callable[[int], int] | None = None):
         self._listening, self._consume, self._rate = listening, consume, bytes_per_second
+        self._dry = dry
         self._lock = threading.Lock()
         self._free_at = time.monotonic()
         self.raw_bytes = self.wire_bytes = self.connections = self.open = 0
@@ -43,19 +45,36 @@ class Sink:
     def _take(self, connection: socket.socket, number: int) -> None:
         buffer = memoryview(bytearray(CHUNK_BYTES))
         try:
-            while got := connection.recv_into(buffer):
-                self._pass(number, buffer[:got])
-            self._pass(number, buffer[:0])
+            while got := self._fill(connection, buffer, number):
+                self._pass(got, self._consume, number, buffer[:got])
+            self._pass(0, self._consume, number, buffer[:0])
         except Exception as error:       # whoever reads the result has to know of it
             self.errors.append(f"{type(error).__name__}: {error}")
         finally:
             connection.close()
             self.open -= 1
 
-    def _pass(self, number: int, chunk: memoryview) -> None:
+    def _fill(self, connection: socket.socket, buffer: memoryview, number: int) -> int:
+        """Take what is there, up to a whole buffer; wait only for the first byte."""
+        filled = 0
+        while filled < len(buffer):
+            try:
+                got = connection.recv_into(buffer[filled:], 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if filled:
+                    break
+                if self._dry:
+                    self._pass(0, self._dry, number)
+                got = connection.recv_into(buffer)
+            if not got:
+                break
+            filled += got
+        return filled
+
+    def _pass(self, raw: int, codec: Callable[..., int], *arguments) -> None:
         with self._lock:
-            wire = self._consume(number, chunk)
-            self.raw_bytes += len(chunk)
+            wire = codec(*arguments)
+            self.raw_bytes += raw
             self.wire_bytes += wire
             if not self._rate:
                 return

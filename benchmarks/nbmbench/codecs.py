@@ -1,0 +1,156 @@
+"""What a contender makes of migration streams: bytes in, bytes on the wire out, all at one layer.
+
+Used by bytes_on_wire for streams from files and, through a sink, for live ones. A codec serves one
+group: `feed(guest, chunk)`, `dry(guest)` and `end(guest)` return bytes that go out now.
+"""
+import pathlib
+import subprocess
+import time
+from collections.abc import Sequence
+
+import zstandard
+
+from nova_batch_migrate.relay import wire
+from nova_batch_migrate.relay.decoder import Decoder, Event
+from nova_batch_migrate.relay.encoder import CREDIT, Encoder
+from nova_batch_migrate.relay.settings import LogSettings
+
+CHUNK_BYTES = 256 << 10
+
+
+class Raw:
+    """Stock QEMU: the stream as it is."""
+
+    def __init__(self, copies: Sequence[pathlib.Path] = ()):
+        self._copies = [path.open("wb") for path in copies]
+
+    def feed(self, guest: int, chunk: memoryview) -> int:
+        if self._copies:
+            self._copies[guest].write(chunk)
+        return len(chunk)
+
+    def dry(self, guest: int) -> int:
+        return 0
+
+    def end(self, guest: int) -> int:
+        if self._copies:
+            self._copies[guest].close()
+        return 0
+
+
+class ZstdGroup:
+    """The rival: one zstd stream over all guests of the group, with a long window."""
+
+    def __init__(self, members: int, level: int = 1, window_log: int = 30):
+        self._left = members
+        self._object = zstandard.ZstdCompressor(
+            compression_params=zstandard.ZstdCompressionParameters.from_level(
+                level, window_log=window_log, enable_ldm=True)).compressobj()
+
+    def feed(self, guest: int, chunk: memoryview) -> int:
+        return len(self._object.compress(chunk))
+
+    def dry(self, guest: int) -> int:
+        return len(self._object.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+
+    def end(self, guest: int) -> int:
+        self._left -= 1
+        return self.dry(guest) if self._left else len(self._object.flush())
+
+
+class Relay:
+    """This project's relay core; with `verify`, its own decoder has to give the same bytes back."""
+
+    def __init__(self, settings: LogSettings, verify: bool = False):
+        self.encoder = Encoder(settings)
+        self._decoder = Decoder(settings.static) if verify else None
+        self._reader = wire.FrameReader()
+        self._fed: dict[int, bytearray] = {}
+        self._raw: dict[int, int] = {}
+        self.overhead_bytes = self._out(self.encoder.hello())
+
+    def open(self, guest: int, server: str) -> None:
+        self._raw[guest] = 0
+        self._fed[guest] = bytearray()
+        self.overhead_bytes += self._out(self.encoder.open_stream(guest + 1, server))
+
+    def feed(self, guest: int, chunk: memoryview) -> int:
+        if guest not in self._raw:
+            self.open(guest, f"server-{guest}")
+        self._raw[guest] += len(chunk)
+        if self._decoder:
+            self._fed[guest] += chunk
+        return self._settle(guest, self.encoder.feed(guest + 1, chunk))
+
+    def dry(self, guest: int) -> int:
+        return self._settle(guest, self.encoder.flush(guest + 1)) if guest in self._raw else 0
+
+    def end(self, guest: int) -> int:
+        sent = self._settle(guest, self.encoder.end(guest + 1))
+        if self._fed[guest]:
+            raise AssertionError(f"{len(self._fed[guest])} bytes of guest {guest} never came out")
+        return sent
+
+    def statistics(self) -> dict:
+        return self.encoder.statistics().as_dict()
+
+    def _settle(self, guest: int, frames: list[bytes]) -> int:
+        """Count frames, check what they give, and let the encoder forget them."""
+        sent = self._out(frames)
+        if frames:
+            self.encoder.on_frame(wire.Frame(
+                wire.Kind.CREDIT, guest + 1, 0,
+                CREDIT.pack(self._raw[guest], self.encoder.sequence)))
+        return sent
+
+    def _out(self, frames: list[bytes]) -> int:
+        if self._decoder:
+            for frame in frames:
+                for whole in self._reader.feed(frame):
+                    for delivery in self._decoder.feed(whole):
+                        if delivery.event is Event.DATA:
+                            self._check(delivery)
+        return sum(map(len, frames))
+
+    def _check(self, delivery) -> None:
+        kept = self._fed[delivery.stream - 1]
+        size = len(delivery.data)
+        if bytes(kept[:size]) != bytes(delivery.data):
+            raise AssertionError(f"stream {delivery.stream} came out other than it went in")
+        del kept[:size]
+
+
+def run(codec, streams: Sequence[pathlib.Path]) -> tuple[list[int], list[int], float]:
+    """Send files through a codec one after the other: wire and raw bytes of each, CPU seconds."""
+    sent, raw = [], []
+    began = time.thread_time()
+    for guest, path in enumerate(streams):
+        total = 0
+        with path.open("rb") as file:
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+            while got := file.readinto(buffer):
+                total += codec.feed(guest, buffer[:got])
+        sent.append(total + codec.end(guest))
+        raw.append(path.stat().st_size)
+    return sent, raw, time.thread_time() - began
+
+
+def zstd(streams: Sequence[pathlib.Path], *options: str) -> tuple[int, float]:
+    """Return bytes and CPU seconds of the zstd command over files behind each other."""
+    with subprocess.Popen(["cat", *streams], stdout=subprocess.PIPE) as reader, \
+            subprocess.Popen(["zstd", "-q", "-c", "-T1", *options], stdin=reader.stdout,
+                             stdout=subprocess.PIPE) as packer:
+        reader.stdout.close()
+        total = 0
+        while chunk := packer.stdout.read(1 << 20):
+            total += len(chunk)
+        usage = _usage(packer.pid)
+        if packer.wait() or reader.wait():
+            raise RuntimeError(f"zstd {' '.join(options)} ended with {packer.returncode}")
+    return total, usage
+
+
+def _usage(pid: int) -> float:
+    """Return the CPU seconds of a process that has closed its output and not been waited for."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100

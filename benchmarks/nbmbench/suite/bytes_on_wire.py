@@ -1,0 +1,241 @@
+"""Bytes that a fleet's migration puts on the wire: stock, zstd in four forms, the relay's means.
+
+Every contender sends the same frozen guests. An idle fleet's guests stand still; a busy fleet's
+run, and their streams are taken as fast as the contender's bytes leave a link of 300 Mbit/s.
+"""
+import dataclasses
+import pathlib
+import time
+from collections.abc import Sequence
+
+from nbmlab import images, shell
+
+from nbmbench import codecs, fleets
+from nbmbench.contract import Goal, Settings
+from nbmbench.fleets import Fleet
+from nbmbench.rig import ONE_WAY, Move, QemuOptions, Rig
+from nova_batch_migrate.relay.settings import LogSettings, static_pages
+
+NEEDS = "lab"
+GOALS = {
+    "alike_vs_zstd": Goal("<=", 0.40), "alike_vs_rival": Goal("<=", 1.00),
+    "alike_vs_floor": Goal("<=", 1.05), "unlike_vs_zstd": Goal("<=", 0.97),
+    "worst_vs_zstd": Goal("<=", 1.00), "marginal_guest": Goal("<=", 0.05),
+}
+LINK_BYTES_PER_SECOND = 300e6 / 8
+LEVELS = (3, 6, 9)                 # beside 1
+STATIC_PAGES = 16_384
+MULTIFD = QemuOptions(multifd_channels=2, multifd_compression="zstd", zstd_level=1,
+                      return_path=False)
+RELAY, RIVAL, FLOOR, MULTIFD_NAME = "relay", "rival", "floor", "multifd-zstd"
+SCOPES = ("project", "host")
+ALIKE = ("alike", "alike-redis")
+
+
+def run(settings: Settings) -> list[dict]:
+    """Freeze the fleets, send each by every contender, return one case a contender and scope."""
+    cases: list[dict] = []
+    with Rig(settings.scratch / "rig") as rig:
+        for activity in ("idle", "busy"):
+            if settings.quick and activity == "busy":
+                continue
+            for fleet in _fleets(settings, rig, activity):
+                began = time.monotonic()
+                told = _sent(settings, rig, fleet)
+                cases += told
+                shell.say(f"{fleet.name} {activity}: {len(told)} cases in "
+                          f"{time.monotonic() - began:.0f} s")
+    return cases
+
+
+def _fleets(settings: Settings, rig: Rig, activity: str):
+    """Yield frozen fleets; guests of one kind serve in several fleets, never twice in one."""
+    load = fleets.IDLE if activity == "idle" else fleets.BUSY
+    wanted = ["alike", "alike-redis", "mixed", "unlike", "held-out"]
+    if chosen := [word for word in settings.options if word in wanted]:
+        wanted = chosen
+    if activity not in settings.options and {"idle", "busy"} & set(settings.options):
+        return
+    if settings.quick:
+        wanted = ["alike"]
+    pool: dict[str, list] = {}
+    for name in wanted:
+        generator = settings.held_out(f"bytes_on_wire {activity}")
+        kinds = fleets.kinds_of(name, generator)[:3 if settings.quick else None]
+        directory = settings.scratch / f"{name}-{activity}"
+        directory.mkdir()
+        if name == "held-out":
+            states = fleets.freeze(rig, directory, [(kind, fleets.drawn_load(generator))
+                                                    for kind in kinds], "x")
+        else:
+            for kind in dict.fromkeys(kinds):
+                missing = kinds.count(kind) - len(pool.setdefault(kind, []))
+                pool[kind] += fleets.freeze(rig, directory, [(kind, load)] * missing,
+                                            f"{activity[0]}{len(pool[kind])}")
+            states = [pool[kind][kinds[:index].count(kind)] for index, kind in enumerate(kinds)]
+        shell.say(f"{name} {activity}: {len(states)} guests are frozen")
+        yield Fleet(name, activity, fleets.members(states, kinds))
+
+
+@dataclasses.dataclass
+class _Bench:
+    """One fleet's contenders on one set of streams."""
+
+    settings: Settings
+    fleet: Fleet
+    mode: str                          # stream: the same bytes for all; live: the same guests
+    cases: list[dict] = dataclasses.field(default_factory=list)
+
+    def add(self, contender: str, scope: str, wire: Sequence[int], raw: Sequence[int],
+            cpu_seconds: float | None, **facts) -> None:
+        fleet = self.fleet
+        case = {"fleet": fleet.name, "activity": fleet.activity, "mode": self.mode,
+                "scope": scope, "contender": contender, "wire_bytes": sum(wire),
+                "raw_bytes": sum(raw), "guest_wire_bytes": list(wire),
+                "guest_raw_bytes": list(raw), "cpu_seconds": cpu_seconds,
+                "random_bytes": [member.random_bytes for member in fleet.members],
+                "kinds": [member.kind for member in fleet.members], **facts}
+        if fleet.name == "held-out":
+            case["held_out"] = True
+        self.cases.append(case)
+
+
+def _sent(settings: Settings, rig: Rig, fleet: Fleet) -> list[dict]:
+    """Send a fleet by all contenders."""
+    if fleet.activity == "idle":
+        bench = _Bench(settings, fleet, "stream")
+        streams = [member.frozen.stream for member in fleet.members]
+        _from_files(bench, streams)
+        _live(bench, rig, MULTIFD_NAME, [list(range(len(streams)))], lambda size: codecs.Raw(),
+              MULTIFD, run=False)
+        return bench.cases
+    bench = _Bench(settings, fleet, "live")
+    everybody = [list(range(len(fleet.members)))]
+    copies = [settings.scratch / f"{fleet.name}-live-{index}" for index in everybody[0]]
+    _live(bench, rig, "stock", everybody, lambda size: codecs.Raw(copies))
+    _live(bench, rig, MULTIFD_NAME, everybody, lambda size: codecs.Raw(), MULTIFD)
+    same = _Bench(settings, fleet, "stream")
+    _from_files(same, copies)
+    level = next(case["level"] for case in same.cases if case["contender"] == RELAY)
+    scope = SCOPES[0]
+    groups = fleet.groups(scope)
+    _live(bench, rig, RIVAL, groups, codecs.ZstdGroup, scope=scope)
+    _live(bench, rig, RELAY, groups, lambda size: codecs.Relay(_settings(level=level)),
+          scope=scope, level=level)
+    for path in copies:
+        path.unlink()
+    return bench.cases + same.cases
+
+
+def _live(bench: _Bench, rig: Rig, contender: str, groups: list[list[int]], codec_of,
+          qemu: QemuOptions = ONE_WAY, run: bool = True, scope: str = "guest", **facts) -> None:
+    """Migrate the fleet's guests one after the other into a sink with the contender's codec."""
+    members = bench.fleet.members
+    sent, raw, migrations = [0] * len(members), [0] * len(members), [None] * len(members)
+    for group in groups:
+        codec = codec_of(len(group))
+        for position, index in enumerate(group):
+            guest = rig.restore(members[index].frozen, run=run)
+            if run:
+                time.sleep(0.5)
+            sink = rig.sink(
+                lambda _, chunk, codec=codec, position=position:
+                    codec.feed(position, chunk) if len(chunk) else 0,
+                LINK_BYTES_PER_SECOND,
+                lambda _, codec=codec, position=position: codec.dry(position))
+            migration, = rig.migrate_into(sink, Move(guest, qemu=qemu))
+            sink.close()
+            if sink.errors or migration.status != "completed":
+                raise RuntimeError(f"{contender}: {migration.facts()} {sink.errors}")
+            sent[index] = sink.wire_bytes + codec.end(position)
+            raw[index], migrations[index] = sink.raw_bytes, migration.facts()
+        sent[group[0]] += getattr(codec, "overhead_bytes", 0)
+    bench.add(contender, scope, sent, raw, None, migrations=migrations, **facts)
+
+
+def _settings(**changes) -> LogSettings:
+    return LogSettings(credit_bytes=1 << 38, **changes)
+
+
+def _from_files(bench: _Bench, streams: list[pathlib.Path]) -> None:
+    """Let all that compress files compress the same ones."""
+    sizes = [path.stat().st_size for path in streams]
+    bench.add("stock", "guest", sizes, sizes, 0.0)
+    each = [codecs.zstd([path], "-1") for path in streams]
+    bench.add("zstd-1", "guest", [size for size, _ in each], sizes, sum(cpu for _, cpu in each))
+    for scope in SCOPES:
+        groups = bench.fleet.groups(scope)
+        _over_groups(bench, scope, RIVAL, streams, groups, "-1", "--long=30")
+        if not bench.settings.quick:
+            _over_groups(bench, scope, FLOOR, streams, groups, "-9", "--long=31")
+        _relay(bench, scope, streams, groups)
+
+
+def _over_groups(bench: _Bench, scope: str, contender: str, streams, groups, *options) -> None:
+    told = [codecs.zstd([streams[index] for index in group], *options) for group in groups]
+    bench.add(contender, scope, [size for size, _ in told],
+              [sum(streams[index].stat().st_size for index in group) for group in groups],
+              sum(cpu for _, cpu in told), options=list(options))
+
+
+def _relay(bench: _Bench, scope: str, streams, groups) -> None:
+    """Send files through the relay with its means switched on one after the other."""
+    def send(contender: str, verify: bool = False, **changes) -> dict:
+        sent, raw, cpu, counters = [0] * len(streams), [0] * len(streams), 0.0, []
+        for group in groups:
+            codec = codecs.Relay(_settings(**changes), verify)
+            wire, sizes, seconds = codecs.run(codec, [streams[index] for index in group])
+            for index, size, total in zip(group, sizes, wire, strict=True):
+                sent[index], raw[index] = total, size
+            sent[group[0]] += codec.overhead_bytes
+            cpu += seconds
+            counters.append(codec.statistics())
+        total = {name: sum(each[name] for each in counters) for name in counters[0]}
+        bench.add(contender, scope, sent, raw, cpu, statistics=total, verified=verify,
+                  level=changes.get("level"))
+        return bench.cases[-1]
+
+    send("relay-identical", level=None, most_delta_words=0)
+    send("relay-delta", level=None)
+    case = send("relay-zstd", level=1, verify=True)
+    # 300 Mbit/s: bytes first; the highest level at which the core keeps up with the link
+    levels = [case] + [send(f"relay-zstd-{level}", level=level)
+                       for level in (LEVELS[:1] if bench.settings.quick else LEVELS)]
+    fitting = [each for each in levels
+               if each["cpu_seconds"] <= each["wire_bytes"] / LINK_BYTES_PER_SECOND]
+    chosen = min(fitting or [case], key=lambda each: each["wire_bytes"])
+    bench.cases.append(dict(chosen, contender=RELAY, core_keeps_up=bool(fitting)))
+    if any(member.kind == "redis" for member in bench.fleet.members):
+        image = (images.DIRECTORY / "disk-redis.raw").read_bytes()
+        send("relay-static", level=chosen["level"], static=static_pages(image, STATIC_PAGES))
+
+
+def measured(cases) -> dict:
+    """Return the worst ratio of each kind of fleet, over activities, modes and scopes."""
+    figures = {}
+    for name, wanted, rival in (
+            ("alike_vs_stock", ALIKE, "stock"), ("alike_vs_zstd", ALIKE, MULTIFD_NAME),
+            ("alike_vs_rival", ALIKE, RIVAL), ("alike_vs_floor", ALIKE, FLOOR),
+            ("mixed_vs_zstd", ("mixed",), MULTIFD_NAME),
+            ("unlike_vs_zstd", ("unlike",), MULTIFD_NAME),
+            ("worst_vs_zstd", None, MULTIFD_NAME)):
+        ratios = list(_ratios(cases, wanted, rival))
+        if ratios:
+            figures[name] = max(ratios)
+    marginal = [(case["guest_wire_bytes"][-1] - case["random_bytes"][-1])
+                / (case["guest_raw_bytes"][-1] - case["random_bytes"][-1])
+                for case in cases if case["contender"] == RELAY and case["scope"] == "host"
+                and case["fleet"] in ALIKE and case["activity"] == "idle"]
+    if marginal:
+        figures["marginal_guest"] = max(marginal)
+    return figures
+
+
+def _ratios(cases, wanted, rival):
+    for case in cases:
+        if case["contender"] != RELAY or (wanted and case["fleet"] not in wanted):
+            continue
+        for other in cases:
+            if other["contender"] == rival and other["scope"] in ("guest", case["scope"]) and all(
+                    other[key] == case[key] for key in ("fleet", "activity", "mode")):
+                yield case["wire_bytes"] / other["wire_bytes"]

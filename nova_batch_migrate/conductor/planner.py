@@ -11,9 +11,9 @@ from oslo_log import log
 
 from nova_batch_migrate.conductor import survey
 from nova_batch_migrate.db import api as db
+from nova_batch_migrate.planning import learning, telemetry
 from nova_batch_migrate.planning import plan as planning
 from nova_batch_migrate.planning import request as plan_request
-from nova_batch_migrate.planning import telemetry
 
 LOG = log.getLogger(__name__)
 MIB = 1024 * 1024
@@ -71,6 +71,7 @@ class Planner:
             setup_seconds=self._conf.conductor.setup_seconds,
             relay=False,
             dedup_scope=batch["request"]["dedup_scope"],
+            learned=_learned(),
         )
         plan = planning.make_plan(request)
         self._store(batch, pending, plan, first_group)
@@ -110,6 +111,16 @@ class Planner:
         if batch["first_plan"] is None:
             values["first_plan"] = values["plan"]
         db.update_batch(batch["id"], values)
+
+
+def _learned() -> learning.Learned | None:
+    """Return what the latest migrations of this cloud teach, however their batches ended."""
+    return learning.learn([
+        learning.Finished(
+            projection["stream_seconds"], actual["stream_seconds"],
+            projection["downtime_seconds"], actual["downtime_seconds"])
+        for projection, actual in db.recent_migrations(limit=learning.MOST_MIGRATIONS)
+        if actual.get("stream_seconds") is not None])
 
 
 def _movable(server, destinations: list[str], groups: list[dict]) -> plan_request.Movable:

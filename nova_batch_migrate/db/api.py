@@ -273,6 +273,19 @@ def recent_nova_seconds(limit: int = 20) -> list[float]:
     return [value for value in seconds if value is not None]
 
 
+def recent_migrations(limit: int = 30) -> list[tuple[dict, dict]]:
+    """Return (projection as issued, actual) of the last completed migrations, the latest last."""
+    with engine.reader() as session:
+        rows = session.execute(
+            sa.select(_SERVERS.c.current_projection, _SERVERS.c.actual)
+            .where(_SERVERS.c.status == "completed", _SERVERS.c.actual.is_not(None),
+                   _SERVERS.c.current_projection.is_not(None))
+            .order_by(_SERVERS.c.finished_at.desc(), _SERVERS.c.id.desc())
+            .limit(limit)).all()
+    return [(projection, actual) for projection, actual in reversed(rows)
+            if projection and actual]
+
+
 def _batch_columns(heavy: bool) -> list[sa.Column]:
     return [column for column in _BATCHES.c if heavy or column.name not in HEAVY_COLUMNS]
 

@@ -31,8 +31,6 @@ class Finished(Value):
     actual_stream_seconds: float
     projected_downtime_seconds: float = 0.0
     actual_downtime_seconds: float | None = None
-    projected_raw_bytes: float = 0.0
-    actual_raw_bytes: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,6 @@ class Learned(Value):
     stream_factor_spread: float
     #: Actual downtime less the projected one, median: libvirt's finish, mostly.
     downtime_seconds: SignedFloat = 0.0
-    bytes_factor: float = 1.0
 
 
 def learn(finished: Sequence[Finished]) -> Learned | None:
@@ -65,10 +62,7 @@ def learn(finished: Sequence[Finished]) -> Learned | None:
         stream_factor_spread=_MEDIAN_TO_DEVIATION * statistics.median(distances),
         downtime_seconds=statistics.median(
             [f.actual_downtime_seconds - f.projected_downtime_seconds for f in latest
-             if f.actual_downtime_seconds is not None] or [0.0]),
-        bytes_factor=_bounded(statistics.median(
-            [f.actual_raw_bytes / f.projected_raw_bytes for f in latest
-             if f.actual_raw_bytes is not None and f.projected_raw_bytes > 0] or [1.0])))
+             if f.actual_downtime_seconds is not None] or [0.0]))
 
 
 def corrected(learned: Learned | None, stream_seconds: float, queue_seconds: float,

@@ -36,6 +36,8 @@ UNKNOWN_LINK_BYTES_PER_SECOND = 117e6
 #: Firmware, its tables and the ROMs of devices are RAM blocks of their own, outside of guest RAM.
 FIRMWARE_PAGES = 125
 MIB = 1024 ** 2
+#: A later round, for the share of touched pages that have changed.
+_A_ROUND_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,13 +146,16 @@ def while_quiet(member: MemberLoad) -> MemberLoad:
 def wire_rates(server: ServerTelemetry, reference_share: float) -> WireRates:
     """Return what a relay makes of a server's pages; `reference_share` of round 0 it has already.
 
-    Pages of later rounds are written by the guest just now: they are new to the relay. What was
-    not measured is taken not to compress.
+    Pages that the guest changed are new to the relay; those that it only touched crossed before.
+    What was not measured is taken not to compress.
     """
     def ratio(measured: float | None) -> float:
         return 1.0 if measured is None else min(1.0, measured)
 
+    touched = server.touched.pages(_A_ROUND_SECONDS) if server.touched else 0.0
+    changed = server.changed.pages(_A_ROUND_SECONDS)
     return WireRates(reference_share=min(1.0, max(0.0, reference_share)),
+                     later_reference_share=max(0.0, 1 - changed / touched) if touched else 0.0,
                      unchanged_ratio=ratio(server.compress_unchanged),
                      changed_ratio=ratio(server.compress_changed))
 
@@ -219,7 +224,9 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova_secon
             raw_bytes=round(stream.sent_bytes), wire_bytes=round(stream.wire_bytes),
             rounds=stream.rounds, downtime_seconds=stream.downtime_seconds,
             verdict=verdict, abort_at_seconds=abort_at, interval_seconds=interval,
-            learned_seconds=seconds, learned_interval_seconds=bounds))
+            learned_seconds=seconds, learned_interval_seconds=bounds,
+            learned_downtime_seconds=None if learned is None else max(
+                0.0, stream.downtime_seconds + learned.downtime_seconds)))
     return tuple(projections)
 
 

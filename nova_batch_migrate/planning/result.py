@@ -40,6 +40,7 @@ class Projection(Value):
     #: null: nothing was learned yet. The other fields never change by it.
     learned_seconds: float | None = None
     learned_interval_seconds: tuple[float, float | None] | None = None
+    learned_downtime_seconds: float | None = None
 
     def later(self, seconds: float) -> typing.Self:
         """Return the projection of the same stream that is issued so much later."""

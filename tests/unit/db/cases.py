@@ -383,6 +383,23 @@ class ApiCases:
         self.assertEqual([3.0, 3.5, 4.0], api.recent_nova_seconds())
         self.assertEqual([3.0], api.recent_nova_seconds(limit=2))
 
+    def test_migrations_to_learn_from_are_the_last_completed_ones(self):
+        finished = datetime.datetime(2026, 11, 23, 8, 0, 0)
+        rows = [
+            server(f"s{number}", status=status, actual={"stream_seconds": number},
+                   current_projection=projection,
+                   finished_at=finished + datetime.timedelta(seconds=number))
+            for number, (status, projection) in enumerate([
+                ("completed", {"stream_seconds": 1.0}), ("failed", {"stream_seconds": 1.0}),
+                ("completed", None), ("completed", {"stream_seconds": 3.0})])]
+        api.create_batch({"request": {}}, rows)
+
+        self.assertEqual([({"stream_seconds": 1.0}, {"stream_seconds": 0}),
+                          ({"stream_seconds": 3.0}, {"stream_seconds": 3})],
+                         api.recent_migrations())
+        self.assertEqual([({"stream_seconds": 3.0}, {"stream_seconds": 3})],
+                         api.recent_migrations(limit=1))
+
     @staticmethod
     def _clock():
         return utils_fixture.TimeFixture(datetime.datetime(2026, 11, 23, 8, 0, 0, 5))

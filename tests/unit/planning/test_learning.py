@@ -32,15 +32,13 @@ class TestLearn(base.BaseTestCase):
     def test_it_never_goes_far(self, actual, factor):
         self.assertEqual(factor, learning.learn(finished(*[actual] * 3)).stream_factor)
 
-    def test_downtime_and_bytes(self):
+    def test_downtime(self):
         found = learning.learn(finished(
-            10.0, 10.0, 10.0, projected_downtime_seconds=0.1, actual_downtime_seconds=0.3,
-            projected_raw_bytes=100.0, actual_raw_bytes=110.0))
+            10.0, 10.0, 10.0, projected_downtime_seconds=0.1, actual_downtime_seconds=0.3))
         self.assertAlmostEqual(0.2, found.downtime_seconds)
-        self.assertEqual(1.1, found.bytes_factor)
 
     def test_json(self):
-        found = Learned(3, 1.0, 0.1, -0.05, 1.2)
+        found = Learned(3, 1.0, 0.1, -0.05)
         self.assertEqual(found, Learned.from_dict(found.to_dict()))
 
 

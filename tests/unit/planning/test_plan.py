@@ -83,12 +83,13 @@ class TestPlan(base.BaseTestCase):
     def test_what_was_learned_is_in_fields_of_its_own(self):
         host = builders.host([server("a")])
         plain, found = (plan.make_plan(plan_request(host, learned=learned)).groups[0].members[0]
-                        .projection for learned in (None, Learned(5, 1.5, 0.1)))
+                        .projection for learned in (None, Learned(5, 1.5, 0.1, 0.2)))
         self.assertIsNone(plain.learned_seconds)
         self.assertEqual((plain.projected_seconds, plain.stream_seconds, plain.interval_seconds),
                          (found.projected_seconds, found.stream_seconds, found.interval_seconds))
         self.assertAlmostEqual(1.5 * plain.stream_seconds + plain.nova_seconds,
                                found.learned_seconds)
+        self.assertAlmostEqual(plain.downtime_seconds + 0.2, found.learned_downtime_seconds)
 
     def test_common_content_counts_per_destination(self):
         found = plan.make_plan(plan_request(

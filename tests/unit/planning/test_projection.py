@@ -267,6 +267,9 @@ class TestRelay(base.BaseTestCase):
         server = builders.server("a", compress_unchanged=0.4, compress_changed=1.7)
         self.assertEqual(WireRates(0.25, 0.0, 0.4, 1.0), projection.wire_rates(server, 0.25))
         self.assertEqual(WireRates(1.0), projection.wire_rates(builders.server("a"), 1.2))
+        # 100 pages are touched in a second, and 25 of them changed.
+        half = builders.server("a", dirty=DirtyModel(1e6, 25), touched=DirtyModel(1e6, 100))
+        self.assertEqual(0.75, projection.wire_rates(half, 0).later_reference_share)
 
 
 class TestCycles(base.BaseTestCase):

@@ -20,6 +20,7 @@ from nova_batch_migrate.planning.cluster_state import (
     Limits,
 )
 from nova_batch_migrate.planning.commonality import Commonality
+from nova_batch_migrate.planning.replay import Replay
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, ServerTelemetry
 
@@ -29,6 +30,10 @@ MOST_MEMBERS = 8
 #: Any two guests have some trivial pages in common: less than this share of a server's distinct
 #: contents does not make it a member.
 LEAST_SHARE = 0.01
+#: With a relay only the dictionary and the destination bound a group; so many members seldom go to
+#: one destination. Where there are many servers in all, fewer keep the work down.
+MOST_RELAYED, MOST_RELAYED_OF_MANY = 256, 64
+_UNBOUNDED = 1 << 62
 MIB = 1024 ** 2
 
 #: Whether servers (ids) could go to one destination.
@@ -82,6 +87,45 @@ def group(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope, 
     found = (cluster for part in parts.values()
              for cluster in clustering.clusters(part, known, limits, thorough))
     return [_reasoned(cluster, dictionary_bytes, most_members) for cluster in found]
+
+
+def relayed(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope, fits: Fits,
+            dictionary_bytes: int, replay: Replay, in_order: Callable[[Sequence[str]], list[str]],
+            thorough: bool = True) -> list[Grouping]:
+    """Group for a relay, whose streams go one after the other through a dictionary a group.
+
+    Where all that recurs fits the dictionary, one group for each part of the scope (and each
+    destination) saves most. Else groups that fit are held against one group that does not, by
+    replaying both in the order of their streams, and what saves more is taken.
+    """
+    most = MOST_RELAYED if thorough else MOST_RELAYED_OF_MANY
+    parts: dict[str, list[ServerTelemetry]] = {}
+    for server in sorted(servers, key=_by_name):
+        parts.setdefault(scope.part(server.id), []).append(server)
+    groups = []
+    for part in parts.values():
+        whole = group(part, known, scope, fits, _UNBOUNDED, most, thorough)
+        if replay.fits([s.id for s in part]):
+            groups += _explained(whole, f"all that recurs among {len(part)} servers fits a "
+                                 f"dictionary of {dictionary_bytes // MIB} MiB, so one group for "
+                                 "each destination saves most")
+            continue
+        fitting = group(part, known, scope, fits, dictionary_bytes, most, thorough)
+        saved, other = (sum(replay.saved_pages(in_order(g.servers)) for g in found
+                            if len(g.servers) > 1) for found in (fitting, whole))
+        if other > saved:
+            groups += _explained(whole, f"more than a dictionary of {dictionary_bytes // MIB} MiB "
+                                 f"holds, yet {_mib(other)} are sent once by it, {_mib(saved)} by "
+                                 "groups that fit")
+        else:
+            groups += _explained(fitting, f"{_mib(saved)} are sent once by groups that fit the "
+                                 f"dictionary, {_mib(other)} by one group")
+    return groups
+
+
+def _explained(groups: Sequence[Grouping], why: str) -> list[Grouping]:
+    return [dataclasses.replace(g, reason=f"{g.reason}; {why}") if len(g.servers) > 1 else g
+            for g in groups]
 
 
 def _reasoned(cluster: Cluster, dictionary_bytes: int, most_members: int | None

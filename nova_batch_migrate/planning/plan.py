@@ -70,7 +70,7 @@ def _able(source: Source, sets, refused: dict[str, str]) -> tuple[list[str], dic
     """
     reasons = {i: refused[i] for i in source.servers if i in refused}
     reasons |= {i: source.why_not(i) for i in source.servers
-                if i not in reasons and source.project([i])[0].verdict != "converges"}
+                if i not in reasons and source.alone(i).verdict != "converges"}
     here = [members for members in sets if source.servers.keys() >= set(members)]
     reasons |= synchronized.cascade(here, reasons)
     for members in here:

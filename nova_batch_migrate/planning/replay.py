@@ -145,38 +145,30 @@ def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float
            ) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return which accesses hit a ring of `capacity` contents, and which of these cross servers.
 
-    A hit crosses if its own server had not brought the content before. Contents that come once are
-    not let in. Whether an access hits depends on how many misses came before it: first only first
-    ones are taken for misses, then evictions follow from the misses of the pass before, until
-    nothing changes. Each pass is right for at least one access more than the one before, so this
-    ends at what following them one by one would give; where that takes many passes, it is done.
+    `owners` ascend. A hit crosses if its own server had not brought the content before. Contents
+    that come once are not let in. Whether an access hits depends on how many misses came before
+    it: first only first ones are taken for misses, then evictions follow from the misses of the
+    pass before, until nothing changes. Each pass is right for at least one access more than the
+    one before, so this ends at what following them one by one would give; where that takes many
+    passes, it is done.
     """
     count = len(contents)
     if not count:
         return numpy.zeros(0, dtype=bool), numpy.zeros(0, dtype=bool)
     order = numpy.argsort(contents, kind="stable")
-    first_in_order = numpy.empty(count, dtype=bool)
-    first_in_order[0] = True
-    first_in_order[1:] = contents[order][1:] != contents[order][:-1]
-    last_in_order = numpy.append(first_in_order[1:], True)
-    once = numpy.zeros(count, dtype=bool)
-    once[order] = first_in_order & last_in_order
-    first = numpy.zeros(count, dtype=bool)
+    in_order, owners_in_order = contents[order], owners[order]
+    changes = in_order[1:] != in_order[:-1]
+    first_in_order = numpy.concatenate(([True], changes))
+    first, once, crosses = (numpy.empty(count, dtype=bool) for _ in range(3))
     first[order] = first_in_order
-    crosses = _first_of_owner(contents, owners)
+    once[order] = first_in_order & numpy.append(changes, True)
+    # Of one content, accesses of a server stand together: servers come one after the other.
+    crosses[order] = first_in_order | numpy.concatenate(
+        ([True], owners_in_order[1:] != owners_in_order[:-1]))
     missed = first
     if numpy.count_nonzero(first & ~once) > capacity:
         missed = _misses(order, first, once, capacity)
     return ~missed, ~missed & crosses
-
-
-def _first_of_owner(contents, owners) -> numpy.ndarray:
-    order = numpy.lexsort((owners, contents))
-    same = ((contents[order][1:] == contents[order][:-1])
-            & (owners[order][1:] == owners[order][:-1]))
-    first = numpy.ones(len(contents), dtype=bool)
-    first[order[1:]] = ~same
-    return first
 
 
 def _misses(order, first, once, capacity: float) -> numpy.ndarray:

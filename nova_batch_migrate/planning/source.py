@@ -22,6 +22,8 @@ from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, Ser
 MIB = 1024 ** 2
 #: Share of Nova's own seconds that pass before the stream; the rest comes behind it.
 NOVA_SECONDS_BEFORE = 0.5
+#: Up to so many servers in all, groups are searched for as well as can be.
+THOROUGH_SERVERS = 500
 
 
 class Source:
@@ -52,6 +54,7 @@ class Source:
         if request.max_wait_seconds > 0 and request.now_seconds is not None:
             self._find_waits()
         self._projected: dict[tuple, tuple[Projection, ...]] = {}
+        self._alone: dict[str, Projection] = {}
         self._runs: dict = {}
 
     def _find_waits(self) -> None:
@@ -95,14 +98,26 @@ class Source:
         where = None
         if self.replay is not None and destinations is not None:
             where = tuple(destinations[i] for i in ids)
+            if len(set(where)) == 1:
+                where = destinations = None
         key = (parallel, where, *ids)
         if key not in self._projected:
-            request = self._request
-            self._projected[key] = projection.project(
-                self._members(ids, destinations), self.link, parallel, request.nova_seconds,
-                request.setup_seconds, learned=request.learned,
-                memo=self._runs if self.replay is None else None)
+            self._projected[key] = self._project(ids, parallel, destinations)
         return self._projected[key]
+
+    def _project(self, ids: Sequence[str], parallel: int, destinations: Mapping[str, str] | None,
+                 bounded: bool = True) -> tuple[Projection, ...]:
+        request = self._request
+        return projection.project(
+            self._members(ids, destinations), self.link, parallel, request.nova_seconds,
+            request.setup_seconds, learned=request.learned,
+            memo=self._runs if self.replay is None else None, bounded=bounded)
+
+    def alone(self, server_id: str) -> Projection:
+        """Project the server without any other; the interval is left open."""
+        if server_id not in self._alone:
+            self._alone[server_id], = self._project([server_id], 1, None, bounded=False)
+        return self._alone[server_id]
 
     def _members(self, ids: Sequence[str], destinations: Mapping[str, str] | None
                  ) -> list[projection.MemberLoad]:
@@ -123,7 +138,7 @@ class Source:
 
     def alone_seconds(self, server_id: str) -> float:
         """Return the projected seconds of the server without any other."""
-        return self.project([server_id])[0].projected_seconds
+        return self.alone(server_id).projected_seconds
 
     def in_order(self, ids: Sequence[str], begins: float = 0.0) -> list[str]:
         """Sort ascending by the projected time of each alone [0061]; unmeasured ones last.
@@ -165,10 +180,15 @@ class Source:
         elif request.strategy == "pair":
             groups = grouping.pair(servers, self.known, self.scope, fits, self.together_seconds,
                                    request.dictionary_bytes)
+        elif self.replay is not None:
+            groups = grouping.relayed(servers, self.known, self.scope, fits,
+                                      request.dictionary_bytes, self.replay, self.in_order,
+                                      len(request.movable) <= THOROUGH_SERVERS)
         else:
             groups = grouping.group(servers, self.known, self.scope, fits,
                                     request.dictionary_bytes,
-                                    max(self.parallel, grouping.MOST_MEMBERS))
+                                    max(self.parallel, grouping.MOST_MEMBERS),
+                                    len(request.movable) <= THOROUGH_SERVERS)
         alone = [i for i in ids if i in able and not self.measured(i)]
         return [*together, *groups, *(
             grouping.Grouping((i,), "alone: its memory could not be measured")
@@ -189,7 +209,7 @@ class Source:
 
     def why_not(self, server_id: str) -> str:
         """Say why a server that does not converge alone will stay, in figures."""
-        server, found = self.servers[server_id], self.project([server_id])[0]
+        server, found = self.servers[server_id], self.alone(server_id)
         carried = self.link.rates(1)[0] / MIB
         dirtied = server.round_model.total_rate_pages_per_second * PAGE_BYTES / MIB
         if found.verdict == "nova-aborts":

@@ -14,6 +14,7 @@ when the guest is stopped adds to the downtime.
 """
 
 import dataclasses
+import functools
 import math
 
 from nova_batch_migrate.planning.cycle import Cycle
@@ -76,9 +77,19 @@ class WireRates:
 
     def page_bytes(self, first_round: bool) -> float:
         """Return the mean wire bytes of a page of round 0, or of a later round."""
-        share, ratio = ((self.reference_share, self.unchanged_ratio) if first_round
-                        else (self.later_reference_share, self.changed_ratio))
-        return share * REFERENCE_BYTES + (1.0 - share) * ratio * PAGE_WIRE_BYTES
+        return self._first_round_bytes if first_round else self._later_round_bytes
+
+    @functools.cached_property
+    def _first_round_bytes(self) -> float:
+        return _mean_bytes(self.reference_share, self.unchanged_ratio)
+
+    @functools.cached_property
+    def _later_round_bytes(self) -> float:
+        return _mean_bytes(self.later_reference_share, self.changed_ratio)
+
+
+def _mean_bytes(reference_share: float, ratio: float) -> float:
+    return reference_share * REFERENCE_BYTES + (1.0 - reference_share) * ratio * PAGE_WIRE_BYTES
 
 
 #: A reference: its number and the page's address.

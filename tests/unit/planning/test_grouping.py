@@ -4,7 +4,9 @@ from hypothesis import given, settings, strategies
 from oslotest import base
 
 from nova_batch_migrate.planning import commonality, grouping
+from nova_batch_migrate.planning.replay import Replay
 from nova_batch_migrate.planning.scope import Scope
+from nova_batch_migrate.planning.telemetry import PageSequence
 from tests.unit.planning import builders
 
 MANY = 10 ** 12
@@ -84,6 +86,46 @@ class TestGroup(base.BaseTestCase):
     def test_reasons_can_be_checked(self):
         found = group(servers("a b"), ("a b", 512))
         self.assertIn("2.0 MiB of content is held by more than one of the 2 members",
+                      found[0].reason)
+
+
+class TestRelayed(base.BaseTestCase):
+    """Streams of a group go through one dictionary, in the order of the names here."""
+
+    def relayed(self, dictionary_pages, *contents):
+        found = [builders.server(
+            name, present_pages=len(numbers), distinct_pages=len(numbers),
+            sequence=PageSequence(1.0, tuple(numbers))) for name, numbers in contents]
+        held = {}
+        for name, numbers in contents:
+            for number in numbers:
+                held.setdefault(number, []).append(name)
+        host = builders.host(found, builders.classes(
+            *((" ".join(names), 1) for names in held.values())))
+        return grouping.relayed(
+            found, commonality.of_host(host), Scope("host", found), lambda ids: True,
+            dictionary_pages * 4096, Replay(host, "host", dictionary_pages * 4096), sorted)
+
+    def test_where_all_fits_one_group_is_best_and_it_is_said(self):
+        found = self.relayed(400, *((name, range(10)) for name in "abcdefghijkl"))
+        self.assertEqual(["a b c d e f g h i j k l"], names(found))
+        self.assertIn("one group for each destination saves most", found[0].reason)
+
+    def test_families_that_would_throw_each_other_out_go_apart(self):
+        # Two families of ten pages in turns, and one page in all: a ring of 11 never has what comes
+        # next, but for that one.
+        x, y = [*range(10), 99], [*range(20, 30), 99]
+        found = self.relayed(11, ("a", x), ("b", y), ("c", x), ("d", y))
+        self.assertEqual(["a c", "b d"], names(found))
+        self.assertIn("0.1 MiB are sent once by groups that fit the dictionary, 0.0 MiB by one",
+                      found[0].reason)
+
+    def test_one_group_though_it_does_not_fit(self):
+        # Each has nine pages with the next one: no two neighbours' fit with a third, but a ring
+        # of ten passes them on.
+        found = self.relayed(10, ("a", range(0, 9)), ("b", range(0, 18)), ("c", range(9, 18)))
+        self.assertEqual(["a b c"], names(found))
+        self.assertIn("yet 0.1 MiB are sent once by it, 0.0 MiB by groups that fit",
                       found[0].reason)
 
 

@@ -160,8 +160,9 @@ def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place
     for at, (group, ids, projections) in enumerate(timed):
         if source.deadline(ids) is not None and begins:
             ids, projections = _ordered(source, ids, parallel(group), begins)
-        if request.relay:
-            projections = source.project(ids, parallel(group), {i: places[i].host for i in ids})
+        known = source.project(ids, parallel(group), {i: places[i].host for i in ids}, begins)
+        if all(projection.verdict == "converges" for projection in known):
+            projections = known
         waits, projections = _waited(source, request, ids, projections, begins)
         planned.append(_plan_group(source, first_index + at, group, ids, projections, places,
                                    waits))

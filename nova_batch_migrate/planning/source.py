@@ -88,30 +88,37 @@ class Source:
         return self.servers[server_id].error is None
 
     def project(self, ids: Sequence[str], parallel: int | None = None,
-                destinations: Mapping[str, str] | None = None) -> tuple[Projection, ...]:
+                destinations: Mapping[str, str] | None = None, begins: float | None = None
+                ) -> tuple[Projection, ...]:
         """Project these servers as one group, issued in the order given.
 
         `parallel` streams at once, where that is not the number for this source. What a relay
-        sends once depends on where they go; without `destinations` all go to the same.
+        sends once depends on where they go; without `destinations` all go to the same. With
+        `begins`, in seconds from now, periodic dirty rates are met where they are then.
         """
         parallel = min(len(ids), parallel or self.parallel)
-        where = None
+        where = at = None
         if self.replay is not None and destinations is not None:
             where = tuple(destinations[i] for i in ids)
             if len(set(where)) == 1:
                 where = destinations = None
-        key = (parallel, where, *ids)
+        if begins is not None and self._request.now_seconds is not None and self._periodic(ids):
+            at = self._request.now_seconds + begins
+        key = (parallel, where, at, *ids)
         if key not in self._projected:
-            self._projected[key] = self._project(ids, parallel, destinations)
+            self._projected[key] = self._project(ids, parallel, destinations, at)
         return self._projected[key]
 
     def _project(self, ids: Sequence[str], parallel: int, destinations: Mapping[str, str] | None,
-                 bounded: bool = True) -> tuple[Projection, ...]:
+                 at: float | None = None, bounded: bool = True) -> tuple[Projection, ...]:
         request = self._request
         return projection.project(
             self._members(ids, destinations), self.link, parallel, request.nova_seconds,
-            request.setup_seconds, learned=request.learned,
+            request.setup_seconds, at, request.learned,
             memo=self._runs if self.replay is None else None, bounded=bounded)
+
+    def _periodic(self, ids: Sequence[str]) -> bool:
+        return any(self._loads[i].nominal.cycle is not None for i in ids)
 
     def alone(self, server_id: str) -> Projection:
         """Project the server without any other; the interval is left open."""

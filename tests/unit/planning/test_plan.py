@@ -80,6 +80,18 @@ class TestPlan(base.BaseTestCase):
         found = plan.make_plan(plan_request(host, relay=True, destinations=room))
         self.assertAlmostEqual(found.raw_bytes, found.wire_bytes, delta=0.01 * found.raw_bytes)
 
+    def test_a_periodic_server_is_projected_for_the_phase_it_is_met_in(self):
+        # Of 60 s 30 are quiet, from the epoch on. 100 MiB take a second; nobody waits.
+        found = Periodicity(60.0, 0.0, 30.0, 0.0, 20000.0, 0.99)
+        history = History((), (), 1.0, "content-diff", busy(20000), found)
+        host = builders.host([server("a", dirty=busy(20000), history=history)])
+        quiet, loud, unknown = (
+            plan.make_plan(plan_request(host, now_seconds=now, nova_seconds=0.0)).groups[0]
+            .members[0].projection.stream_seconds for now in (60.0, 95.0, None))
+        self.assertAlmostEqual(1.2, quiet, delta=0.1)
+        self.assertGreater(loud, unknown)
+        self.assertGreater(unknown, quiet)
+
     def test_what_was_learned_is_in_fields_of_its_own(self):
         host = builders.host([server("a")])
         plain, found = (plan.make_plan(plan_request(host, learned=learned)).groups[0].members[0]

@@ -159,7 +159,10 @@ class NovaClient(base.ServiceClient):
                      {"os-resetState": {"state": "active"}})
 
     def server_groups(self) -> list[dict]:
-        """Return all projects' server groups: dicts of id, name, policy, members (server ids)."""
+        """Return all projects' server groups: dicts of id, name, policy, rules, members (ids).
+
+        The policy anti-affinity may have the rule max_server_per_host.
+        """
         groups = []
         while True:
             page = self._get(
@@ -168,7 +171,7 @@ class NovaClient(base.ServiceClient):
             )["server_groups"]
             if not page:
                 return [{key: group[key] for key in ("id", "name", "policy", "members")}
-                        for group in groups]
+                        | {"rules": group.get("rules") or {}} for group in groups]
             groups.extend(page)
 
     def last_action_error(self, server_id: str, request_id: str | None = None) -> str | None:

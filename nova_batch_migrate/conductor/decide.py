@@ -4,16 +4,20 @@ Called by the reconciler once per pass. Nothing here remembers: the same state g
 actions, and an action that was carried out changes the state (design section 4).
 """
 
+import collections
 import datetime
 
 from nova_batch_migrate.conductor import state as st
 
-REGROUP_PATIENCE_SECONDS = 20.0
-
 
 def decide(batch: st.BatchState) -> list:
     """Return the actions of this pass, in the order in which they are to be carried out."""
-    return _PHASES[batch.status](batch)
+    return [*_ended_groups(batch), *_PHASES[batch.status](batch)]
+
+
+def _ended_groups(batch: st.BatchState) -> list:
+    still_open = {(row.source, row.group_index) for row in batch.rows if row.open}
+    return [st.EndGroup(*group) for group in batch.open_groups if group not in still_open]
 
 
 def _accepted(batch: st.BatchState) -> list:
@@ -103,8 +107,8 @@ def _end(batch: st.BatchState) -> list:
 def _regroup(batch: st.BatchState) -> list | None:
     """Group and project again after each group [0062]; None: nothing of that is due.
 
-    The rest is measured beside the running migrations, so at the boundary the figures are fresh;
-    a measurement that is late doesn't hold the batch up for long.
+    The rest is measured beside the running migrations, so at the boundary the figures are fresh.
+    A measurement that is late holds up no more than `patience_seconds`, and no other source.
     """
     if batch.measure is None:
         current = st.current_groups(batch.rows)
@@ -115,27 +119,42 @@ def _regroup(batch: st.BatchState) -> list | None:
         return None
     if batch.measure.state == "failed":
         return [st.DropMeasure(batch.measure.error)]
-    if not batch.boundary or any(row.status == "migrating" for row in batch.rows):
+    if not batch.boundary:
         return None
     if batch.measure.state == "done":
         return [st.MakePlan()]
-    if batch.measure.age_seconds > REGROUP_PATIENCE_SECONDS:
-        return [st.DropMeasure("measuring beside the migrations took too long")]
-    return []
+    if batch.patience_seconds <= 0:
+        return [st.GoOn()]
+    held = [] if batch.held_up else [st.HoldUp()]
+    return [*held, *_issues(batch, batch.boundary)]
 
 
-def _issues(batch: st.BatchState) -> list:
-    """Start what the plan has next, as many at once as the request and the source permit."""
+def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset()) -> list:
+    """Start what the plan has next, as many at once as request, source and destination permit."""
     current = st.current_groups(batch.rows)
+    arriving = collections.Counter(batch.inbound)
+    arriving.update(row.destination for row in batch.rows if row.status == "migrating")
     actions = []
     for source, group in sorted(current.items()):
+        if source in held_up:
+            continue
         rows = [row for row in batch.rows if row.source == source]
-        limit = min(batch.settings.max_parallel, batch.parallel_limits.get(source, 1))
-        free = limit - sum(row.status == "migrating" for row in rows)
+        free = _limit(batch, source, group) - sum(row.status == "migrating" for row in rows)
         ready = [row for row in rows if row.group_index == group and _ready(row, batch.now)]
-        for row in sorted(ready, key=lambda row: row.order_index)[:max(free, 0)]:
-            actions.append(st.Issue(row.server_id))
+        for row in sorted(ready, key=lambda row: row.order_index):
+            full = batch.settings.max_inbound is not None \
+                and arriving[row.destination] >= batch.settings.max_inbound
+            if free > 0 and not full:
+                free -= 1
+                arriving[row.destination] += 1
+                actions.append(st.Issue(row.server_id))
     return actions
+
+
+def _limit(batch: st.BatchState, source: str, group: int) -> int:
+    """Return how many may migrate at once; a group that goes together needs all of them."""
+    of_source = batch.parallel_limits.get(source, 1)
+    return of_source if group in batch.together else min(batch.settings.max_parallel, of_source)
 
 
 def _ready(row: st.Row, now: datetime.datetime) -> bool:

@@ -15,7 +15,6 @@ from nova_batch_migrate.conductor import actuals, healing, state, survey
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
-MIB = 1024 * 1024
 
 
 class Executor:
@@ -27,12 +26,11 @@ class Executor:
         self._agents = agents
         self._healer = healer
 
-    def carry_out(self, ctxt, batch: dict, row: dict, action: state.ServerAction,
-                  streams: int) -> None:
-        """Carry out what was decided for one server; ``streams`` run in this batch now."""
+    def carry_out(self, ctxt, batch: dict, row: dict, action: state.ServerAction) -> None:
+        """Carry out what was decided for one server."""
         match action:
             case state.Follow(migration=migration):
-                self._follow(ctxt, batch, row, migration, streams)
+                self._follow(ctxt, batch, row, migration)
             case state.Complete(host=host, migration=migration):
                 self.complete(ctxt, batch, row, host, migration)
             case state.NoteBroken():
@@ -87,7 +85,7 @@ class Executor:
                      f"live migration to {row['destination']} (attempt {row['attempts']})",
                      row["server_id"], ctxt.request_id)
 
-    def _follow(self, ctxt, batch: dict, row: dict, migration, streams: int) -> None:
+    def _follow(self, ctxt, batch: dict, row: dict, migration) -> None:
         """Note a running migration's id, its bytes and the time Nova lets it queue."""
         progress = dict(row["progress"] or {})
         now = timeutils.utcnow()
@@ -99,27 +97,20 @@ class Executor:
         if migration.status == "running (post-copy)":
             progress["post_copy"] = True
         if migration.status.startswith("running"):
-            self._watch(ctxt, batch, row, progress, streams)
+            self._watch(ctxt, row, progress)
         row["progress"] = progress
         db.update_server(batch["id"], row["server_id"],
                          {"migration_id": migration.id, "progress": progress})
 
-    def _watch(self, ctxt, batch: dict, row: dict, progress: dict, streams: int) -> None:
-        """Ask the source's agent for the job; hold it under the batch's cap on bandwidth."""
+    def _watch(self, ctxt, row: dict, progress: dict) -> None:
+        """Ask the source's agent for the job; the last one known stays where it does not say."""
         try:
             job = self._agents.progress(ctxt, row["source"], row["server_id"])
-            if job is None:
-                return
-            progress["job"] = job
-            cap = batch["request"]["max_bandwidth_mib_s"]
-            if cap is not None:
-                share = int(cap * MIB / max(streams, 1))
-                if progress.get("tuned_bytes_per_second") != share:
-                    self._agents.tune(ctxt, row["source"], row["server_id"],
-                                      bytes_per_second=share)
-                    progress["tuned_bytes_per_second"] = share
         except (exception.AgentUnavailable, exception.AgentRefused) as error:
             LOG.warning("no progress of server %s: %s", row["server_id"], error)
+            return
+        if job is not None:
+            progress["job"] = job
 
     def complete(self, ctxt, batch: dict, row: dict, host: str, migration) -> None:
         """The server runs at ``host``: write down what really happened."""

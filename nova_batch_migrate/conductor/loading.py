@@ -7,10 +7,18 @@ import datetime
 
 from nova_batch_migrate.conductor import state
 
+#: Of the whole batch: how long nothing may migrate because of measuring.
+IDLE_SHARE = 0.05
+MOST_PATIENCE_SECONDS = 20.0
+
 
 def batch_state(batch: dict, rows: list[dict], truths: dict, options,
-                now: datetime.datetime) -> state.BatchState:
-    """Return what ``decide`` sees; ``options`` is the [conductor] group, ``now`` naive UTC."""
+                now: datetime.datetime, inbound: dict[str, int] | None = None
+                ) -> state.BatchState:
+    """Return what ``decide`` sees; ``options`` is the [conductor] group, ``now`` naive UTC.
+
+    ``inbound``: migrations of other batches by destination.
+    """
     request, control, kept = batch["request"], batch["control"], batch["state"]
     seen = tuple(_row(row) for row in rows)
     return state.BatchState(
@@ -21,7 +29,8 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
             max_parallel=request["max_parallel"] or options.max_parallel,
             max_attempts=options.max_attempts,
             retry_backoff_seconds=options.retry_backoff_seconds,
-            start_timeout_seconds=options.start_timeout_seconds),
+            start_timeout_seconds=options.start_timeout_seconds,
+            max_inbound=options.max_inbound or None),
         of_hosts=bool(request["hosts"]),
         not_before=_time(request["not_before"]),
         started=control["started"] or not request["plan_only"],
@@ -33,7 +42,12 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         sources_disabled=kept.get("sources_disabled", False),
         measure=_measure(kept.get("measure"), now),
         boundary=_boundary(seen, kept.get("plan_groups", {})),
+        patience_seconds=_patience(batch, now),
+        held_up=bool(kept.get("held_up_since")),
+        open_groups=open_groups(batch),
+        together=frozenset(kept.get("together", ())),
         parallel_limits=kept.get("limits", {}),
+        inbound=inbound or {},
         truths=truths,
     )
 
@@ -41,6 +55,35 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
 def group_key(source: str, group_index: int) -> str:
     """Return the key under which the batch's state keeps when a group was started."""
     return f"{source}/{group_index}"
+
+
+def open_groups(batch: dict) -> tuple[tuple[str, int], ...]:
+    """Return (source, index) of the groups that have begun and whose end was not noted."""
+    kept = batch["state"]
+    named = (key.rpartition("/") for key in kept.get("groups_started", {})
+             if key not in kept.get("groups_ended", ()))
+    return tuple((source, int(index)) for source, _, index in named)
+
+
+def spent_seconds(batch: dict, now: datetime.datetime) -> float:
+    """Return how long the batch has migrated so far."""
+    return (now - batch["started_at"]).total_seconds() if batch["started_at"] else 0.0
+
+
+def held_up_seconds(batch: dict, now: datetime.datetime) -> float:
+    """Return how long nothing has migrated so far because of measuring."""
+    kept = batch["state"]
+    since = _time(kept.get("held_up_since"))
+    running = (now - since).total_seconds() if since else 0.0
+    return kept.get("held_up_seconds", 0.0) + running
+
+
+def _patience(batch: dict, now: datetime.datetime) -> float:
+    """Return how long measuring may still hold the batch up: a share of all it is to take."""
+    whole = max(batch["state"].get("projected_seconds", 0.0), spent_seconds(batch, now))
+    since = _time(batch["state"].get("held_up_since"))
+    held = (now - since).total_seconds() if since else 0.0
+    return min(MOST_PATIENCE_SECONDS - held, IDLE_SHARE * whole - held_up_seconds(batch, now))
 
 
 def new_row(server) -> dict:
@@ -74,13 +117,13 @@ def _measure(kept: dict | None, now: datetime.datetime) -> state.Measure | None:
     return state.Measure(kept["purpose"], kept["state"], age, kept["error"])
 
 
-def _boundary(rows: tuple[state.Row, ...], planned: dict[str, int]) -> bool:
-    """Tell whether a group of the present plan is done and none of the next has begun."""
-    return any(
-        group > planned.get(source, group)
+def _boundary(rows: tuple[state.Row, ...], planned: dict[str, int]) -> frozenset[str]:
+    """Return sources where a group of the present plan is done and none of the next has begun."""
+    return frozenset(
+        source for source, group in state.current_groups(rows).items()
+        if group > planned.get(source, group)
         and all(row.status == "pending" for row in rows
-                if row.source == source and row.group_index == group and row.open)
-        for source, group in state.current_groups(rows).items())
+                if row.source == source and row.group_index == group and row.open))
 
 
 def _time(text: str | None) -> datetime.datetime | None:

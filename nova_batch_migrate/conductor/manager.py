@@ -56,7 +56,7 @@ class ConductorManager:
             {"request": asked, "user_id": ctxt.user_id, "project_id": ctxt.project_id,
              "request_id": ctxt.request_id,
              "state": {"server_ids": [server.id for server in servers], "sources": sources}},
-            rows, [] if asked["plan_only"] else _claims(asked, rows))
+            rows, [] if asked["plan_only"] else _claims(asked, rows), asked["hosts"])
         db.add_event(row["id"], "created", f"{len(rows)} servers on {', '.join(sources)}",
                      request_id=ctxt.request_id)
         self._wake(row["id"], empty=not rows and not asked["plan_only"])

@@ -22,6 +22,25 @@ class Measurer:
         self._conf = conf.conductor
         self._agents = agents
 
+    def without_young(self, batch: dict, servers_by_host: dict[str, list[str]]
+                      ) -> dict[str, list[str]]:
+        """Return the hosts where something is too old to be used again.
+
+        All of a host's servers or none, because what they have in common shows only when they are
+        measured together.
+        """
+        return {host: servers for host, servers in servers_by_host.items()
+                if not self._all_young(batch, host, servers)}
+
+    def _all_young(self, batch: dict, host: str, servers: list[str]) -> bool:
+        stored = {server["id"]: server.get("measured_at") for server in
+                  (batch["telemetry"] or {}).get(host, {}).get("servers", ())}
+        now = timeutils.utcnow()
+        return all(
+            stored.get(server) and timeutils.delta_seconds(
+                timeutils.normalize_time(timeutils.parse_isotime(stored[server])), now)
+            < self._conf.reuse_measure_seconds for server in servers)
+
     @staticmethod
     def start(servers_by_host: dict[str, list[str]], purpose: str) -> dict:
         """Return the new ``state["measure"]``; the jobs are asked for at the first poll."""
@@ -52,9 +71,10 @@ class Measurer:
                 problems.append(error.text)
         if all(job["done"] for job in measure["hosts"].values()):
             servers = sum(len(job["servers"]) for job in measure["hosts"].values())
-            db.add_event(batch["id"], "measured",
-                         f"{servers} servers of {', '.join(sorted(measure['hosts']))}",
-                         request_id=ctxt.request_id)
+            if servers:
+                db.add_event(batch["id"], "measured",
+                             f"{servers} servers of {', '.join(sorted(measure['hosts']))}",
+                             request_id=ctxt.request_id)
             return measure | {"state": "done"}
         started = datetime.datetime.fromisoformat(measure["started_at"])
         if timeutils.delta_seconds(started, timeutils.utcnow()) > \
@@ -91,7 +111,8 @@ class Measurer:
         preflight = self._agents.preflight(ctxt, host)
         stored = dict(db.get_batch(batch["id"])["telemetry"] or {})
         known = {server["id"]: server for server in stored.get(host, {}).get("servers", ())}
-        known.update({server["id"]: server for server in servers})
+        known.update({server["id"]: server for server in servers
+                      if not server.get("error") or known.get(server["id"], server).get("error")})
         value = telemetry.HostTelemetry(
             host=host,
             bandwidth=telemetry.Bandwidth.from_dict(self._agents.bandwidth(ctxt, host)),

@@ -5,9 +5,11 @@ asking of Nova and Placement and the writing to the database.
 """
 
 import dataclasses
+import datetime
 import statistics
 
 from oslo_log import log
+from oslo_utils import timeutils
 
 from nova_batch_migrate.conductor import survey
 from nova_batch_migrate.db import api as db
@@ -55,12 +57,15 @@ class Planner:
         groups = self._nova.server_groups() if pending else []
         servers = {server.id: server for host in hosts for server in
                    self._nova.servers_on(host.host) if server.id in pending}
+        holding = self._members_elsewhere(groups, pending)
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
             movable=tuple(_movable(servers[server_id], names, groups)
                           for server_id in sorted(servers) if server_id in measured),
-            destinations=tuple(_destination(name, capacity) for name in names
-                               if name in capacity),
+            destinations=tuple(
+                _destination(name, capacity, holding.get(name, ()),
+                             self._conf.conductor.max_inbound or None)
+                for name in names if name in capacity),
             staying=tuple(_stayed(row) for row in rows if row["status"] == "skipped")
             + tuple(_unmeasured(pending[server_id], hosts) for server_id in sorted(pending)
                     if server_id not in measured),
@@ -72,10 +77,24 @@ class Planner:
             relay=False,
             dedup_scope=batch["request"]["dedup_scope"],
             learned=_learned(),
+            synchronized=_synchronized(batch["request"], groups, rows),
+            deadline_seconds=_seconds_until(batch["request"].get("deadline")),
         )
         plan = planning.make_plan(request)
         self._store(batch, pending, plan, first_group)
         return plan
+
+    def _members_elsewhere(self, groups: list[dict], pending: dict) -> dict[str, tuple[str, ...]]:
+        """Return the server groups with members on each host, of those that something leaves."""
+        holding: dict[str, list[str]] = {}
+        for group in groups:
+            if not pending.keys() & set(group["members"]):
+                continue
+            for member in group["members"]:
+                server = None if member in pending else self._nova.server(member)
+                if server is not None and server.host:
+                    holding.setdefault(server.host, []).append(group["id"])
+        return {host: tuple(ids) for host, ids in holding.items()}
 
     def _telemetry(self, batch: dict, host: str, pending: dict) -> telemetry.HostTelemetry:
         stored = (batch["telemetry"] or {})[host]
@@ -125,21 +144,51 @@ def _learned() -> learning.Learned | None:
 
 def _movable(server, destinations: list[str], groups: list[dict]) -> plan_request.Movable:
     """``groups``: Nova's server groups; their policies hold against planned moves too."""
-    mine = [group for group in groups if server.id in group["members"]]
-    anti = next((g["id"] for g in mine if g["policy"] == "anti-affinity"), None)
+    mine = {group["policy"]: group for group in groups if server.id in group["members"]}
+    anti = mine.get("anti-affinity")
+
+    def named(policy: str) -> str | None:
+        return mine[policy]["id"] if policy in mine else None
+
     return plan_request.Movable(
         id=server.id, destinations=tuple(host for host in destinations if host != server.host),
         memory_bytes=server.memory_bytes, vcpus=server.vcpus, disk_gb=server.disk_gb,
-        anti_affinity_group=anti)
+        anti_affinity_group=named("anti-affinity"),
+        anti_affinity_most=int(anti["rules"].get("max_server_per_host", 1)) if anti else 1,
+        soft_anti_affinity_group=named("soft-anti-affinity"),
+        soft_affinity_group=named("soft-affinity"))
 
 
-def _destination(host: str, capacity: dict) -> plan_request.Destination:
+def _synchronized(request: dict, groups: list[dict], rows: list[dict]
+                  ) -> tuple[tuple[str, ...], ...]:
+    """Return the sets that move together, without strangers and who has moved.
+
+    Who has to stay is still in it: then all of the set stay.
+    """
+    left_here = {row["server_id"] for row in rows if row["status"] != "completed"}
+    sets = request.get("synchronized") or []
+    if sets == "server-groups":
+        sets = [group["members"] for group in groups]
+    left = (tuple(i for i in members if i in left_here) for members in sets)
+    return tuple(members for members in left if len(members) > 1)
+
+
+def _seconds_until(moment: str | None) -> float | None:
+    if moment is None:
+        return None
+    left = datetime.datetime.fromisoformat(moment) - timeutils.utcnow()
+    return max(0.0, round(left.total_seconds(), 1))
+
+
+def _destination(host: str, capacity: dict, server_groups: tuple[str, ...],
+                 inbound_limit: int | None) -> plan_request.Destination:
     free = capacity[host]
     # pinned and shared processors are told apart only by the scheduler
     disk_gb = UNACCOUNTED_DISK_GB if free["disk_gb"] is None else free["disk_gb"]
     return plan_request.Destination(
         host=host, free_memory_bytes=free["memory_bytes"],
-        free_vcpus=free["vcpus"] + free["pcpus"], free_disk_gb=disk_gb)
+        free_vcpus=free["vcpus"] + free["pcpus"], free_disk_gb=disk_gb,
+        server_groups=server_groups, inbound_limit=inbound_limit)
 
 
 def _stayed(row: dict) -> plan_request.Staying:

@@ -4,12 +4,15 @@ Called by the service in a loop while it holds the batch's lease. Keeps nothing 
 passes, so a conductor may be killed at any point and another goes on (design section 4).
 """
 
+import datetime
+
 from oslo_log import log
 from oslo_utils import timeutils
 
 from nova_batch_migrate import context, exception
 from nova_batch_migrate.conductor import decide, loading, state, survey
 from nova_batch_migrate.db import api as db
+from nova_batch_migrate.planning import telemetry
 
 LOG = log.getLogger(__name__)
 BUSY_PATIENCE_SECONDS = 300
@@ -19,12 +22,13 @@ SURVEY_PAUSE_SECONDS = 3
 class Reconciler:
     """Drives batches with the parts it is given; ``pass_over`` is the only entrance."""
 
-    def __init__(self, conf, nova, executor, measurer, planner):
+    def __init__(self, conf, nova, executor, measurer, planner, allocator):
         self._conf = conf
         self._nova = nova
         self._executor = executor
         self._measurer = measurer
         self._planner = planner
+        self._allocator = allocator
 
     def pass_over(self, batch_id: str) -> bool:
         """Take the next steps of a batch; return whether it is still active."""
@@ -35,13 +39,23 @@ class Reconciler:
         rows = {row["server_id"]: row for row in db.servers_of(batch_id)}
         migrating = [row for row in rows.values() if row["status"] == "migrating"]
         truths = {row["server_id"]: self._truth(row["server_id"]) for row in migrating}
-        seen = loading.batch_state(batch, list(rows.values()), truths, self._conf.conductor,
-                                   timeutils.utcnow())
-        for action in decide.decide(seen):
+        seen = loading.batch_state(
+            batch, list(rows.values()), truths, self._conf.conductor, timeutils.utcnow(),
+            db.arriving(except_batch=batch_id) if self._conf.conductor.max_inbound else None)
+        actions = decide.decide(seen)
+        self._allocate(ctxt, batch, rows, actions)
+        for action in actions:
             LOG.debug("batch %s: %s", batch_id, action)
             if not self._apply(ctxt, batch, rows, seen, action):
                 break
         return True
+
+    def _allocate(self, ctxt, batch, rows, actions) -> None:
+        """Share the wire among the streams that run and those that are about to begin."""
+        streams = [server_id for server_id, row in rows.items() if row["status"] == "migrating"]
+        streams += [action.server_id for action in actions if isinstance(action, state.Issue)]
+        self._allocator.allocate(ctxt, batch, rows, streams,
+                                 lambda **changes: self._save(batch, **changes))
 
     def _truth(self, server_id: str) -> state.Truth:
         # the migrations first: one that completes in between shows as running once more
@@ -54,8 +68,9 @@ class Reconciler:
             case state.Issue(server_id=server_id):
                 self._issue(ctxt, batch, rows[server_id])
             case state.ServerAction(server_id=server_id):
-                streams = sum(row.status == "migrating" for row in seen.rows)
-                self._executor.carry_out(ctxt, batch, rows[server_id], action, streams)
+                self._executor.carry_out(ctxt, batch, rows[server_id], action)
+            case state.EndGroup(source=source, index=index):
+                self._end_group(ctxt, batch, rows, source, index)
             case state.TakeSurvey():
                 return self._survey(ctxt, batch, rows)
             case state.DisableSources():
@@ -74,16 +89,37 @@ class Reconciler:
         match action:
             case state.StartMeasure(purpose=purpose):
                 by_host: dict[str, list[str]] = {}
+                current = state.current_groups(seen.rows) if purpose == "regroup" else {}
                 for row in rows.values():
-                    if row["status"] == "pending":
+                    if row["status"] == "pending" and \
+                            row["group_index"] != current.get(row["source"], -1):
                         by_host.setdefault(row["source"], []).append(row["server_id"])
+                if purpose == "regroup":
+                    by_host = self._measurer.without_young(batch, by_host)
                 self._save(batch, measure=self._measurer.start(by_host, purpose))
             case state.PollMeasure():
                 self._save(batch, measure=self._measurer.poll(ctxt, batch,
                                                               batch["state"]["measure"]))
             case state.DropMeasure(reason=reason):
                 db.add_event(batch["id"], "warning", f"the old figures stay in use: {reason}")
-                self._save(batch, measure=None, plan_groups=state.current_groups(seen.rows))
+                self._save(batch, measure=None, plan_groups=state.current_groups(seen.rows),
+                           **self._go_on(batch))
+            case state.HoldUp():
+                self._save(batch, held_up_since=timeutils.utcnow().isoformat())
+            case state.GoOn():
+                self._save(batch, plan_groups=state.current_groups(seen.rows),
+                           **self._go_on(batch))
+
+    @staticmethod
+    def _go_on(batch: dict) -> dict:
+        """Return the changes of state with which measuring holds nothing up any more."""
+        now, measure = timeutils.utcnow(), batch["state"].get("measure")
+        held = loading.held_up_seconds(batch, now)
+        if measure and measure["purpose"] == "initial" and not batch["request"]["plan_only"]:
+            # nothing migrated while everything was measured for the first time
+            begun = datetime.datetime.fromisoformat(measure["started_at"])
+            held += (now - begun).total_seconds()
+        return {"held_up_seconds": round(held, 3), "held_up_since": None}
 
     def _save(self, batch: dict, **changes) -> None:
         """Change keys of the batch's free-form state; only the holder of the lease does."""
@@ -98,7 +134,23 @@ class Reconciler:
         if key not in started:
             started[key] = timeutils.utcnow().isoformat()
             self._save(batch, groups_started=started)
+            db.add_event(batch["id"], "group-started",
+                         f"group {row['group_index'] + 1} of {row['source']} begins",
+                         request_id=ctxt.request_id)
         self._executor.issue(ctxt, batch, row, started[key])
+
+    def _end_group(self, ctxt, batch: dict, rows: dict, source: str, index: int) -> None:
+        """Note that a group is over, however its members ended."""
+        members = [row for row in rows.values()
+                   if (row["source"], row["group_index"]) == (source, index)]
+        moved = sum(row["status"] == "completed" for row in members)
+        key = loading.group_key(source, index)
+        begun = datetime.datetime.fromisoformat(batch["state"]["groups_started"][key])
+        took = (timeutils.utcnow() - begun).total_seconds()
+        self._save(batch, groups_ended=[*batch["state"].get("groups_ended", ()), key])
+        db.add_event(batch["id"], "group-ended",
+                     f"group {index + 1} of {source} is over after {took:.1f} s: {moved} of "
+                     f"{len(members)} moved", request_id=ctxt.request_id)
 
     def _disable_sources(self, ctxt, batch: dict) -> None:
         """Keep new servers off the sources; remember which services were ours to disable."""
@@ -124,11 +176,13 @@ class Reconciler:
             return False
         looked = survey.survey(self._servers(batch), self._nova.server_groups(),
                                batch["request"]["include_locked"])
+        holders = self._held_by_others(rows, looked)
+        looked = survey.leave_to_others(looked, holders)
         now = timeutils.utcnow()
         since = (busy_since or now.timestamp()) if looked.busy else None
         waiting = since is not None and now.timestamp() - since < BUSY_PATIENCE_SECONDS
         if not waiting:
-            looked = survey.give_up_on_busy(looked)
+            looked = survey.give_up_on_busy(looked, holders)
         arrived = self._join(ctxt, batch, rows, looked)
         for why in looked.staying:
             row = rows.get(why.server_id)
@@ -141,6 +195,12 @@ class Reconciler:
         if arrived and batch["status"] in ("running", "paused"):
             self._set_status(ctxt, batch, "measuring")
         return True
+
+    @staticmethod
+    def _held_by_others(rows: dict, looked: survey.Survey) -> dict[str, str]:
+        """Return which batch has each server that is not ours: {server id: batch id}."""
+        new = [(db.SERVER, server.id) for server in looked.movable if server.id not in rows]
+        return {server_id: holder for (_, server_id), holder in db.claims_of(new).items()}
 
     def _servers(self, batch: dict) -> list:
         request = batch["request"]
@@ -202,7 +262,14 @@ class Reconciler:
         if batch["control"]["replan"]:
             batch["control"] = batch["control"] | {"replan": False}
             db.update_batch(batch["id"], {"control": batch["control"]})
+        self._save(batch, **self._go_on(batch))
         self._save(batch, measure=None, surveyed=False,
+                   projected_seconds=loading.spent_seconds(batch, timeutils.utcnow())
+                   + plan.projected_seconds,
+                   together=[group.index for group in plan.groups if group.synchronized],
+                   dirty={server.id: round(server.round_model.rate_pages_per_second
+                                           * telemetry.PAGE_BYTES)
+                          for host in plan.request.hosts for server in host.servers},
                    limits={host.host: host.options.max_concurrent for host in plan.request.hosts},
                    plan_groups={group.source: min(g.index for g in plan.groups
                                                   if g.source == group.source)
@@ -222,14 +289,18 @@ class Reconciler:
         ended_well = status in ("completed", "partial")
         if not (ended_well and batch["request"]["leave_disabled"]):
             self._enable_sources(ctxt, batch)
-        for row in db.servers_of(batch["id"]):
+        rows = {row["server_id"]: row for row in db.servers_of(batch["id"])}
+        for row in rows.values():
             if row["status"] in state.SERVER_OPEN:
                 db.update_server(batch["id"], row["server_id"], {
                     "status": "aborted", "reason": error or "the batch ended before its turn"})
-        db.update_batch(batch["id"], {"status": status, "error": error,
-                                      "finished_at": timeutils.utcnow()})
-        db.release_claims(batch["id"])
-        db.add_event(batch["id"], "finished", error or status, request_id=ctxt.request_id)
+        self._allocator.release(ctxt, batch, rows,
+                                lambda **changes: self._save(batch, **changes))
+        for source, index in loading.open_groups(batch):
+            self._end_group(ctxt, batch, rows, source, index)
+        fatal = batch["state"].get("fatal")
+        db.finish_batch(batch["id"], "failed" if fatal else status, fatal or error,
+                        ctxt.request_id)
 
     def _enable_sources(self, ctxt, batch: dict) -> None:
         services = {service["host"]: service for service in self._nova.compute_services()}
@@ -243,6 +314,16 @@ class Reconciler:
                          request_id=ctxt.request_id)
 
     def fail(self, batch_id: str, error: exception.BatchMigrateError) -> None:
-        """End a batch that can't go on, with the error for the operator; guests stay."""
+        """End a batch that can't go on, with the error for the operator; guests stay.
+
+        What migrates now is followed to its end first, unless that is what can't go on.
+        """
         batch = db.get_batch(batch_id)
+        moving = [row for row in db.servers_of(batch_id) if row["status"] == "migrating"]
+        if moving and not batch["state"].get("fatal"):
+            self._save(batch, fatal=error.text)
+            db.update_batch(batch_id, {"control": batch["control"] | {"abort": "finish"}})
+            db.add_event(batch_id, "warning", f"{error.text} The {len(moving)} migrations under "
+                         "way are followed to their end, then the batch ends as failed.")
+            return
         self._finish(context.service_context(batch["request_id"]), batch, "failed", error.text)

@@ -4,6 +4,8 @@ Called by the manager before a batch is committed. The API has checked the synta
 meaning: which fields are built, which values go together.
 """
 
+import datetime
+
 from oslo_utils import timeutils
 
 from nova_batch_migrate import exception
@@ -19,6 +21,8 @@ DEFAULTS = {
     "max_parallel": None,
     "on_non_convergence": "skip",
     "not_before": None,
+    "deadline": None,
+    "synchronized": None,
     "dedup_scope": "project",
     "include_locked": False,
     "stopped": "leave",
@@ -34,12 +38,11 @@ BUILT = {
     "urgent": (False,),
     "synchronized": (None, []),
     "max_wait_seconds": (None, 0),
-    "deadline": (None,),
 }
 
 
 def normalize(request: dict) -> dict:
-    """Return the request with every field set; ``not_before`` as naive UTC ISO 8601.
+    """Return the request with every field set; moments as naive UTC ISO 8601.
 
     Raises FieldNotSupported for what is not built yet, InvalidInput for what contradicts itself.
     """
@@ -55,9 +58,26 @@ def normalize(request: dict) -> dict:
                     "a host that is to be emptied cannot take its own servers")
     _refuse_overlap(result, "target_hosts", "exclude_hosts",
                     "a host is either a target or excluded")
-    if result["not_before"]:
-        result["not_before"] = _utc(result["not_before"])
+    for field in ("not_before", "deadline"):
+        if result[field]:
+            result[field] = _utc(field, result[field])
+    _refuse_vain_deadline(result)
     return result
+
+
+def _refuse_vain_deadline(request: dict) -> None:
+    if request["deadline"] is None:
+        return
+    begins = request["not_before"] or timeutils.utcnow().isoformat()
+    if _moment(request["deadline"]) <= _moment(begins):
+        raise exception.InvalidInput(
+            reason=f"the deadline {request['deadline']}Z is not after "
+                   + (f"not_before {begins}Z" if request["not_before"] else f"now ({begins}Z)")
+                   + ". Give a later moment, or leave deadline out.")
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text)
 
 
 def _refuse_overlap(request: dict, first: str, second: str, why: str) -> None:
@@ -67,10 +87,10 @@ def _refuse_overlap(request: dict, first: str, second: str, why: str) -> None:
             reason=f"{', '.join(both)} stands in {first} and in {second}: {why}.")
 
 
-def _utc(text: str) -> str:
+def _utc(field: str, text: str) -> str:
     try:
         return timeutils.normalize_time(timeutils.parse_isotime(text)).isoformat()
     except (ValueError, TypeError) as error:
         raise exception.InvalidInput(
-            reason=f"not_before is no ISO 8601 time: {text}. Example: 2026-11-23T02:00:00Z."
+            reason=f"{field} is no ISO 8601 time: {text}. Example: 2026-11-23T02:00:00Z."
         ) from error

@@ -14,7 +14,15 @@ from oslo_log import log
 from nova_batch_migrate import exception, rpc
 from nova_batch_migrate.agent import rpcapi as agent_rpcapi
 from nova_batch_migrate.clients import neutron, nova, placement
-from nova_batch_migrate.conductor import executor, healing, manager, measuring, planner, reconciler
+from nova_batch_migrate.conductor import (
+    allocator,
+    executor,
+    healing,
+    manager,
+    measuring,
+    planner,
+    reconciler,
+)
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
@@ -28,7 +36,8 @@ def make_reconciler(conf, nova_client, agents) -> reconciler.Reconciler:
         conf, nova_client,
         executor.Executor(conf, nova_client, agents, healer),
         measuring.Measurer(conf, agents),
-        planner.Planner(conf, nova_client, placement_client))
+        planner.Planner(conf, nova_client, placement_client),
+        allocator.Allocator(agents, allocator.QemuSteering(agents)))
 
 
 class ConductorService:

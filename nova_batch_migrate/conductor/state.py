@@ -27,6 +27,8 @@ class Settings:
     start_grace_seconds: float = 10.0
     start_timeout_seconds: float = 120.0
     settle_seconds: float = 4.0
+    #: Migrations that may arrive at a host at once; None = any number.
+    max_inbound: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,11 @@ class BatchState:
     """One batch at one moment; ``now`` is naive UTC like every time here.
 
     ``started``: it is to be executed, not only planned; ``planned``: it has had a plan;
-    ``boundary``: a group of the present plan is done and none of the next has begun.
+    ``boundary``: sources where a group of the present plan is done and none of the next has begun;
+    ``patience_seconds``: how long nothing may migrate, from now on, because of measuring;
+    ``open_groups``: (source, index) of groups that have begun and whose end was not noted;
+    ``together``: indexes of groups whose members are started together;
+    ``inbound``: migrations of other batches that arrive at a host now.
     """
 
     status: str
@@ -93,7 +99,12 @@ class BatchState:
     surveyed: bool = False
     sources_disabled: bool = False
     measure: Measure | None = None
-    boundary: bool = False
+    boundary: frozenset[str] = frozenset()
+    patience_seconds: float = 20.0
+    held_up: bool = False
+    open_groups: tuple[tuple[str, int], ...] = ()
+    together: frozenset[int] = frozenset()
+    inbound: dict[str, int] = dataclasses.field(default_factory=dict)
     parallel_limits: dict[str, int] = dataclasses.field(default_factory=dict)
     truths: dict[str, Truth] = dataclasses.field(default_factory=dict)
 
@@ -134,6 +145,24 @@ class DropMeasure:
     """Forget a measurement that failed or came too late; the old plan goes on."""
 
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class HoldUp:
+    """Nothing migrates from some sources because of measuring: note since when."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GoOn:
+    """Begin the next group by the old plan; what is being measured serves the one after it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EndGroup:
+    """All members of a group that had begun are done, one way or the other."""
+
+    source: str
+    index: int
 
 
 @dataclasses.dataclass(frozen=True)

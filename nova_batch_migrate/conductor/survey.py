@@ -6,7 +6,7 @@ encryption, emulated TPM, PCI devices, accelerators, hard affinity) and this pro
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nova_batch_migrate.planning.request import Staying
 
@@ -60,14 +60,26 @@ def survey(servers: Iterable, groups: Iterable[dict], include_locked: bool) -> S
     return Survey(tuple(movable), tuple(staying), tuple(busy))
 
 
-def give_up_on_busy(looked: Survey) -> Survey:
+def leave_to_others(looked: Survey, holders: Mapping[str, str]) -> Survey:
+    """Return the survey with servers of other batches (id -> batch) among the busy ones."""
+    return dataclasses.replace(
+        looked, movable=tuple(s for s in looked.movable if s.id not in holders),
+        busy=looked.busy + tuple(s for s in looked.movable if s.id in holders))
+
+
+def give_up_on_busy(looked: Survey, holders: Mapping[str, str]) -> Survey:
     """Return the survey with those that stayed busy for too long among the staying."""
-    staying = tuple(
-        Staying(server.id, server.name, server.host,
-                f"Nova is busy with it (task {server.task_state}, state {server.vm_state})",
-                LIKELY, f"openstack server show {server.id}")
-        for server in looked.busy)
+    staying = tuple(_still_busy(server, holders.get(server.id)) for server in looked.busy)
     return Survey(looked.movable, looked.staying + staying, ())
+
+
+def _still_busy(server, holder: str | None) -> Staying:
+    if holder is not None:
+        return Staying(server.id, server.name, server.host, f"batch migration {holder} has it",
+                       CERTAIN, f"openstack server batch migration show {holder}")
+    return Staying(server.id, server.name, server.host,
+                   f"Nova is busy with it (task {server.task_state}, state {server.vm_state})",
+                   LIKELY, f"openstack server show {server.id}")
 
 
 def _hard_affinity(servers, groups) -> dict[str, str]:

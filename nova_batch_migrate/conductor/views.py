@@ -19,12 +19,16 @@ def batch(row: dict, servers: list[dict] | None, now: datetime.datetime) -> dict
         "id": row["id"], "status": row["status"], "user_id": row["user_id"],
         "project_id": row["project_id"], "error": row["error"],
         "servers_requested": request["servers"], "not_before": _iso_text(request["not_before"]),
+        "deadline": _iso_text(request.get("deadline")),
         **{name: _iso(row[name]) for name in ("created_at", "updated_at", "started_at",
                                               "finished_at")},
         **{name: request[name] for name in REQUEST_FIELDS},
     }
     if servers is not None:
-        views = [server(each, row["started_at"], now) for each in servers]
+        wire = (row["state"].get("allocation") or {}).get("wire") or {}
+        views = [server(each, row["started_at"], now) | {
+            "bandwidth_bytes_per_second": wire.get(each["server_id"])
+            if each["status"] == "migrating" else None} for each in servers]
         shown |= _totals(row, servers, views, now) | {"servers": views}
     return shown
 
@@ -87,8 +91,21 @@ def _totals(row: dict, rows: list[dict], views: list[dict], now: datetime.dateti
         "projected_bytes": first.get("raw_bytes"),
         "raw_bytes": sum(view["raw_bytes"] or 0 for view in views),
         "wire_bytes": sum(view["wire_bytes"] or 0 for view in views),
+        "bandwidth_bytes_per_second": sum(
+            view["bandwidth_bytes_per_second"] or 0 for view in views) or None,
+        "deadline_met": _deadline_met(row),
         "notes": plan.get("notes", []),
     }
+
+
+def _deadline_met(row: dict) -> bool | None:
+    """Whether the deadline was met, or before the end whether the present plan meets it."""
+    deadline = row["request"].get("deadline")
+    if deadline is None:
+        return None
+    if row["finished_at"] is not None:
+        return row["finished_at"] <= datetime.datetime.fromisoformat(deadline)
+    return (row["plan"] or {}).get("deadline_met")
 
 
 def _planned_bytes(row: dict) -> int:

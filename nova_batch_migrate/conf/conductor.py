@@ -15,6 +15,9 @@ OPTS = [
                help="Migrations that run at once from one source host where a request doesn't say. "
                     "Never more than max_concurrent_live_migrations of that host. Streams "
                     "share one link: one after the other each has it whole."),
+    cfg.IntOpt("max_inbound", default=0, min=0,
+               help="Migrations of all batches that may arrive at one host at once; those beyond "
+                    "wait. 0: any number, as Nova has it."),
     cfg.IntOpt("max_attempts", default=3, min=1,
                help="Live migrations tried per server before it is reported as failed."),
     cfg.FloatOpt("retry_backoff_seconds", default=5.0, min=0,
@@ -29,6 +32,9 @@ OPTS = [
                      "service converges; the longest shows how large the working set is."),
     cfg.IntOpt("measure_timeout_seconds", default=600, min=10,
                help="A measurement that takes longer is given up and reported."),
+    cfg.FloatOpt("reuse_measure_seconds", default=60, min=0,
+                 help="After a group the servers of a host are not measured again while what is "
+                      "known of all of them is younger than this."),
     cfg.IntOpt("agent_timeout_seconds", default=10, min=1,
                help="How long an agent may take to answer one call."),
     cfg.FloatOpt("setup_seconds", default=0.8, min=0,

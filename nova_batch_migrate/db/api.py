@@ -46,11 +46,12 @@ _read_retry = oslo_db_api.wrap_db_retry(
 
 @_write_retry
 def create_batch(values: Mapping, servers: Iterable[Mapping] = (),
-                 claims: Iterable[tuple[str, str]] = ()) -> dict:
+                 claims: Iterable[tuple[str, str]] = (), hosts: Iterable[str] = ()) -> dict:
     """Commit a batch with its servers and its claims, all or nothing, and return its row.
 
-    ``values`` needs ``request`` only. ``claims`` are ``(HOST | SERVER, id)``. Raises
-    BatchConflict, which names the batch that holds a claim.
+    ``values`` needs ``request`` only. ``claims`` are ``(HOST | SERVER, id)``; ``hosts`` are
+    sources by which lists find the batch, whether they have servers or not. Raises BatchConflict,
+    which names the batch that holds a claim.
     """
     now = timeutils.utcnow()
     row = dict.fromkeys(_BATCHES.c.keys()) | {
@@ -62,7 +63,8 @@ def create_batch(values: Mapping, servers: Iterable[Mapping] = (),
     with _retry_after_duplicate(), engine.writer() as session:
         _refuse_foreign_claims(session, row["id"], claims)
         session.execute(sa.insert(_BATCHES).values(row))
-        _insert_hosts(session, row["id"], (name for kind, name in claims if kind == HOST))
+        _insert_hosts(session, row["id"],
+                      [*hosts, *(name for kind, name in claims if kind == HOST)])
         _insert_claims(session, row["id"], claims)
         _insert_servers(session, row["id"], servers)
     return row
@@ -226,10 +228,26 @@ def events_of(batch_id: str, limit: int | None = None, marker: int | None = None
 
 
 @_write_retry
-def release_claims(batch_id: str) -> None:
-    """Give back every host and server the batch holds; others may take them from now on."""
+def finish_batch(batch_id: str, status: str, error: str | None, request_id: str | None) -> None:
+    """End a batch, give back what it holds and record that, all or nothing; a repeat is harmless.
+
+    Raises BatchNotFound.
+    """
+    now = timeutils.utcnow()
     with engine.writer() as session:
         session.execute(sa.delete(_CLAIMS).where(_CLAIMS.c.batch_id == batch_id))
+        ended = session.execute(
+            sa.update(_BATCHES)
+            .where(_BATCHES.c.id == batch_id, _BATCHES.c.status.in_(ACTIVE_STATUSES))
+            .values(status=status, error=error, finished_at=now, updated_at=now,
+                    version=_BATCHES.c.version + 1))
+        if ended.rowcount:
+            session.execute(sa.insert(_EVENTS).values(
+                batch_id=batch_id, created_at=now, kind="finished", server_id=None,
+                message=error or status, request_id=request_id))
+        elif not session.execute(
+                sa.select(_BATCHES.c.id).where(_BATCHES.c.id == batch_id)).first():
+            raise exception.BatchNotFound(batch_id=batch_id)
 
 
 @_read_retry
@@ -237,6 +255,19 @@ def claims_of(resources: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str
     """Return which batch holds each of the resources that are held: {(kind, id): batch id}."""
     with engine.reader() as session:
         return _holders(session, resources)
+
+
+@_read_retry
+def arriving(except_batch: str) -> dict[str, int]:
+    """Return how many migrations of other active batches arrive at each host now."""
+    with engine.reader() as session:
+        rows = session.execute(
+            sa.select(_SERVERS.c.destination, sa.func.count())
+            .join(_BATCHES, _BATCHES.c.id == _SERVERS.c.batch_id)
+            .where(_SERVERS.c.status == "migrating", _BATCHES.c.id != except_batch,
+                   _BATCHES.c.status.in_(ACTIVE_STATUSES))
+            .group_by(_SERVERS.c.destination))
+        return dict(rows.tuples().all())
 
 
 @_write_retry

@@ -41,6 +41,8 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         f"{len(plan['staying'])} to stay; projected {text.clock(plan['projected_seconds'])}, "
         f"{text.size(plan['wire_bytes'])} on the wire"
     ]
+    if plan.get("deadline_met") is not None:
+        lines.append("Deadline: " + ("met" if plan["deadline_met"] else "CANNOT BE MET"))
     lines += [f"Note: {text.escape(note)}" for note in plan["notes"]]
     for group in plan["groups"]:
         lines += ["", *_group_lines(group)]
@@ -82,6 +84,7 @@ def _group_lines(group: dict[str, Any]) -> list[str]:
         f"Group {group['index'] + 1} on {text.escape(group['source'])}: "
         f"{text.clock(group['projected_seconds'])}, {text.size(group['wire_bytes'])}, "
         f"{text.size(group['common_pages_bytes'])} in common"
+        + (", together" if group.get("synchronized") else "")
     )
     return [title, f"  {text.escape(group['reason'])}", *(f"  {line}" for line in table)]
 
@@ -102,7 +105,8 @@ def report_lines(batch: Any) -> list[str]:
     return [
         f"Batch migration {batch.id}: {text.escape(batch.status)}, {moved} of {len(servers)} moved "
         f"in {text.clock(batch.actual_seconds) or '?'} "
-        f"(projected {text.clock(batch.projected_seconds) or '?'})",
+        f"(projected {text.clock(batch.projected_seconds) or '?'})"
+        + {True: ", in time", False: ", too late"}.get(batch.deadline_met, ""),
         *grid(
             ("SERVER", "STATE", "FROM", "TO", "PROJECTED_S", "ACTUAL_S", "PROJECTED", "SENT",
              "DOWNTIME", "WHY"),

@@ -135,6 +135,8 @@ class LiveView:
         done = sum(server["status"] == "completed" for server in servers)
         staying = sum(server["status"] == "skipped" for server in servers)
         left = f"  {text.clock(batch.eta_seconds)} left" if batch.eta_seconds else ""
+        if batch.bandwidth_bytes_per_second:
+            left = f" of {text.rate(batch.bandwidth_bytes_per_second)}{left}"
         return [
             f"Batch migration {batch.id}: {text.escape(batch.status)}",
             f"[{'#' * filled}{'.' * (_BAR_COLUMNS - filled)}] {percent:3.0f} %  "
@@ -157,6 +159,7 @@ class LiveView:
                 server["status"],
                 f"{server['progress'] or 0:.0f}" if server["status"] in _STATES_IN_PERCENT else "",
                 text.rate(server["bytes_per_second"]),
+                text.rate(server.get("bandwidth_bytes_per_second")),
                 text.clock(server["eta_seconds"]),
                 server["destination"] or "",
                 tables.why(server),
@@ -165,7 +168,8 @@ class LiveView:
             for name in (text.escape(server["name"]),)
         ]
         lines = tables.grid(
-            ("SERVER", "STATE", "%", "RATE", "ETA", "TO", ""), rows, right="% RATE ETA"
+            ("SERVER", "STATE", "%", "RATE", "SHARE", "ETA", "TO", ""), rows,
+            right="% RATE SHARE ETA",
         )
         if len(shown) < len(servers):
             lines.append(f"... and {len(servers) - len(shown)} more")

@@ -68,6 +68,8 @@ class BatchMigration(_VersionedResource):
     leave_disabled = resource.Body("leave_disabled", type=bool)
     #: Earliest start, ISO 8601 in UTC.
     not_before = resource.Body("not_before")
+    #: When it should be done, ISO 8601 in UTC.
+    deadline = resource.Body("deadline")
 
     # What became of it.
 
@@ -90,6 +92,10 @@ class BatchMigration(_VersionedResource):
     raw_bytes = resource.Body("raw_bytes")
     #: Bytes that crossed the link.
     wire_bytes = resource.Body("wire_bytes")
+    #: What running migrations may send on the wire now, in all.
+    bandwidth_bytes_per_second = resource.Body("bandwidth_bytes_per_second", type=int)
+    #: Whether the plan, or at the end the batch, keeps the deadline; None without one.
+    deadline_met = resource.Body("deadline_met", type=bool)
     #: Why the batch failed.
     error = resource.Body("error")
     #: Remarks on the plan or the run, for the operator.

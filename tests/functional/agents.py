@@ -59,7 +59,8 @@ class Guests(fixtures.Fixture):
         self.arrived_job = {"time_elapsed": 300, "setup_time": 10, "downtime": 50,
                             "memory_processed": 1 << 20, "memory_normal": 256,
                             "memory_constant": 0, "memory_iteration": 1}
-        self.speeds_mib_s: list[tuple[str, int]] = []
+        #: (server, MiB/s, whether its stream ran) in the order in which libvirt was told.
+        self.speeds: list[tuple[str, int, bool]] = []
         self._by_id: dict[str, Guest] = {}
         self._measurable = threading.Event()
         self._measurable.set()
@@ -146,7 +147,7 @@ class PlayedHypervisor:
         return {}
 
     def set_migration_speed(self, server_id, mib_per_second):
-        self._guests.speeds_mib_s.append((server_id, mib_per_second))
+        self._guests.speeds.append((server_id, mib_per_second, self._leaves(server_id)))
 
     def start_dirty_rate(self, server_id, seconds):
         raise exception.AgentRefused(reason="page sampling is not played")

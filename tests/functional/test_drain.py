@@ -1,5 +1,8 @@
 """A host is emptied: what moves, in which order, what stays, and what Nova says of the host."""
 
+import datetime
+import time
+
 from tests.functional import base
 
 
@@ -27,6 +30,7 @@ class Drain(base.BatchTestCase):
         self.assertEqual(100, batch["progress"])
 
     def test_after_a_group_the_rest_is_measured_and_planned_again(self):
+        self.config.set("conductor", reuse_measure_seconds=0)
         first, = self.boot("first", memory_mib=256)
         second, = self.boot("second", memory_mib=1024)
         batch = self.drain(max_parallel=1, strategy="none")
@@ -43,6 +47,52 @@ class Drain(base.BatchTestCase):
         self.assertEqual([second], [member["server_id"] for group in plan["groups"]
                                     for member in group["members"]])
         self.assertEqual(2, len(plan["first"]["groups"]))
+
+    def test_what_is_young_is_planned_again_without_measuring_it_again(self):
+        self.boot("first", memory_mib=256)
+        self.boot("second", memory_mib=1024)
+        batch = self.drain(max_parallel=1, strategy="none")
+        self.wait_for_batch(batch["id"], "completed")
+        kinds = self.kinds_of_events(batch["id"])
+        self.assertEqual((1, 1), (kinds.count("measured"), kinds.count("replanned")))
+        self.assertEqual((2, 2), (kinds.count("group-started"), kinds.count("group-ended")))
+
+    def test_a_deadline_that_cannot_be_met_is_said_and_stops_nothing(self):
+        self.boot("a", memory_mib=2048)
+        soon = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5)).isoformat()
+        batch = self.drain(deadline=soon, plan_only=True)
+        batch = self.wait_for_batch(batch["id"], "planned")
+        self.assertIs(False, batch["deadline_met"])
+        self.assertIn("cannot be met", " ".join(batch["notes"]))
+        self.assertIs(False, self.call("GET", f"/{batch['id']}/plan").body["plan"]["deadline_met"])
+        self.act(batch["id"], "start")
+        self.assertIs(False, self.wait_for_batch(batch["id"], "completed")["deadline_met"])
+
+    def test_a_plan_of_an_empty_host_is_found_by_its_host(self):
+        batch = self.drain(plan_only=True)
+        found = self.call("GET", "?host=cmpa").body["batch_migrations"]
+        self.assertEqual([batch["id"]], [one["id"] for one in found])
+
+    def test_an_arrival_of_another_batch_is_left_to_it(self):
+        first, = self.boot("first")
+        self.hypervisors.hold()
+        batch = self.drain()
+        self.wait_for_stream(first)
+        self.api.put_service(self.compute_service("cmpa")["id"], {"status": "enabled"})
+        late, = self.boot("late")
+        self.guests.hold_measures()
+        other = self.drain(servers=[late])
+        self.wait_for_batch(other["id"], "measuring")
+        self.hypervisors.release()
+        self.wait(lambda: "completed" in self.kinds_of_events(batch["id"]), "the first to move")
+        # long enough for a look at what is left on the host
+        time.sleep(5)
+        self.assertEqual("running", self.batch(batch["id"])["status"])
+        self.guests.release_measures()
+        self.wait_for_batch(other["id"], "completed")
+        self.wait_for_batch(batch["id"], "completed")
+        kinds = self.kinds_of_events(batch["id"])
+        self.assertEqual((0, 0), (kinds.count("arrived"), kinds.count("warning")))
 
     def test_the_plan_that_is_shown_is_the_plan_that_is_carried_out(self):
         self.boot("a", memory_mib=1024)
@@ -177,15 +227,6 @@ class Drain(base.BatchTestCase):
         self.hypervisors.release()
         self.wait_for_batch(batch["id"], "completed")
         self.assertEqual(2, max(self.hypervisors.overlaps))
-
-    def test_the_cap_of_the_request_is_put_on_the_stream(self):
-        server_id, = self.boot("a")
-        self.hypervisors.hold()
-        batch = self.drain(max_bandwidth_mib_s=40)
-        self.wait(lambda: self.guests.speeds_mib_s, "the speed to be set")
-        self.hypervisors.release()
-        self.wait_for_batch(batch["id"], "completed")
-        self.assertEqual({(server_id, 40)}, set(self.guests.speeds_mib_s))
 
     def test_events_tell_the_story(self):
         server_id, = self.boot("a")

@@ -88,6 +88,10 @@ class BatchMigrate(base.ShowBatch):
             help="Earliest start, ISO 8601, local time unless it names a zone",
         )
         parser.add_argument(
+            "--deadline", metavar="<time>", type=_moment,
+            help="When it should be done, ISO 8601 as --not-before; the plan says whether it can",
+        )
+        parser.add_argument(
             "--plan-only", action="store_true", default=None,
             help="Measure, show the plan and stop there; 'server batch migration start' runs it",
         )
@@ -131,7 +135,7 @@ def _asked(parsed_args: argparse.Namespace) -> dict[str, Any]:
     fields = (
         "hosts", "servers", "target_hosts", "exclude_hosts", "strategy", "dedup_scope",
         "max_parallel", "max_bandwidth_mib_s", "include_locked", "leave_disabled", "not_before",
-        "plan_only",
+        "deadline", "plan_only",
     )
     asked = {field: getattr(parsed_args, field) for field in fields}
     return {field: value for field, value in asked.items() if value is not None}

@@ -297,7 +297,7 @@ class HostsTest(NovaTestCase):
 
         self.assertEqual(
             [{"id": f"g-{number}", "name": "n", "policy": "anti-affinity",
-              "members": [SERVER_ID]} for number in range(3)],
+              "members": [SERVER_ID], "rules": {}} for number in range(3)],
             self.client.server_groups())
         self.assertEqual(["true"], self.asked("/os-server-groups")[0].qs["all_projects"])
 

@@ -7,6 +7,7 @@ from nova_batch_migrate.conductor import decide
 from nova_batch_migrate.conductor import state as st
 from tests.unit.conductor import build
 
+CMPA = frozenset({"cmpa"})
 RUNNING = build.migration(7, "running")
 
 
@@ -116,6 +117,16 @@ class OrderTest(base.BaseTestCase):
         rows = [build.row("s1"), build.row("s2", source="cmpc", group_index=1)]
         self.assertEqual(["s1", "s2"], self._issued(*rows))
 
+    def test_a_destination_takes_no_more_than_its_limit(self):
+        rows = [build.row("s1", "migrating", source="cmpc"), build.row("s2"),
+                build.row("s3", order_index=1, destination="cmpd"),
+                build.row("s4", order_index=2, destination="cmpd")]
+        settings = st.Settings(max_parallel=4, max_inbound=1)
+        self.assertEqual(["s3"], self._issued(*rows, settings=settings))
+        self.assertEqual([], self._issued(*rows, settings=settings, inbound={"cmpd": 1}))
+        settings = st.Settings(max_parallel=4, max_inbound=2)
+        self.assertEqual(["s2", "s3", "s4"], self._issued(*rows, settings=settings))
+
     def test_a_failed_attempt_waits_for_its_time(self):
         later = build.row("s1", "waiting", next_attempt_at=build.ago(-5))
         now = build.row("s1", "waiting", next_attempt_at=build.ago(0))
@@ -146,19 +157,48 @@ class RegroupTest(base.BaseTestCase):
 
     def test_after_a_group_the_rest_is_planned_again(self):
         done = st.Measure("regroup", "done")
-        self.assertEqual([st.MakePlan()], decided(*self.rest, boundary=True, measure=done))
+        self.assertEqual([st.MakePlan()], decided(*self.rest, boundary=CMPA, measure=done))
 
     def test_a_late_measurement_does_not_hold_the_batch(self):
-        late = st.Measure("regroup", "running", decide.REGROUP_PATIENCE_SECONDS + 1)
-        actions = decided(*self.rest, boundary=True, measure=late)
-        self.assertIsInstance(actions[-1], st.DropMeasure)
-        soon = st.Measure("regroup", "running", 1.0)
-        self.assertEqual([st.PollMeasure()], decided(*self.rest, boundary=True, measure=soon))
+        running = st.Measure("regroup", "running", 30.0)
+        self.assertEqual([st.PollMeasure(), st.GoOn()], decided(
+            *self.rest, boundary=CMPA, measure=running, patience_seconds=-0.1))
+        self.assertEqual([st.PollMeasure(), st.HoldUp()],
+                         decided(*self.rest, boundary=CMPA, measure=running))
+        self.assertEqual([st.PollMeasure()],
+                         decided(*self.rest, boundary=CMPA, measure=running, held_up=True))
+
+    def test_who_waits_for_figures_holds_no_other_source_up(self):
+        other = build.row("s4", source="cmpc", group_index=3)
+        running = st.Measure("regroup", "running", 1.0)
+        self.assertEqual(
+            [st.PollMeasure(), st.Issue("s4")],
+            decided(*self.rest, other, boundary=CMPA, measure=running, held_up=True))
+        done = st.Measure("regroup", "done")
+        migrating = build.row("s4", "migrating", source="cmpc", group_index=3)
+        self.assertEqual([st.MakePlan()],
+                         decided(*self.rest, migrating, boundary=CMPA, measure=done))
 
     def test_a_failed_measurement_keeps_the_old_plan(self):
         failed = st.Measure("regroup", "failed", error="agent gone")
         self.assertEqual([st.DropMeasure("agent gone")],
-                         decided(*self.rest, boundary=True, measure=failed))
+                         decided(*self.rest, boundary=CMPA, measure=failed))
+
+
+class GroupsTest(base.BaseTestCase):
+    def test_a_group_is_over_when_all_its_members_are(self):
+        began = {"open_groups": (("cmpa", 0),)}
+        self.assertEqual(st.EndGroup("cmpa", 0), decided(
+            build.row(status="failed"), build.row("s2", group_index=1), **began)[0])
+        self.assertEqual([st.EndGroup("cmpa", 0), st.TakeSurvey()],
+                         decided(build.row(status="completed"), **began))
+        self.assertEqual([], decided(build.row(status="completed"),
+                                     build.row("s2", "migrating"), **began))
+
+    def test_a_group_that_goes_together_needs_all_at_once(self):
+        rows = [build.row(f"s{i}", order_index=i) for i in range(3)]
+        self.assertEqual([st.Issue(f"s{i}") for i in range(3)],
+                         decided(*rows, together=frozenset({0})))
 
 
 @ddt.ddt

@@ -50,7 +50,6 @@ class FakeAgents:
                    "cmpb": {"present": False, "state": None, "migrating": False,
                             "post_copy": False}}
         self.job = {"memory_processed_bytes": 5, "elapsed_seconds": 2.0, "bytes_per_second": 1}
-        self.tuned = []
 
     def presence(self, ctxt, host, server):
         if isinstance(self.at[host], Exception):
@@ -59,9 +58,6 @@ class FakeAgents:
 
     def progress(self, ctxt, host, server):
         return self.job
-
-    def tune(self, ctxt, host, server, bytes_per_second=None, downtime_ms=None):
-        self.tuned.append((host, server, bytes_per_second))
 
     def completed(self, ctxt, host, server):
         return {"elapsed_seconds": 3.0, "memory_transferred_bytes": 9, "downtime_seconds": 0.1}
@@ -108,7 +104,7 @@ class ExecutorTest(base.BaseTestCase):
         return self.row()
 
     def carry_out(self, action):
-        self.executor.carry_out(self.ctxt, self.batch, self.row(), action, streams=2)
+        self.executor.carry_out(self.ctxt, self.batch, self.row(), action)
         return self.row()
 
     def test_the_intent_is_written_with_the_migrations_of_before(self):
@@ -135,13 +131,10 @@ class ExecutorTest(base.BaseTestCase):
             self.assertEqual(status, self.issue()["status"])
         self.assertEqual([], self.nova.asked)
 
-    def test_progress_is_followed_and_held_under_the_cap(self):
-        self.batch["request"]["max_bandwidth_mib_s"] = 8
+    def test_progress_is_followed(self):
         self.issue()
-        for _ in range(2):
-            row = self.carry_out(state.Follow("s1", build.migration(7, "running")))
+        row = self.carry_out(state.Follow("s1", build.migration(7, "running")))
         self.assertEqual((7, self.agents.job), (row["migration_id"], row["progress"]["job"]))
-        self.assertEqual([("cmpa", "s1", 4 << 20)], self.agents.tuned)
 
     def test_completed_with_what_the_destination_saw(self):
         self.issue()

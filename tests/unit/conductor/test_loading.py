@@ -19,14 +19,30 @@ class BatchStateTest(base.BaseTestCase):
     def test_boundary_is_between_two_groups_of_one_plan(self):
         planned = {"plan_groups": {"cmpa": 0}}
         for rows, expected in (
-                ((("pending", 0), ("pending", 1)), False),
-                ((("completed", 0), ("pending", 1)), True),
-                ((("completed", 0), ("migrating", 1), ("pending", 1)), False),
-                ((("completed", 0), ("completed", 1)), False)):
+                ((("pending", 0), ("pending", 1)), set()),
+                ((("completed", 0), ("pending", 1)), {"cmpa"}),
+                ((("completed", 0), ("migrating", 1), ("pending", 1)), set()),
+                ((("completed", 0), ("completed", 1)), set())):
             self.assertEqual(expected, self._state(self._rows(*rows), planned).boundary, rows)
         fresh = {"plan_groups": {"cmpa": 1}}
         self.assertFalse(
             self._state(self._rows(("completed", 0), ("pending", 1)), fresh).boundary)
+
+    def test_measuring_may_hold_up_a_twentieth_of_the_batch(self):
+        # 20 s into a batch of 200: 10 s may be lost
+        for kept, expected in (
+                ({}, 10.0),
+                ({"held_up_seconds": 4.0}, 6.0),
+                ({"held_up_seconds": 4.0, "held_up_since": build.ago(2).isoformat()}, 4.0),
+                ({"held_up_seconds": 11.0}, -1.0)):
+            self.assertEqual(expected, self._state(
+                [], {"projected_seconds": 200.0} | kept).patience_seconds)
+        self.assertEqual(20.0, self._state([], {"projected_seconds": 9e3}).patience_seconds)
+        self.assertEqual(1.0, self._state([], {}).patience_seconds)
+
+    def test_groups_that_began_and_did_not_end(self):
+        kept = {"groups_started": {"cmpa/0": "x", "a/b/3": "x"}, "groups_ended": ["cmpa/0"]}
+        self.assertEqual((("a/b", 3),), self._state([], kept).open_groups)
 
     def test_plan_only_needs_a_start_others_do_not(self):
         self.assertTrue(self._state([], {}).started)

@@ -13,7 +13,7 @@ class NormalizeTest(base.BaseTestCase):
         self.assertEqual(("group", True), (done["strategy"], done["leave_disabled"]))
 
     @ddt.data(("synchronized", [["a", "b"]]), ("on_non_convergence", "post-copy"),
-              ("max_wait_seconds", 60), ("deadline", "2026-11-23T02:00:00Z"),
+              ("max_wait_seconds", 60),
               ("stopped", "cold-migrate"), ("fallback", "refuse"), ("urgent", True))
     @ddt.unpack
     def test_what_is_not_built_is_said(self, field, value):
@@ -23,10 +23,15 @@ class NormalizeTest(base.BaseTestCase):
 
     @ddt.data({}, {"hosts": ["a"], "servers": ["b"]}, {"hosts": ["a"], "target_hosts": ["a"]},
               {"hosts": ["a"], "target_hosts": ["b"], "exclude_hosts": ["b"]},
-              {"hosts": ["a"], "not_before": "tonight"})
+              {"hosts": ["a"], "not_before": "tonight"},
+              {"hosts": ["a"], "deadline": "2001-11-23T02:00:00Z"},
+              {"hosts": ["a"], "deadline": "2999-11-23T02:00:00Z",
+               "not_before": "2999-11-23T02:00:00Z"})
     def test_contradictions(self, body):
         self.assertRaises(exception.InvalidInput, request.normalize, body)
 
-    def test_not_before_is_kept_in_utc(self):
-        done = request.normalize({"hosts": ["a"], "not_before": "2026-11-23T04:00:00+02:00"})
-        self.assertEqual("2026-11-23T02:00:00", done["not_before"])
+    def test_moments_are_kept_in_utc(self):
+        done = request.normalize({"hosts": ["a"], "not_before": "2026-11-23T04:00:00+02:00",
+                                  "deadline": "2999-11-23T04:00:00+02:00"})
+        self.assertEqual(("2026-11-23T02:00:00", "2999-11-23T02:00:00"),
+                         (done["not_before"], done["deadline"]))

@@ -48,9 +48,17 @@ class SurveyTest(base.BaseTestCase):
     def test_busy_ones_are_waited_for_but_not_for_ever(self):
         looked = self._one(vm_state="building", task_state="spawning")
         self.assertEqual(1, len(looked.busy))
-        given_up = survey.give_up_on_busy(looked)
+        given_up = survey.give_up_on_busy(looked, {})
         self.assertEqual((0, 1), (len(given_up.busy), len(given_up.staying)))
         self.assertIn("spawning", given_up.staying[0].reason)
+
+    def test_who_is_another_batchs_is_waited_for_and_then_left_to_it(self):
+        looked = survey.leave_to_others(self._one(), {"s1": "b2"})
+        self.assertEqual((0, 1), (len(looked.movable), len(looked.busy)))
+        given_up = survey.give_up_on_busy(looked, {"s1": "b2"})
+        why, = given_up.staying
+        self.assertEqual(("batch migration b2 has it",
+                          "openstack server batch migration show b2"), (why.reason, why.command))
 
     def test_hard_affinity_ties_a_server_only_to_others(self):
         group = {"id": "g", "name": "pair", "policy": "affinity", "members": ["s1", "s2"]}

@@ -21,7 +21,7 @@ def batch_row(**changes):
     return {"id": "b1", "status": "running", "user_id": "u", "project_id": "p", "error": None,
             "request": request.normalize({"hosts": ["cmpa"]}), "created_at": build.NOW,
             "updated_at": build.NOW, "started_at": build.ago(20), "finished_at": None,
-            "plan": None, "first_plan": None} | changes
+            "plan": None, "first_plan": None, "state": {}} | changes
 
 
 class ViewsTest(base.BaseTestCase):
@@ -41,6 +41,27 @@ class ViewsTest(base.BaseTestCase):
         # half a stream and half of Nova's part, then one whole server
         self.assertEqual(5.0 + 2.0 + 14.0, shown["eta_seconds"])
         self.assertEqual(500, shown["raw_bytes"])
+
+    def test_the_share_of_the_wire_is_shown_while_it_migrates(self):
+        rows = [server_row(status="migrating", issued_at=build.NOW),
+                server_row(server_id="s2", status="completed")]
+        shown = views.batch(batch_row(state={"allocation": {"wire": {"s1": 900, "s2": 70}}}),
+                            rows, build.NOW)
+        self.assertEqual([900, None],
+                         [s["bandwidth_bytes_per_second"] for s in shown["servers"]])
+        self.assertEqual(900, shown["bandwidth_bytes_per_second"])
+        self.assertIsNone(views.batch(batch_row(), [], build.NOW)["bandwidth_bytes_per_second"])
+
+    def test_a_deadline_by_the_plan_then_by_the_clock(self):
+        asked = batch_row()["request"] | {"deadline": build.ago(0).isoformat()}
+        for changes, expected in (
+                ({}, None), ({"plan": {"deadline_met": False}}, False),
+                ({"plan": {"deadline_met": False}, "finished_at": build.ago(1)}, True),
+                ({"plan": {"deadline_met": True}, "finished_at": build.ago(-1)}, False)):
+            shown = views.batch(batch_row(request=asked, **changes), [], build.NOW)
+            self.assertIs(expected, shown["deadline_met"])
+            self.assertEqual("2026-11-23T02:00:00Z", shown["deadline"])
+        self.assertIsNone(views.batch(batch_row(), [], build.NOW)["deadline_met"])
 
     def test_a_server_is_never_done_before_nova_says_so(self):
         row = server_row(status="migrating", current_projection=PROJECTION,

@@ -104,12 +104,38 @@ class ApiCases:
 
     def test_released_claims_are_free_for_the_next(self):
         first = self.create((api.HOST, "cmpa"))
-        api.release_claims(first["id"])
+        api.finish_batch(first["id"], "completed", None, None)
 
         second = self.create((api.HOST, "cmpa"))
 
         self.assertEqual({(api.HOST, "cmpa"): second["id"]},
                          api.claims_of([(api.HOST, "cmpa"), (api.HOST, "cmpb")]))
+
+    def test_an_end_is_recorded_once_however_often_it_is_told(self):
+        batch = self.create((api.HOST, "cmpa"))
+        for status in ("partial", "completed"):
+            api.finish_batch(batch["id"], status, "one stayed", "req-1")
+
+        ended = api.get_batch(batch["id"])
+        self.assertEqual(("partial", "one stayed"), (ended["status"], ended["error"]))
+        self.assertIsNotNone(ended["finished_at"])
+        self.assertEqual([("finished", "one stayed", "req-1")], [
+            (event["kind"], event["message"], event["request_id"])
+            for event in api.events_of(batch["id"])])
+        self.assertRaises(exception.BatchNotFound, api.finish_batch, "nobody", "failed", None, None)
+
+    def test_what_arrives_where_for_other_batches(self):
+        mine, other, ended = self.create(), self.create(), self.create()
+        for batch, status, destination in (
+                (mine, "migrating", "cmpb"), (other, "migrating", "cmpb"),
+                (other, "migrating", "cmpb"), (other, "migrating", "cmpc"),
+                (other, "pending", "cmpb"), (ended, "migrating", "cmpb")):
+            api.add_servers(batch["id"], [server(
+                f"{len(api.servers_of(batch['id']))}-{batch['id']}"[:36])
+                | {"status": status, "destination": destination}])
+        api.finish_batch(ended["id"], "failed", None, None)
+
+        self.assertEqual({"cmpb": 2, "cmpc": 1}, api.arriving(except_batch=mine["id"]))
 
     def test_more_claims_than_one_statement_takes(self):
         claims = [(api.SERVER, f"server-{number}") for number in range(1203)]
@@ -175,13 +201,14 @@ class ApiCases:
     def test_lists_filter_by_status_and_by_host(self):
         of_host = api.create_batch({"request": {}, "status": "running"}, [], [(api.HOST, "cmpa")])
         of_server = api.create_batch({"request": {}, "status": "completed"}, [server("one")])
+        only_planned = api.create_batch({"request": {}}, hosts=["cmpa"])
         self.create((api.HOST, "cmpb"))
-        api.release_claims(of_host["id"])
+        api.finish_batch(of_host["id"], "partial", None, None)
 
-        self.assertEqual({of_host["id"], of_server["id"]},
+        self.assertEqual({of_host["id"], of_server["id"], only_planned["id"]},
                          {batch["id"] for batch in api.list_batches(host="cmpa")})
         self.assertEqual([of_host["id"]],
-                         [batch["id"] for batch in api.list_batches(["running"], "cmpa")])
+                         [batch["id"] for batch in api.list_batches(["partial"], "cmpa")])
         self.assertEqual([], api.list_batches(["failed"]))
 
     def test_lists_leave_the_heavy_columns_where_they_are(self):

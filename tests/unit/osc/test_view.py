@@ -90,20 +90,22 @@ class LiveViewTest(base.BaseTestCase):
     def test_it_is_redrawn_in_place(self):
         first, second, third = self.servers()
         first |= {"status": "migrating", "destination": "cmpb", "progress": 43,
-                  "bytes_per_second": 11.5 * 2**20, "eta_seconds": 12}
+                  "bytes_per_second": 11.5 * 2**20, "eta_seconds": 12,
+                  "bandwidth_bytes_per_second": 12 * 2**20}
         third |= {"status": "skipped", "reason": "It is locked."}
         self.view.show(seen("measuring", [first, second, third]))
 
-        self.view.show(seen("running", [first, second, third], progress=25, eta_seconds=75))
+        self.view.show(seen("running", [first, second, third], progress=25, eta_seconds=75,
+                            bandwidth_bytes_per_second=12 * 2**20))
 
         rows = self.terminal.rows()
         self.assertEqual([
             f"Batch migration {fakes.BATCH_ID}: running",
-            "[######..................]  25 %  0 of 2 moved  11.5 MiB/s  1:15 left",
-            "SERVER  STATE       %        RATE   ETA  TO",
-            "web-0   migrating  43  11.5 MiB/s  0:12  cmpb",
+            "[######..................]  25 %  0 of 2 moved  11.5 MiB/s of 12.0 MiB/s  1:15 left",
+            "SERVER  STATE       %        RATE       SHARE   ETA  TO",
+            "web-0   migrating  43  11.5 MiB/s  12.0 MiB/s  0:12  cmpb",
             "web-1   waiting",
-            "web-2   skipped                                It is locked.",
+            "web-2   skipped                                            It is locked.",
         ], rows)
 
     def test_shorter_drawings_leave_nothing_of_longer_ones(self):

@@ -5,6 +5,7 @@ from oslotest import base
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.conductor import allocator
+from nova_batch_migrate.planning import allocation
 from tests.unit.conductor import build
 from tests.unit.conductor.test_views import PROJECTION, batch_row, server_row
 from tests.unit.planning import builders
@@ -136,6 +137,8 @@ class AllocatorTest(base.BaseTestCase):
     def test_novas_own_cap_is_kept(self):
         self.agents.seen = builders.bandwidth(
             100, nova_cap_bytes_per_second=10.0 * MIB).to_dict()
-        self.assertEqual([("a", 10.0), ("b", 10.0)], self.allocate("a", "b"))
+        # capped at 10 QEMU sends eight portions in each tenth of a second
+        sent = allocation.qemu_bytes_per_second(10) / MIB
+        self.assertEqual([("a", sent), ("b", sent)], self.allocate("a", "b"))
         self.rows["b"]["status"] = "completed"
         self.assertEqual([], self.allocate("a"))

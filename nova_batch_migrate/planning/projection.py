@@ -27,8 +27,8 @@ from nova_batch_migrate.planning.telemetry import (
     ServerTelemetry,
 )
 
-#: What a measured goodput may be off, either way.
-LINK_ERROR = 0.03
+#: What the goodput may be off, either way, by where its figure is from.
+LINK_ERRORS = {"tc": 0.015, "option": 0.03, "ethtool": 0.03, "unknown": 0.3}
 #: Other traffic never starves a TCP stream: this share of the link is left at the least.
 LEAST_LINK_SHARE = 0.1
 #: Where the agent knows nothing of the link: gigabit Ethernet's goodput.
@@ -53,6 +53,8 @@ class Link:
     #: Through a relay streams run one after the other, each at full speed, and the cap is held by
     #: the relay: for the last copy as well.
     relay: bool = False
+    #: What `free` may be off, as a share of it.
+    error: float = 0.03
 
     def scaled(self, factor: float) -> "Link":
         """Return the link with what was measured times `factor`; a cap is no measurement."""
@@ -95,7 +97,8 @@ def usable_link(bandwidth: Bandwidth, options: MigrationOptions,
         cap = batch_cap_bytes_per_second * min(1.0, goodput / link)
         if not relay:
             cap = allocation.qemu_bytes_per_second(allocation.qemu_cap_mib(cap))
-    return Link(free=free, cap=cap, stream_cap=min(caps, default=math.inf), relay=relay)
+    return Link(free=free, cap=cap, stream_cap=min(caps, default=math.inf), relay=relay,
+                error=LINK_ERRORS[bandwidth.source])
 
 
 def member_load(server: ServerTelemetry, memory_bytes: int, options: MigrationOptions,
@@ -247,8 +250,8 @@ def _intervals(members: Sequence[MemberLoad], link: Link, timing: Timing,
     """Return the interval of each member; [0, null] for all where one does not converge."""
     if any(run.stream.phase != "completed" for run in nominal):
         return [(0.0, None)] * len(nominal)
-    best = _simulate([m.best for m in members], link.scaled(1 + LINK_ERROR), timing)
-    worst = _simulate([m.worst for m in members], link.scaled(1 - LINK_ERROR), timing)
+    best = _simulate([m.best for m in members], link.scaled(1 + link.error), timing)
+    worst = _simulate([m.worst for m in members], link.scaled(1 - link.error), timing)
     intervals = []
     # Who waits behind an unmeasured or endless one has no upper end either.
     bounded = True

@@ -88,8 +88,8 @@ NEEDS = strategies.lists(strategies.tuples(
 class TestProperties(base.BaseTestCase):
 
     @settings(deadline=None, max_examples=150)
-    @given(NEEDS, strategies.floats(10, 500), strategies.one_of(
-        strategies.just(math.inf), strategies.floats(10, 300)))
+    @given(NEEDS, strategies.floats(11, 500), strategies.one_of(
+        strategies.just(math.inf), strategies.floats(11, 300)))
     def test_limits_hold_and_nothing_lies_idle(self, drawn, link, budget):
         needs = [need(str(at), left, dirty, source, most_bytes_per_second=most * MIB)
                  for at, (left, dirty, source, most) in enumerate(drawn)]

@@ -400,6 +400,15 @@ class TestUsableLink(base.BaseTestCase):
             builders.bandwidth(100, other_bytes_per_second=999.0 * MIB), MigrationOptions())
         self.assertAlmostEqual(10 * MIB, found.rates(1)[0])
 
+    def test_a_figure_that_is_a_guess_widens_the_interval(self):
+        sure, guess = (projection.usable_link(
+            builders.bandwidth(100, source=source), MigrationOptions())
+            for source in ("tc", "unknown"))
+        narrow, wide = (project(load(100_000, schedule=constant(0.3, 900.0)), link=link)[0]
+                        .interval_seconds for link in (sure, guess))
+        self.assertLess(wide[0], narrow[0])
+        self.assertAlmostEqual(1.0, wide[1] / narrow[1] * 0.7 / 0.985, 1)
+
     def test_an_unknown_link(self):
         unknown = builders.bandwidth(0, source="unknown")
         found = projection.usable_link(unknown, MigrationOptions())

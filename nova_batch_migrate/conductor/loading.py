@@ -6,6 +6,7 @@ Called by the reconciler and the manager.
 import datetime
 
 from nova_batch_migrate.conductor import state
+from nova_batch_migrate.planning import allocation
 
 #: Of the whole batch: how long nothing may migrate because of measuring.
 IDLE_SHARE = 0.05
@@ -26,7 +27,7 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         rows=seen,
         now=now,
         settings=state.Settings(
-            max_parallel=request["max_parallel"] or options.max_parallel,
+            max_parallel=_parallel(request, options),
             max_attempts=options.max_attempts,
             retry_backoff_seconds=options.retry_backoff_seconds,
             start_timeout_seconds=options.start_timeout_seconds,
@@ -55,6 +56,15 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
 def group_key(source: str, group_index: int) -> str:
     """Return the key under which the batch's state keeps when a group was started."""
     return f"{source}/{group_index}"
+
+
+def _parallel(request: dict, options) -> int:
+    """Return how many may migrate at once: no more than the limit on bandwidth has room for."""
+    wanted = request["max_parallel"] or options.max_parallel
+    if request["max_bandwidth_mib_s"] is None:
+        return wanted
+    budget = request["max_bandwidth_mib_s"] * allocation.MIB
+    return max(1, min(wanted, int(budget // allocation.LEAST_BYTES_PER_SECOND)))
 
 
 def open_groups(batch: dict) -> tuple[tuple[str, int], ...]:

@@ -47,6 +47,7 @@ class ConductorManager:
         """Check names against Nova, commit the batch, return it."""
         asked = self._resolve(requests.normalize(request))
         servers = self._servers(asked)
+        asked["synchronized"] = requests.resolve_sets(asked["synchronized"], servers)
         looked = survey.survey(servers, self._nova.server_groups() if servers else [],
                                asked["include_locked"])
         rows = [loading.new_row(s) for s in (*looked.movable, *looked.busy)]

@@ -5,6 +5,7 @@ meaning: which fields are built, which values go together.
 """
 
 import datetime
+from collections.abc import Iterable
 
 from oslo_utils import timeutils
 
@@ -78,6 +79,33 @@ def _refuse_vain_deadline(request: dict) -> None:
 
 def _moment(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text)
+
+
+def resolve_sets(sets: list[list[str]] | str | None, servers: Iterable
+                 ) -> list[list[str]] | str | None:
+    """Return the sets that move together with ids for names; ``servers`` are those of the batch.
+
+    Raises InvalidInput for what is no server of the batch, or the name of several.
+    """
+    if not isinstance(sets, list):
+        return sets
+    by_name: dict[str, list[str]] = {}
+    for server in servers:
+        by_name.setdefault(server.id, []).append(server.id)
+        by_name.setdefault(server.name, []).append(server.id)
+    return [[_only(name, by_name.get(name, [])) for name in members] for members in sets]
+
+
+def _only(name: str, ids: list[str]) -> str:
+    if not ids:
+        raise exception.InvalidInput(
+            reason=f"synchronized names {name}, which is no server of this batch. Name servers "
+                   "that stand in servers, or that are on one of hosts.")
+    if len(ids) > 1:
+        raise exception.InvalidInput(
+            reason=f"synchronized names {name}, and several servers of the batch have that name: "
+                   f"{', '.join(ids)}. Give the id.")
+    return ids[0]
 
 
 def _refuse_overlap(request: dict, first: str, second: str, why: str) -> None:

@@ -40,6 +40,14 @@ class BatchStateTest(base.BaseTestCase):
         self.assertEqual(20.0, self._state([], {"projected_seconds": 9e3}).patience_seconds)
         self.assertEqual(1.0, self._state([], {}).patience_seconds)
 
+    def test_no_more_at_once_than_the_bandwidth_has_room_for(self):
+        for cap, expected in ((None, 8), (100, 8), (6, 4), (1, 1)):
+            batch = batch_row(control={"started": True, "paused": False, "abort": None,
+                                       "replan": False})
+            batch["request"] = batch["request"] | {"max_parallel": 8, "max_bandwidth_mib_s": cap}
+            found = loading.batch_state(batch, [], {}, conf.CONF.conductor, build.NOW)
+            self.assertEqual(expected, found.settings.max_parallel)
+
     def test_groups_that_began_and_did_not_end(self):
         kept = {"groups_started": {"cmpa/0": "x", "a/b/3": "x"}, "groups_ended": ["cmpa/0"]}
         self.assertEqual((("a/b", 3),), self._state([], kept).open_groups)

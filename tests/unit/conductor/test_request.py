@@ -3,6 +3,7 @@ from oslotest import base
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.conductor import request
+from tests.unit.conductor import build
 
 
 @ddt.ddt
@@ -29,6 +30,18 @@ class NormalizeTest(base.BaseTestCase):
                "not_before": "2999-11-23T02:00:00Z"})
     def test_contradictions(self, body):
         self.assertRaises(exception.InvalidInput, request.normalize, body)
+
+    def test_sets_are_kept_as_ids(self):
+        servers = [build.server(id=i, name=name) for i, name in
+                   (("1", "web"), ("2", "db"), ("3", "twin"), ("4", "twin"))]
+        self.assertEqual([["1", "2"], ["3", "4"]],
+                         request.resolve_sets([["web", "2"], ["3", "4"]], servers))
+        for words in ("server-groups", None):
+            self.assertEqual(words, request.resolve_sets(words, servers))
+        for wrong, told in (("nobody", "no server of this batch"), ("twin", "3, 4")):
+            error = self.assertRaises(exception.InvalidInput, request.resolve_sets,
+                                      [["web", wrong]], servers)
+            self.assertIn(told, str(error))
 
     def test_moments_are_kept_in_utc(self):
         done = request.normalize({"hosts": ["a"], "not_before": "2026-11-23T04:00:00+02:00",

@@ -97,9 +97,13 @@ class TestProperties(base.BaseTestCase):
         budget *= MIB
         found = allocation.shares(needs, links, budget)
         used = {source: sum(found[n.id] for n in needs if n.source == source) for source in links}
+        least = {source: allocation.LEAST_BYTES_PER_SECOND * sum(n.source == source for n in needs)
+                 for source in links}
         for source, limit in links.items():
-            self.assertLessEqual(used[source], limit * 1.0001)
-        self.assertLessEqual(sum(used.values()), budget * 1.0001)
+            self.assertLessEqual(used[source], max(limit, least[source]) * 1.0001)
+        self.assertLessEqual(
+            sum(used.values()),
+            max(budget, allocation.LEAST_BYTES_PER_SECOND * len(needs)) * 1.0001)
         floors = {source: sum(n.floor for n in needs if n.source == source) for source in links}
         possible = sum(floors.values()) <= budget and all(
             floors[source] <= limit for source, limit in links.items())

@@ -98,6 +98,9 @@ def relayed(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope
     destination) saves most. Else groups that fit are held against one group that does not, by
     replaying both in the order of their streams, and what saves more is taken.
     """
+    def saving(groups: Sequence[Grouping]) -> float:
+        return sum(replay.saved_pages(in_order(g.servers)) for g in groups if len(g.servers) > 1)
+
     most = MOST_RELAYED if thorough else MOST_RELAYED_OF_MANY
     parts: dict[str, list[ServerTelemetry]] = {}
     for server in sorted(servers, key=_by_name):
@@ -111,8 +114,7 @@ def relayed(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope
                                  "each destination saves most")
             continue
         fitting = group(part, known, scope, fits, dictionary_bytes, most, thorough)
-        saved, other = (sum(replay.saved_pages(in_order(g.servers)) for g in found
-                            if len(g.servers) > 1) for found in (fitting, whole))
+        saved, other = saving(fitting), saving(whole)
         if other > saved:
             groups += _explained(whole, f"more than a dictionary of {dictionary_bytes // MIB} MiB "
                                  f"holds, yet {_mib(other)} are sent once by it, {_mib(saved)} by "

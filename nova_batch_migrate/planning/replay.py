@@ -25,6 +25,8 @@ class Hits:
     self_share: float = 0.0
     #: It came before in another server of the group only.
     cross_share: float = 0.0
+    #: The latter in pages.
+    cross_pages: float = 0.0
 
     @property
     def reference_share(self) -> float:
@@ -67,8 +69,7 @@ class Replay:
     def saved_pages(self, ids: Sequence[str], destinations: Mapping[str, str] | None = None
                     ) -> float:
         """Return the pages that another server of the group spares its members."""
-        return sum(hit.cross_share * self._servers[i].content_pages
-                   for i, hit in zip(ids, self.hits(ids, destinations), strict=True))
+        return sum(hit.cross_pages for hit in self.hits(ids, destinations))
 
     def fits(self, ids: Sequence[str]) -> bool:
         """Return whether all that comes again in these servers fits the dictionary at once."""
@@ -107,7 +108,8 @@ class Replay:
             pages = self._sequence(i)[1]
             if pages:
                 found[i] = Hits(float(within[at]) / pages * self._held_share,
-                                float(across[at]) / pages * self._held_share)
+                                float(across[at]) / pages * self._held_share,
+                                float(across[at]) / theta * self._held_share)
         return found
 
     def _accesses(self, ids: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -137,7 +139,8 @@ class Replay:
                 within = min(server.self_duplicate_pages, server.content_pages)
                 across = min(repeated, server.content_pages - within)
                 found[i] = Hits(within / server.content_pages * self._held_share,
-                                across / server.content_pages * self._held_share)
+                                across / server.content_pages * self._held_share,
+                                across * self._held_share)
         return found
 
 

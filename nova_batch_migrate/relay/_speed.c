@@ -112,9 +112,16 @@ out:
     return result;
 }
 
+/* The same function for several processors, chosen when the module is loaded. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
+#define VECTORS __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define VECTORS
+#endif
+
 /* Sum of products of keyed 32-bit halves, eight lanes at a time, as XXH3 does for long inputs. It only chooses whom
  * to compare with; nothing is believed because of it. */
-static uint64_t page_hash(const uint8_t *page)
+VECTORS static uint64_t page_hash(const uint8_t *page)
 {
     uint64_t lane[8] = {0x9E3779B185EBCA87u, 0xC2B2AE3D27D4EB4Fu, 0x165667B19E3779F9u, 0x85EBCA77C2B2AE63u,
                         0x27D4EB2F165667C5u, 0xD6E8FEB86659FD93u, 0xA0761D6478BD642Fu, 0xE7037ED1A0B428DBu};
@@ -138,7 +145,7 @@ static uint64_t page_hash(const uint8_t *page)
 }
 
 /* Count the words in which two pages differ; more than `most`: any number above it. */
-static int words_changed(const uint8_t *page, const uint8_t *base, int most)
+VECTORS static int words_changed(const uint8_t *page, const uint8_t *base, int most)
 {
     int changed = 0;
     for (int part = 0; part < PAGE; part += 512) {

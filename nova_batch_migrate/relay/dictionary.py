@@ -3,7 +3,9 @@
 Encoder and decoder hold one each; what they do to it is decided by the log alone, so both hold the
 same pages under the same numbers. Memory is set aside once. Never looks at a clock, never waits.
 """
+import contextlib
 import dataclasses
+import mmap
 
 import numpy as np
 
@@ -26,7 +28,7 @@ class Pages:
             raise ValueError(f"a dictionary of {capacity_bytes} bytes has no room beside "
                              f"{pinned} static pages; set dictionary_bytes higher")
         self.pinned, self.ring = pinned, ring
-        self.content = np.empty((pinned + ring, PAGE_BYTES), np.uint8)
+        self.content = _memory(pinned + ring)
         self.seqs = np.full(pinned + ring, -1, np.int64)
         self.next = pinned
         if static is not None:
@@ -184,6 +186,14 @@ class _Scratch:
             np.empty((pages, BITMAP_BYTES), np.uint8),
             np.empty(pages * PAGE_BYTES // 8, np.uint64),
             np.empty((pages, PAGE_BYTES), np.uint8), np.empty((pages, PAGE_BYTES), np.uint8))
+
+
+def _memory(pages: int) -> np.ndarray:
+    """Return memory for pages, in huge pages where the kernel has them: first use costs far less."""
+    area = mmap.mmap(-1, pages * PAGE_BYTES)
+    with contextlib.suppress(OSError):
+        area.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(area, np.uint8).reshape(pages, PAGE_BYTES)
 
 
 def _power_of_two(number: int) -> int:

@@ -16,12 +16,13 @@ from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.runs import Runs
 from nova_batch_migrate.relay.settings import Agreement, LogSettings
 from nova_batch_migrate.relay.statistics import Statistics
-from nova_batch_migrate.relay.wire import CannotResume, CodecError, Frame, Kind
+from nova_batch_migrate.relay.wire import CannotResume, CodecError, Frame, Kind, packed
 
 ROUND0_BLOCK_BYTES = 1 << 20
 LATER_BLOCK_BYTES = 64 << 10
 # The longest thing a parser may want whole: a multifd packet of 4096 addresses, a record.
 MAX_ITEM_BYTES = 128 << 10
+STEP_BYTES = 8 << 10
 CREDIT = struct.Struct("<QQ")       # raw bytes delivered of the stream, last number applied
 
 
@@ -56,8 +57,14 @@ class _Stream:
         """Raw bytes at which a block is made."""
         if self.block_bytes:
             return self.block_bytes
-        phase = self.parser.position.phase
-        return LATER_BLOCK_BYTES if phase in ("later", "ram-end") else ROUND0_BLOCK_BYTES
+        return LATER_BLOCK_BYTES if self.parser.round else ROUND0_BLOCK_BYTES
+
+    def wanted(self) -> int:
+        """Return the bytes of buffer to fill before the next block is tried."""
+        if self.filled < self.limit:
+            return self.limit - self.filled
+        # an item longer than a block: let it grow
+        return min(STEP_BYTES, len(self.buffer) - self.filled)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +119,7 @@ class Encoder:
         with memoryview(data) as view:
             at = 0
             while at < len(view):
-                limit = min(opened.limit + MAX_ITEM_BYTES, len(opened.buffer))
-                taken = min(len(view) - at, max(1, limit - opened.filled))
+                taken = min(len(view) - at, opened.wanted())
                 opened.buffer[opened.filled:opened.filled + taken] = view[at:at + taken]
                 opened.filled += taken
                 at += taken
@@ -282,7 +288,7 @@ class Encoder:
             self.sequence + 1, data, opened.runs.table, raw_bytes, key=opened.key,
             owner=opened.owner, predicted=opened.predicted, first_round=not before.round)
         opened.predicted = written.predicted
-        frame = self._frame(Kind.DATA, opened.number, b"".join(written.parts))
+        frame = self._frame(Kind.DATA, opened.number, *written.parts)
         statistics = opened.statistics
         statistics.wire_bytes += len(frame)
         statistics.zero_bytes += written.zero_pages * PAGE_BYTES
@@ -298,10 +304,10 @@ class Encoder:
             statistics.changed_wire_bytes += len(frame)
         return frame
 
-    def _frame(self, kind: Kind, stream: int, payload: bytes) -> bytes:
+    def _frame(self, kind: Kind, stream: int, *parts) -> bytes:
         """Number a frame of the log and keep it until the peer has it."""
         self.sequence += 1
-        frame = Frame(kind, stream, self.sequence, payload).pack()
+        frame = packed(kind, stream, self.sequence, parts)
         self._retained.append(_Sent(self.sequence, stream, frame, self._writer.dictionary.next))
         self._retained_bytes += len(frame)
         return frame

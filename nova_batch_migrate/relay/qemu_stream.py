@@ -58,6 +58,11 @@ class QemuStream:
         return self._channel
 
     @property
+    def round(self) -> int:
+        """Return 0 while every page comes for the first time."""
+        return 0 if self._channel is None else self._channel.progress.round
+
+    @property
     def position(self) -> Position:
         if self._channel is None:
             return Position(self._understood, "head" if self._understood else "verbatim")

@@ -55,10 +55,15 @@ class Frame:
 
     def pack(self) -> bytes:
         """Return the frame as it crosses; WireError if the payload is too long."""
-        if len(self.payload) > MAX_PAYLOAD_BYTES:
-            raise WireError(f"a payload of {len(self.payload)} bytes is over {MAX_PAYLOAD_BYTES}")
-        return b"".join((_HEADER.pack(len(self.payload), self.kind, self.stream, self.number),
-                         self.payload))
+        return packed(self.kind, self.stream, self.number, (self.payload,))
+
+
+def packed(kind: Kind, stream: int, number: int, parts) -> bytes:
+    """Return a frame whose payload is the buffers `parts`; WireError if it is too long."""
+    length = sum(memoryview(part).nbytes for part in parts)
+    if length > MAX_PAYLOAD_BYTES:
+        raise WireError(f"a payload of {length} bytes is over {MAX_PAYLOAD_BYTES}")
+    return b"".join((_HEADER.pack(length, kind, stream, number), *parts))
 
 
 class FrameReader:

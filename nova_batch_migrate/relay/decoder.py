@@ -74,7 +74,7 @@ class Decoder:
             deliveries = self._apply(frame)
         except CodecError:
             raise
-        except ValueError as error:
+        except (ValueError, IndexError, OverflowError) as error:
             raise CodecError(f"a block can't be put together: {error}") from error
         self.sequence = frame.number
         return deliveries
@@ -172,7 +172,7 @@ class Decoder:
         if len(self._room) < shape.literals:
             self._room = np.empty((shape.literals, PAGE_BYTES), np.uint8)
         plain = self._room[:shape.literals]
-        self._literals.decompress_into(packed, memoryview(plain).cast("B"),
+        self._literals.decompress_into(packed, memoryview(plain.reshape(-1)),
                                        bool(shape.flags & block.LITERALS_ANEW))
         return plain
 

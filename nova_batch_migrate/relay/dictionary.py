@@ -189,7 +189,7 @@ class _Scratch:
 
 
 def _memory(pages: int) -> np.ndarray:
-    """Return memory for pages, in huge pages where the kernel has them: first use costs far less."""
+    """Return memory for pages, in huge pages if there are any: their first use costs less."""
     area = mmap.mmap(-1, pages * PAGE_BYTES)
     with contextlib.suppress(OSError):
         area.madvise(mmap.MADV_HUGEPAGE)

@@ -227,6 +227,10 @@ class Encoder:
         return Progress(opened.parser.position, opened.fed, opened.statistics.wire_bytes,
                         opened.filled - opened.sent)
 
+    def parser(self, stream: int) -> qemu_stream.QemuStream:
+        """Return the parser of a stream, for what it has seen."""
+        return self._stream(stream).parser
+
     def statistics(self, stream: int | None = None) -> Statistics:
         """Return the counters of a stream, or of the log."""
         if stream is not None:

@@ -52,7 +52,7 @@ class MainChannel(Channel):
         self.progress = Progress()
         self.ram_bytes = 0
         self.ram_end_offset = -1
-        self.hits: dict[str, int] = {}  # how often each kind of thing was seen
+        self.hits: dict[str, int] = {}
         self._next = self._file_header
         self._ram_section: int | None = None
         self._last_part = False
@@ -71,9 +71,6 @@ class MainChannel(Channel):
 
     def step(self, data: memoryview, at: int, end: int, runs: Runs, offset: int) -> int:
         return self._next(data, at, end, runs, offset)
-
-    def _hit(self, what: str, count: int = 1) -> None:
-        self.hits[what] = self.hits.get(what, 0) + count
 
     def _file_header(self, data, at, end, runs, offset) -> int:
         cursor = Cursor(data, at, end)
@@ -105,6 +102,7 @@ class MainChannel(Channel):
             cursor.take(4)
         elif kind == START:
             following = self._start(cursor)
+            self.ram_offset = offset
         elif kind in (PART, END):
             if cursor.number(4) != self._ram_section:
                 raise Unknown
@@ -177,6 +175,8 @@ class MainChannel(Channel):
         flags, address = header & FLAGS, header & ~FLAGS
         kind = flags & ~CONTINUE
         page = 0
+        if address >> 62:
+            raise Unknown
         if kind == MEM_SIZE and not flags & CONTINUE:
             self._mem_size(cursor, address)
         elif kind == EOS:

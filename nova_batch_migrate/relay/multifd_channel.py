@@ -22,7 +22,7 @@ HELLO_BYTES = 64
 PACKET_BYTES = 320
 NAME_BYTES = 256
 FLAG_SYNC = 1
-MAX_PAGES = 4096
+PACKET_PAGES = 128         # places for addresses, sent whether used or not (512 KiB of pages)
 BLOCK_SHIFT = 44            # a block's place among the others, above every offset in it
 
 
@@ -44,9 +44,6 @@ class MultifdChannel(Channel):
     def step(self, data: memoryview, at: int, end: int, runs: Runs, offset: int) -> int:
         return self._next(data, at, end, runs)
 
-    def _hit(self, what: str, count: int = 1) -> None:
-        self.hits[what] = self.hits.get(what, 0) + count
-
     def _hello(self, data, at, end, runs) -> int:
         cursor = Cursor(data, at, end)
         cursor.take(4)
@@ -54,6 +51,7 @@ class MultifdChannel(Channel):
             raise Unknown
         cursor.take(HELLO_BYTES - 8)
         runs.verbatim(at, HELLO_BYTES)
+        self.ram_offset = HELLO_BYTES
         self._hit("multifd hello")
         self._next = self._packet
         return cursor.at
@@ -64,11 +62,11 @@ class MultifdChannel(Channel):
         allocated, normal = cursor.number(4), cursor.number(4)
         if magic != MAGIC or version != VERSION or flags & ~FLAG_SYNC:
             raise Unknown           # compressed, or device state
-        if normal > allocated or allocated > MAX_PAGES:
+        if normal > allocated or allocated > PACKET_PAGES:
             raise Unknown
         cursor.take(PACKET_BYTES - 20 - NAME_BYTES)
         name = bytes(cursor.take(NAME_BYTES)).partition(b"\0")[0]
-        offsets = np.frombuffer(cursor.take(8 * allocated), ">i8")[:normal].astype(np.int64)
+        offsets = np.frombuffer(cursor.take(8 * PACKET_PAGES), ">i8")[:normal].astype(np.int64)
         if normal and not 0 <= int(offsets.min()) <= int(offsets.max()) < 1 << BLOCK_SHIFT:
             raise Unknown
         runs.verbatim(at, cursor.at - at)
@@ -81,11 +79,12 @@ class MultifdChannel(Channel):
     def _note(self, name: bytes, offsets: np.ndarray) -> None:
         if name not in self._names:
             self._names.append(name)
-        places = offsets + (self._names.index(name) << BLOCK_SHIFT)
-        self.progress.pages(places, np.ones(len(places), np.int64), np.ones(len(places), bool))
+        # in a packet pages have no order: those found to be zero were taken out of the middle
+        place = int(offsets.min()) + (self._names.index(name) << BLOCK_SHIFT)
+        self.progress.pages(np.array([place]), np.array([len(offsets)]), np.array([True]))
         # places do not add up to bytes here: count pages
         if not self.progress.round:
-            self._hit("round 0 page", len(places))
+            self._hit("round 0 page", len(offsets))
         self.progress.round0_bytes = self.hits.get("round 0 page", 0) * PAGE_BYTES
 
     def _pages(self, data, at, end, runs) -> int:

@@ -51,6 +51,7 @@ class QemuStream:
         self._understood = True
         self._ended = False             # verbatim to the end from here on
         self.offset = 0                 # raw bytes consumed
+        self.understood_bytes = 0       # of them, before it went on verbatim
 
     @property
     def channel(self) -> Channel | None:
@@ -95,6 +96,7 @@ class QemuStream:
                     break
                 continue
             self.offset += following - at
+            self.understood_bytes = self.offset
             at = following
         return at
 

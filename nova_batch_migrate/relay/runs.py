@@ -78,20 +78,28 @@ class Runs:
             self._grow()
 
     def clip(self, sent: int) -> None:
-        """Take away the first `sent` bytes, which lie within the first item of the first run."""
-        if not sent or not self.count:
-            return
-        kind, offset, count, header, block = self._table[0].tolist()
-        if kind == Run.VERBATIM:
-            self._table[0, 1:3] = offset + sent, count - sent
-            return
-        size = kernel.SIZES[kind]
-        rest = (kind, offset + size, count - 1, header + PAGE_BYTES, block)
-        following = [rest] if count > 1 else []
-        rows = [(Run.VERBATIM, offset + sent, size - sent, 0, 0), *following]
-        self._table = np.concatenate((np.array(rows, np.int64), self._table[1:self.count],
-                                      self._table[:8]))
-        self.count += len(rows) - 1
+        """Take away the first `sent` bytes, which lie within the first item."""
+        first, rest = 0, []
+        while sent and first < self.count:
+            kind, offset, count, header, block = self._table[first].tolist()
+            first += 1
+            if kind == Run.VERBATIM:
+                taken = min(sent, count)
+                if taken < count:
+                    rest.append((kind, offset + taken, count - taken, 0, 0))
+                sent -= taken
+                continue
+            # the end of a record whose beginning has crossed is no page any more
+            size = kernel.SIZES[kind]
+            rest.append((Run.VERBATIM, offset + sent, size - sent, 0, 0))
+            if count > 1:
+                rest.append((kind, offset + size, count - 1, header + PAGE_BYTES, block))
+            sent = 0
+        if first:
+            kept = self._table[first:self.count]
+            self.count = len(rest) + len(kept)
+            self._table = np.concatenate((np.array(rest, np.int64).reshape(-1, RUN_COLUMNS), kept,
+                                          self._table[:8]))
 
     def _grow(self) -> None:
         self._table = np.concatenate((self._table, np.empty_like(self._table)))
@@ -121,8 +129,13 @@ class Channel:
     progress: Progress
     ram_bytes = 0
     phase = "head"
+    ram_offset = -1             # raw offset of the first thing behind the head
     ram_end_offset = -1
+    hits: dict[str, int]        # how often each kind of thing was seen
 
     def step(self, data: memoryview, at: int, end: int, runs: Runs, offset: int) -> int:
         """Append the run of what begins at `at` (raw offset `offset`); return where it ends."""
         raise NotImplementedError
+
+    def _hit(self, what: str, count: int = 1) -> None:
+        self.hits[what] = self.hits.get(what, 0) + count

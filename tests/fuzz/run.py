@@ -1,0 +1,249 @@
+"""Sends mutated migration streams through encoder and decoder: equal output or a clean error.
+
+    python -m tests.fuzz.run --count 1000000
+
+Prints how often each part of the format was reached, and how many bytes past the RAM header were
+followed. A fixed --seed gives the same streams again. The unit tests run a few thousand.
+"""
+import argparse
+import collections
+import dataclasses
+import faulthandler
+import pathlib
+import random
+import resource
+import time
+
+from nova_batch_migrate.relay import kernel, reference
+from nova_batch_migrate.relay.decoder import Decoder, Event
+from nova_batch_migrate.relay.encoder import Encoder
+from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES, LogSettings
+from nova_batch_migrate.relay.wire import CannotResume, FrameReader, RelayError
+
+SEEDS = pathlib.Path(__file__).with_name("seeds")
+SECONDS_PER_STREAM = 20             # longer is a hang
+STREAMS_PER_LOG = 64
+GROWTH_BYTES = 64 << 20             # of the process, over what the first part of a run took
+BROKEN_FRAME_SHARE = 0.15
+INTERESTING = (0, 1, 2, 4, 7, 8, 0x10, 0x20, 0x28, 0x22, 0x7e, 0x7f, 0x80, 0xff)
+
+
+@dataclasses.dataclass
+class Report:
+    """What a run has reached."""
+
+    streams: int = 0
+    equal: int = 0
+    clean_errors: int = 0
+    survived: int = 0               # broken frames that the decoder could not know to be broken
+    bytes_fed: int = 0
+    bytes_past_ram_header: int = 0
+    reached_pages: int = 0          # streams in which page records were seen
+    hits: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    errors: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+
+    def lines(self) -> list[str]:
+        return [f"{self.streams} streams, {self.bytes_fed} bytes: {self.equal} came out equal, "
+                f"{self.clean_errors} ended with a clean error, {self.survived} broken frames "
+                "passed for sound ones",
+                f"page records reached in {self.reached_pages} streams; "
+                f"{self.bytes_past_ram_header} bytes past the RAM header were followed",
+                *(f"  {what}: {count}" for what, count in sorted(self.hits.items())),
+                *(f"  error: {what}: {count}" for what, count in self.errors.most_common())]
+
+
+def load_seeds() -> list[bytes]:
+    """Return the corpus; an error without it."""
+    seeds = [path.read_bytes() for path in sorted(SEEDS.glob("*.stream"))]
+    if not seeds:
+        raise SystemExit(f"no seeds in {SEEDS}")
+    return seeds
+
+
+def mutate(chance: random.Random, seeds: list[bytes]) -> bytes:
+    """Return a seed with some damage; one in eight is whole."""
+    data = bytearray(chance.choice(seeds))
+    if chance.random() < 0.125:
+        return bytes(data)
+    for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
+        chance.choice(MUTATIONS)(chance, data, seeds)
+        if not data:
+            break
+    return bytes(data[:1 << 20])
+
+
+def _flip(chance, data, _seeds):
+    data[_place(chance, data)] ^= 1 << chance.randrange(8)
+
+
+def _byte(chance, data, _seeds):
+    data[_place(chance, data)] = chance.choice(INTERESTING)
+
+
+def _number(chance, data, _seeds):
+    at, size = _place(chance, data), chance.choice((2, 4, 8))
+    value = chance.choice((0, 1, 0xff, 0xffff, chance.getrandbits(8 * size), (1 << 8 * size) - 1))
+    data[at:at + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "big")
+
+
+def _truncate(chance, data, _seeds):
+    del data[_place(chance, data):]
+
+
+def _cut_out(chance, data, _seeds):
+    at = _place(chance, data)
+    del data[at:at + chance.choice((1, 4, 8, 9, 4096, 4104, chance.randrange(1, 9000)))]
+
+
+def _repeat(chance, data, _seeds):
+    at, length = _place(chance, data), chance.choice((1, 8, 9, 4104, chance.randrange(1, 20000)))
+    data[at:at] = data[at:at + length]
+
+
+def _splice(chance, data, seeds):
+    other = chance.choice(seeds)
+    at, start = _place(chance, data), chance.randrange(len(other))
+    data[at:at] = other[start:start + chance.choice((16, 4104, 30000))]
+
+
+def _header(chance, data, _seeds):
+    """Damage a record's header: where pages are, flags are all that decides."""
+    at = data.find(b"\x28" if chance.random() < 0.7 else b"\x22", _place(chance, data))
+    if at >= 0:
+        data[at] = chance.choice((0x08, 0x20, 0x22, 0x28, 0x02, 0x10, 0x40, 0x60, 0x80, 0x29, 0x04))
+
+
+MUTATIONS = (_flip, _byte, _number, _truncate, _cut_out, _repeat, _splice, _header)
+
+
+def _place(chance: random.Random, data: bytearray) -> int:
+    """Return a place, more often one near the beginning, where the sections are."""
+    reach = len(data) if chance.random() < 0.6 else min(len(data), 600)
+    return chance.randrange(max(1, reach)) if data else 0
+
+
+class Log:
+    """An encoder and its decoder, and the streams between them."""
+
+    def __init__(self, chance: random.Random):
+        self.chance = chance
+        self.loops = chance.choice((kernel, kernel, kernel, reference))
+        settings = LogSettings(
+            dictionary_bytes=MIN_DICTIONARY_BYTES + chance.randrange(4) * 4096, window_log=17,
+            level=chance.choice((None, 1)), credit_bytes=1 << 30, retain_bytes=1 << 30,
+            most_delta_words=chance.choice((0, 16, 256, 512)))
+        self.encoder = Encoder(settings, loops=self.loops)
+        self.decoder = Decoder(loops=self.loops)
+        self.reader = FrameReader()
+        self.take(self.encoder.hello())
+        self.next_stream = 1
+
+    def take(self, frames: list[bytes]) -> bytes:
+        """Give frames to the decoder; return the bytes it delivers."""
+        out = []
+        for packed in frames:
+            for frame in self.reader.feed(packed):
+                for delivery in self.decoder.feed(frame):
+                    if delivery.event is Event.DATA:
+                        out.append(delivery.data)
+                        self.decoder.delivered(delivery.stream, len(delivery.data))
+        return b"".join(out)
+
+    def send(self, data: bytes, break_frame: bool, report: Report) -> bool:
+        """Send one stream; return whether the log can go on. AssertionError: a finding."""
+        stream, self.next_stream = self.next_stream, self.next_stream + 1
+        chance, encoder = self.chance, self.encoder
+        out = bytearray(self.take(encoder.open_stream(stream, f"server {chance.randrange(3)}")))
+        at, intact = 0, True
+        size = chance.choice((len(data) + 1, 70000, 4096, 1500))
+        while at <= len(data):
+            count = chance.randrange(1, 2 * size)
+            frames = encoder.feed(stream, data[at:at + count])
+            if chance.random() < 0.1:
+                frames += encoder.flush(stream)
+            if break_frame and frames and chance.random() < 0.5:
+                self._broken(frames, report)
+                intact = False
+                break
+            out += self.take(frames)
+            at += count
+        if intact:
+            out += self.take(encoder.end(stream))
+            assert out == data, f"stream {stream}: output differs from input"
+            report.equal += 1
+            if chance.random() < 0.3:
+                encoder.resume(self.decoder.sequence)
+        self._count(stream, report)
+        return intact
+
+    def _broken(self, frames: list[bytes], report: Report) -> None:
+        """Damage one frame: the decoder has to refuse it or to go on, and nothing else."""
+        which = self.chance.randrange(len(frames))
+        self.take(frames[:which])
+        damaged = bytearray(frames[which])
+        for _ in range(self.chance.choice((1, 1, 4))):
+            damaged[self.chance.randrange(len(damaged))] = self.chance.randrange(256)
+        if self.chance.random() < 0.2:
+            del damaged[self.chance.randrange(len(damaged)):]
+        try:
+            self.take([bytes(damaged)])
+            report.survived += 1
+        except RelayError as error:
+            report.clean_errors += 1
+            report.errors["".join(c for c in str(error) if not c.isdigit())[:70]] += 1
+
+    def _count(self, stream: int, report: Report) -> None:
+        parser = self.encoder.parser(stream)
+        channel = parser.channel
+        if channel is None:
+            report.hits["not a migration stream"] += 1
+            return
+        report.hits.update(channel.hits)
+        report.reached_pages += any(channel.hits.get(what)
+                                    for what in ("page", "zero", "multifd page"))
+        report.hits["given up" if not parser.position.understood else "followed to the end"] += 1
+        if channel.ram_offset >= 0:
+            report.bytes_past_ram_header += parser.understood_bytes - channel.ram_offset
+
+
+def run(count: int, seed: int, say=lambda line: None) -> Report:
+    """Send `count` streams; AssertionError or any other exception is a finding."""
+    seeds, report = load_seeds(), Report()
+    chance, log, left, baseline = random.Random(seed), None, 0, None
+    for number in range(count):
+        if log is None or not left:
+            log, left = Log(chance), STREAMS_PER_LOG
+        data = mutate(chance, seeds)
+        faulthandler.dump_traceback_later(SECONDS_PER_STREAM, exit=True)
+        try:
+            intact = log.send(data, chance.random() < BROKEN_FRAME_SHARE, report)
+        except CannotResume:
+            raise AssertionError("an unbroken log can't be resumed") from None
+        except Exception as error:
+            raise AssertionError(f"stream {number} of seed {seed}: {error!r}") from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        left, log = left - 1, log if intact else None
+        report.streams += 1
+        report.bytes_fed += len(data)
+        if number % 2000 == 1999:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+            baseline = baseline or peak
+            assert peak - baseline < GROWTH_BYTES, f"memory grew by {peak - baseline} bytes"
+            if number % 50000 == 49999:
+                say(f"{number + 1}: {peak >> 20} MiB at most; {report.lines()[1]}")
+    return report
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--count", type=int, default=1_000_000)
+    arguments.add_argument("--seed", type=int, default=1)
+    chosen = arguments.parse_args()
+    start = time.monotonic()
+    report = run(chosen.count, chosen.seed, lambda line: print(line, flush=True))
+    print(*report.lines(), f"{time.monotonic() - start:.0f} s", sep="\n")
+
+
+if __name__ == "__main__":
+    main()

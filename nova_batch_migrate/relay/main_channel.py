@@ -162,9 +162,9 @@ class MainChannel(Channel):
     def _note(self, table: np.ndarray) -> None:
         """Tell progress and counts about runs of records of the current block."""
         places = (table[:, 3] & ~np.int64(FLAGS)) + self._bases.get(self._block, 0)
-        pages = table[:, 0] == Run.PAGES
-        self.progress.pages(places, table[:, 2], pages)
-        content = int(table[pages, 2].sum())
+        contents = np.where(table[:, 0] == Run.PAGES, table[:, 2], 0)
+        self.progress.pages(places, places + table[:, 2] * PAGE_BYTES, contents)
+        content = int(contents.sum())
         self._hit("page", content)
         self._hit("zero", int(table[:, 2].sum()) - content)
 

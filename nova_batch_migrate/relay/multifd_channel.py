@@ -80,8 +80,10 @@ class MultifdChannel(Channel):
         if name not in self._names:
             self._names.append(name)
         # in a packet pages have no order: those found to be zero were taken out of the middle
-        place = int(offsets.min()) + (self._names.index(name) << BLOCK_SHIFT)
-        self.progress.pages(np.array([place]), np.array([len(offsets)]), np.array([True]))
+        base = self._names.index(name) << BLOCK_SHIFT
+        self.progress.pages(np.array([base + int(offsets.min())]),
+                            np.array([base + int(offsets.max()) + PAGE_BYTES]),
+                            np.array([len(offsets)]))
         # places do not add up to bytes here: count pages
         if not self.progress.round:
             self._hit("round 0 page", len(offsets))

@@ -110,17 +110,17 @@ class Progress:
 
     def __init__(self):
         self.round = self.round0_bytes = self.changed_pages = 0
-        self._last = -1
+        self._end = 0
 
-    def pages(self, places: np.ndarray, counts: np.ndarray, with_content: np.ndarray) -> None:
-        """Note runs: place of the first page, pages, and whether they have content."""
-        previous = np.concatenate(((self._last,), places[:-1]))
-        rounds = self.round + np.cumsum(places < previous)
+    def pages(self, places: np.ndarray, ends: np.ndarray, contents: np.ndarray) -> None:
+        """Note runs: where each begins and ends in guest memory, and its pages with content."""
+        before = np.concatenate(((self._end,), ends[:-1]))
+        rounds = self.round + np.cumsum(places < before)
         first = rounds == 0
         if first.any():
-            self.round0_bytes = int((places + counts * PAGE_BYTES)[first].max())
-        self.changed_pages += int(counts[~first & with_content].sum())
-        self.round, self._last = int(rounds[-1]), int(places[-1])
+            self.round0_bytes = int(ends[first].max())
+        self.changed_pages += int(contents[~first].sum())
+        self.round, self._end = int(rounds[-1]), int(ends[-1])
 
 
 class Channel:

@@ -56,6 +56,8 @@ def server(row: dict, batch_started: datetime.datetime | None, now: datetime.dat
         "projected_verdict": first.get("verdict"),
         "projected_interval_seconds": first.get("interval_seconds"),
         "current_projected_seconds": current.get("projected_seconds"),
+        "learned_seconds": current.get("learned_seconds"),
+        "learned_interval_seconds": current.get("learned_interval_seconds"),
         "actual_seconds": actual.get("actual_seconds"),
         "actual_stream_seconds": actual.get("stream_seconds"),
         "actual_queue_seconds": actual.get("queue_seconds"),

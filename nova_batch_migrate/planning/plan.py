@@ -33,7 +33,8 @@ def make_plan(request: PlanRequest) -> Plan:
     sources = _sources(request)
     staying = list(request.staying)
     groups: dict[str, list[Grouping]] = {}
-    room = Room(request.destinations, request.movable)
+    dictionary_bytes = request.dictionary_bytes if request.relay else 0
+    room = Room(request.destinations, request.movable, dictionary_bytes)
     sets = synchronized.merged(request.synchronized)
     refused = synchronized.refusals(request)
     for source in sources:
@@ -42,7 +43,8 @@ def make_plan(request: PlanRequest) -> Plan:
         groups[source.name] = source.groups(able, room, sets)
     places, homeless = place_groups(
         [[source.movable[i] for i in group.servers]
-         for source in sources for group in groups[source.name]], request.destinations)
+         for source in sources for group in groups[source.name]], request.destinations,
+        [source.name for source in sources for _ in groups[source.name]], dictionary_bytes)
     homeless |= synchronized.cascade(sets, homeless)
     planned: list[PlanGroup] = []
     for source in sources:
@@ -270,8 +272,8 @@ def _notes(request: PlanRequest, sources: Sequence[Source]) -> tuple[str, ...]:
     notes = [] if request.relay else [NO_RELAY]
     if request.max_bandwidth_bytes_per_second and len(sources) > 1:
         share = request.max_bandwidth_bytes_per_second / len(sources) / 1024 ** 2
-        notes.append(f"The bandwidth limit is shared equally: {share:.1f} MiB/s for each of "
-                     f"{len(sources)} sources.")
+        notes.append(f"Projected with equal shares of the bandwidth limit, {share:.1f} MiB/s for "
+                     f"each of {len(sources)} sources; while they migrate it is shared by need.")
     for source in sources:
         notes += source.notes()
     return tuple(notes)

@@ -76,7 +76,7 @@ class PlanRequest(Value):
     strategy: Strategy = "group"
     #: Streams of one source at once; Nova's max_concurrent_live_migrations bounds it too.
     max_parallel: int = 1
-    #: Wire bytes of the whole batch; shared equally by the sources.
+    #: Wire bytes of the whole batch; projected as shared equally by the sources.
     max_bandwidth_bytes_per_second: float | None = None
     #: Nova's fixed time per migration outside of the stream.
     nova_seconds: float = 4.0

@@ -180,7 +180,7 @@ class Source:
         request = self._request
 
         def fits(members: Sequence[str]) -> bool:
-            return room.fit_together([self.movable[i] for i in members])
+            return room.fit_together([self.movable[i] for i in members], self.name)
 
         if request.strategy == "none":
             groups = grouping.none(servers, self.alone_seconds, self.parallel)

@@ -344,3 +344,14 @@ class TestWaiting(base.BaseTestCase):
         again = plan.Plan.from_dict(json.loads(json.dumps(found.to_dict())))
         self.assertEqual(found, again)
         self.assertEqual(found, plan.make_plan(again.request))
+
+
+class TestDictionaries(base.BaseTestCase):
+
+    def test_a_relays_dictionary_takes_room_where_a_group_arrives(self):
+        servers = [server(name, memory_mib=512) for name in "ab"]
+        for relay, moving in ((False, 2), (True, 1)):
+            found = plan.make_plan(plan_request(
+                builders.host(servers), destinations=(destination(memory_gib=1.0),),
+                dictionary_bytes=256 * builders.MIB, relay=relay))
+            self.assertEqual(moving, sum(len(group.members) for group in found.groups))

@@ -19,7 +19,7 @@ from nova_batch_migrate.planning.telemetry import PAGE_BYTES
 NEEDS = "test"
 GOALS = {"saving_vs_optimal": Goal(">=", 0.95), "saving_vs_baseline": Goal(">=", 1.0)}
 #: Cases of each kind: used while tuning, and held out.
-OPTIMAL, REPLAY, QUICK = 400, 60, 40
+OPTIMAL, REPLAY, QUICK = 400, 60, 15
 RANDOM_ORDERS = 5
 #: Where the best groups save less than this share of all content there is nothing to tell apart:
 #: the planner leaves such servers alone on purpose.

@@ -1,12 +1,13 @@
 import numpy
 from oslotest import base
 
-import tests.unit.benchmarks.paths  # noqa: F401  the path of nbmbench
-from nbmbench import exact_groups
-from nbmbench.suite import grouping_quality, planner_scale
-from nbmbench.synthetic_cloud import Cloud, Shape
 from nova_batch_migrate.planning import commonality, plan
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES
+from tests.unit.benchmarks import paths  # noqa: F401  (before nbmbench)
+
+from nbmbench import exact_groups  # noqa: E402  isort: skip
+from nbmbench.suite import grouping_quality, planner_scale  # noqa: E402  isort: skip
+from nbmbench.synthetic_cloud import Cloud, Shape  # noqa: E402  isort: skip
 
 
 class TestCloud(base.BaseTestCase):

@@ -68,7 +68,7 @@ def conductor_target(server: str | None = None) -> messaging.Target:
 def agent_target(host: str) -> messaging.Target:
     """Return the target of the agent of ``host``; each host has a topic of its own."""
     return messaging.Target(exchange=AGENT_EXCHANGE, topic=f"{AGENT_EXCHANGE}.{host}", server=host,
-                            version="1.0")
+                            version="1.1")
 
 
 def get_client(transport, target, timeout: float):

@@ -25,9 +25,9 @@ _answers = messaging.expected_exceptions(exception.BatchMigrateError)
 
 
 class AgentManager:
-    """The RPC endpoint, version 1.0; the contract is rpcapi.AgentAPI's."""
+    """The RPC endpoint, version 1.1; the contract is rpcapi.AgentAPI's."""
 
-    target = messaging.Target(version="1.0")
+    target = messaging.Target(version="1.1")
 
     def __init__(self, conf, hypervisor: domains.Hypervisor, measure_jobs: jobs.Jobs):
         self._conf = conf
@@ -150,6 +150,12 @@ class AgentManager:
         """Close a group; its statistics where it left this host."""
         with relays.refusals():
             return relays.client(self._conf).close_group(group_id)
+
+    @_answers
+    def leave_group(self, ctxt, group_id: str, server: str) -> None:
+        """Let the further connections of a server go the plain way."""
+        with relays.refusals():
+            relays.client(self._conf).leave_group(group_id, server)
 
     @_answers
     def limit_group(self, ctxt, group_id: str, bytes_per_second: float | None) -> None:

@@ -13,6 +13,7 @@ class AgentAPI:
     """Calls to the agent of one host; ``host`` is its name in Nova.
 
     1.0 - initial version.
+    1.1 - relay, open_group, close_group, leave_group, limit_group, relay_statistics.
     """
 
     def __init__(self, conf, transport=None):
@@ -87,6 +88,10 @@ class AgentAPI:
     def close_group(self, ctxt, host: str, group_id: str) -> dict:
         """Close a group; return its statistics at its source, else an empty dict. Repeatable."""
         return self._call(ctxt, host, "close_group", group_id=group_id)
+
+    def leave_group(self, ctxt, host: str, group_id: str, server: str) -> None:
+        """Let the further connections of a server of an open group go the plain way."""
+        self._call(ctxt, host, "leave_group", group_id=group_id, server=server)
 
     def limit_group(self, ctxt, host: str, group_id: str, bytes_per_second: float | None) -> None:
         """Cap the wire bytes of an open group at its source; None for no cap."""

@@ -20,7 +20,8 @@ LOG = log.getLogger(__name__)
 _LINE_BYTES = 4 << 20
 #: Opening a group reaches another host's relay.
 _TIMEOUT_SECONDS = 40
-_COMMANDS = ("hello", "open_group", "close_group", "limit", "statistics")
+_COMMANDS = ("hello", "open_group", "close_group", "leave_group", "limit",
+             "statistics")
 
 
 class Server:
@@ -96,6 +97,10 @@ class Client:
     def close_group(self, group_id: str) -> dict:
         """Close a group; return its statistics, empty where it was not open or came in."""
         return self._ask("close_group", group_id)
+
+    def leave_group(self, group_id: str, server_id: str) -> dict:
+        """Let the further connections of a server of a group go the plain way."""
+        return self._ask("leave_group", group_id, server_id)
 
     def limit(self, group_id: str, bytes_per_second: float | None) -> dict:
         """Change the cap on a group's wire bytes; None for none."""

@@ -65,6 +65,7 @@ class SourceGroup:
         self._asking = threading.Lock()
         self._control: ssl.SSLSocket | None = None
         self._control_session = 0
+        self._excluded: set[str] = set()
         self._streams: dict[int, source_stream.SourceStream] = {}
         scopes = sorted({m.scope for m in group.members if m.scope is not None})
         self._logs = {scope: self._make_log(scope, group.dictionary_bytes // len(scopes))
@@ -91,14 +92,22 @@ class SourceGroup:
         self._bucket.set_rate(bytes_per_second)
 
     def attribute(self, port: int) -> values.Member | None:
-        """Ask the destination whose migration awaits a connection at a port; None for nobody's.
+        """Ask the destination whose migration awaits a connection at a port; None for nobody's
+        or one that is excluded.
 
         RelayError where the destination's relay can't be asked.
         """
         with self._asking:
             answer = self._ask({"attribute": port})
         server_id = answer.get("server")
-        return self.group.member(server_id) if isinstance(server_id, str) else None
+        if not isinstance(server_id, str) or server_id in self._excluded:
+            return None
+        return self.group.member(server_id)
+
+    def exclude(self, server_id: str) -> None:
+        """Carry no further connection of a server; those that run go on."""
+        with self._lock:
+            self._excluded.add(server_id)
 
     def check(self) -> None:
         """Reach the destination's relay, or raise RelayError."""

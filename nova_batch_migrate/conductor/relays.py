@@ -1,0 +1,150 @@
+"""Groups at the relays, as the conductor opens and closes them through the agents.
+
+Called by reconciler, executor and planner. A relay that can't be had is no reason to stop: the
+group then goes the plain way, and the events say so.
+"""
+
+import secrets
+
+from oslo_log import log
+
+from nova_batch_migrate import exception
+from nova_batch_migrate.db import api as db
+
+LOG = log.getLogger(__name__)
+MIB = 1 << 20
+#: One dictionary for all servers of a host, where the operator asked for that.
+WHOLE_HOST = "host"
+
+
+def group_id(batch_id: str, source: str, index: int, destination: str) -> str:
+    """Return the id of the relays' group of those members that go to one destination."""
+    return f"{batch_id}/{source}/{index}/{destination}"
+
+
+class Relays:
+    """Opens, closes and asks; keeps nothing. ``agents`` is the AgentAPI."""
+
+    def __init__(self, conf, agents):
+        self._conf = conf.conductor
+        self._agents = agents
+
+    def describe(self, ctxt, host: str) -> dict | None:
+        """Return what the host's agent says of its relay; None where there is none."""
+        try:
+            return self._agents.relay(ctxt, host)
+        except (exception.AgentUnavailable, exception.AgentRefused) as error:
+            LOG.warning("no relay of %s: %s", host, error)
+            return None
+
+    def carry(self, ctxt, request: dict, hosts: list[str]) -> bool:
+        """Tell whether relays carry the streams of a batch: asked for, and one on every host."""
+        return request["dedup_scope"] != "off" and bool(hosts) and all(
+            self.describe(ctxt, host) for host in hosts)
+
+    def begin(self, ctxt, batch: dict, source: str, index: int, members: list[dict]) -> list[str]:
+        """Open a group at both ends of every pair of hosts; return the destinations it is open to.
+
+        ``members`` are the rows that are about to move. Opening again replaces what an earlier
+        conductor may have left.
+        """
+        opened = []
+        for destination in sorted({row["destination"] for row in members}):
+            rows = [row for row in members if row["destination"] == destination]
+            try:
+                self._open(ctxt, batch, source, index, destination, rows)
+                opened.append(destination)
+                text = f"identical memory crosses once: {len(rows)} servers of group " \
+                       f"{index + 1} go to {destination} through the relays"
+            except (exception.AgentUnavailable, exception.AgentRefused) as error:
+                self._close(ctxt, batch, source, index, destination)
+                text = f"group {index + 1} goes to {destination} without a relay: {error.text}"
+            db.add_event(batch["id"], "relay", text, request_id=ctxt.request_id)
+        return opened
+
+    def end(self, ctxt, batch: dict, source: str, index: int, destinations: list[str]) -> dict:
+        """Close a group everywhere; return its counters, added up over its destinations."""
+        total: dict = {}
+        for destination in destinations:
+            told = self._close(ctxt, batch, source, index, destination)
+            for name, value in told.items():
+                if name.endswith("_bytes") and isinstance(value, int):
+                    total[name] = total.get(name, 0) + value
+        if total.get("raw_bytes"):
+            db.add_event(
+                batch["id"], "relay",
+                f"group {index + 1} of {source}: {total['raw_bytes'] / MIB:.0f} MiB of streams "
+                f"crossed as {total['wire_bytes'] / MIB:.0f} MiB", request_id=ctxt.request_id)
+        return total
+
+    def figures(self, ctxt, batch: dict, row: dict) -> dict | None:
+        """Return the relay's counters of one server; None where no relay carried it."""
+        wanted = group_id(batch["id"], row["source"], row["group_index"], row["destination"])
+        try:
+            told = self._agents.relay_statistics(ctxt, row["source"])
+        except (exception.AgentUnavailable, exception.AgentRefused) as error:
+            LOG.warning("no figures of the relay of %s: %s", row["source"], error)
+            return None
+        found = next((group for group in told["groups"] if group["id"] == wanted), None)
+        return found and found["servers"].get(row["server_id"])
+
+    def go_plain(self, ctxt, batch: dict, row: dict) -> None:
+        """Let a server's next attempt pass by the relays."""
+        wanted = group_id(batch["id"], row["source"], row["group_index"], row["destination"])
+        try:
+            self._agents.leave_group(ctxt, row["source"], wanted, row["server_id"])
+        except (exception.AgentUnavailable, exception.AgentRefused) as error:
+            # no relay, no redirect
+            LOG.info("server %s: %s", row["server_id"], error)
+
+    def _open(self, ctxt, batch, source, index, destination, rows) -> None:
+        ends = {host: self.describe(ctxt, host) for host in (source, destination)}
+        for host, found in ends.items():
+            if found is None:
+                raise exception.AgentRefused(reason=f"no nova-batch-relay answers on {host}.")
+        telemetry = (batch["telemetry"] or {}).get(source) or {}
+        scope = batch["request"]["dedup_scope"]
+        group = {
+            "id": group_id(batch["id"], source, index, destination),
+            "token": secrets.token_hex(32), "source": source, "destination": destination,
+            "peer_address": ends[destination]["address"],
+            "peer_port": ends[destination]["port"],
+            "dictionary_bytes": min(found["dictionary_free_bytes"] for found in ends.values()),
+            "link_bytes_per_second": _goodput(telemetry),
+            "wire_bytes_per_second": _cap(batch),
+            "downtime_seconds": _downtime_seconds(telemetry),
+            "members": [{"server_id": row["server_id"], "order": row["order_index"],
+                         "scope": WHOLE_HOST if scope == "host" else row["project_id"]}
+                        for row in rows],
+            "synchronized": [members for members in batch["request"].get("synchronized") or []
+                             if set(members) & {row["server_id"] for row in rows}],
+        }
+        self._close(ctxt, batch, source, index, destination)
+        # the destination first: the source's relay reaches it when it opens
+        self._agents.open_group(ctxt, destination, group | {"role": "destination"})
+        self._agents.open_group(ctxt, source, group | {"role": "source"})
+
+    def _close(self, ctxt, batch, source, index, destination) -> dict:
+        wanted, told = group_id(batch["id"], source, index, destination), {}
+        for host in (source, destination):
+            try:
+                told = self._agents.close_group(ctxt, host, wanted) or told
+            except (exception.AgentUnavailable, exception.AgentRefused) as error:
+                LOG.warning("group %s may still be open at %s: %s", wanted, host, error)
+        return told
+
+
+def _goodput(telemetry: dict) -> float | None:
+    return (telemetry.get("bandwidth") or {}).get("goodput_bytes_per_second")
+
+
+def _downtime_seconds(telemetry: dict) -> float:
+    return (telemetry.get("options") or {}).get("downtime_ms", 500) / 1000
+
+
+def _cap(batch: dict) -> float | None:
+    """Return the group's share of the batch's cap: sources send side by side."""
+    cap = batch["request"]["max_bandwidth_mib_s"]
+    if cap is None:
+        return None
+    return cap * MIB / max(1, len(batch["telemetry"] or {}))

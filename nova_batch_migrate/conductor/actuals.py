@@ -8,14 +8,20 @@ import datetime
 
 AT_DESTINATION = "libvirt's statistics of the completed job at the destination"
 LAST_SEEN = "libvirt's job at the source, as last seen before it ended"
+AT_RELAY = "the counters of the relay at the source"
+#: What the relay tells apart, net of each other; bytes.
+SAVINGS = ("zero_bytes", "self_duplicate_bytes", "cross_server_bytes", "delta_bytes",
+           "literal_bytes", "compressed_bytes")
 UNKNOWN = "unknown: no agent saw the job"
 
 
 def actual(group_started_at: datetime.datetime, issued_at: datetime.datetime,
            finished_at: datetime.datetime, nova_queued_seconds: float,
-           completed: dict | None, last_progress: dict | None) -> dict:
+           completed: dict | None, last_progress: dict | None,
+           carried: dict | None = None) -> dict:
     """Return stream, queue, nova and all seconds, bytes and downtime with their sources.
 
+    ``carried`` are the relay's counters of the server, None where none carried it;
     ``completed`` and ``last_progress`` are what the agents gave (AgentAPI.completed, .progress).
     What nobody saw is None, never a guess.
     """
@@ -33,13 +39,15 @@ def actual(group_started_at: datetime.datetime, issued_at: datetime.datetime,
         "queue_seconds": round(queue, 3),
         "nova_seconds": None if stream is None else round(max(0.0, whole - queue - stream), 3),
         "actual_seconds": round(whole, 3),
-        "raw_bytes": sent,
-        "wire_bytes": sent,
+        "raw_bytes": carried["raw_bytes"] if carried else sent,
+        "wire_bytes": carried["wire_bytes"] if carried else sent,
+        "relay": carried and {name: carried[name] for name in SAVINGS},
         "downtime_seconds": downtime,
         "sources": {
             "stream": source,
             "queue": "conductor's clock: start of the group until the call to Nova, and the time "
                      "in which Nova showed the migration as queued",
+            "bytes": AT_RELAY if carried else source,
             "nova": "the rest of the conductor's clock until Nova showed the server at the "
                     "destination",
         },

@@ -11,7 +11,7 @@ from oslo_utils import timeutils
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.clients import errors
-from nova_batch_migrate.conductor import actuals, healing, state, survey
+from nova_batch_migrate.conductor import actuals, healing, relays, state, survey
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
@@ -20,11 +20,12 @@ LOG = log.getLogger(__name__)
 class Executor:
     """Acts on one server at a time; ``nova``, ``agents`` and ``healer`` do the talking."""
 
-    def __init__(self, conf, nova, agents, healer: healing.Healer):
+    def __init__(self, conf, nova, agents, healer: healing.Healer, through: relays.Relays):
         self._conf = conf.conductor
         self._nova = nova
         self._agents = agents
         self._healer = healer
+        self._relays = through
 
     def carry_out(self, ctxt, batch: dict, row: dict, action: state.ServerAction) -> None:
         """Carry out what was decided for one server."""
@@ -121,7 +122,8 @@ class Executor:
         completed = self._completed_job(ctxt, host, row["server_id"])
         measured = actuals.actual(
             datetime.datetime.fromisoformat(progress["group_started_at"]), row["issued_at"],
-            finished, progress.get("nova_queued_seconds", 0.0), completed, progress.get("job"))
+            finished, progress.get("nova_queued_seconds", 0.0), completed, progress.get("job"),
+            self._relays.figures(ctxt, batch, row) if relays.carries(batch, row) else None)
         db.update_server(batch["id"], row["server_id"], {
             "status": "completed", "destination": host, "finished_at": finished,
             "migration_id": migration.id, "actual": measured, "reason": None})
@@ -188,6 +190,9 @@ class Executor:
         if not retry:
             return self.close(ctxt, batch, row, "failed", reason, survey.LIKELY,
                               f"openstack server migrate --live-migration {row['server_id']}")
+        if relays.carries(batch, row):
+            self._relays.go_plain(ctxt, batch, row)
+            reason += "; it goes the plain way now"
         seconds = self._conf.retry_backoff_seconds * 2 ** (row["attempts"] - 1)
         db.add_event(batch["id"], "retry", f"{reason}; next attempt in {seconds:.0f} s",
                      row["server_id"], ctxt.request_id)

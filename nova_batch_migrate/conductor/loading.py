@@ -12,6 +12,9 @@ from nova_batch_migrate.planning import allocation
 IDLE_SHARE = 0.05
 MOST_PATIENCE_SECONDS = 20.0
 
+#: A relay puts the streams of a group in order itself; Nova's own limit holds all the same.
+ALL_AT_ONCE = 1000
+
 
 def batch_state(batch: dict, rows: list[dict], truths: dict, options,
                 now: datetime.datetime, inbound: dict[str, int] | None = None
@@ -27,7 +30,7 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         rows=seen,
         now=now,
         settings=state.Settings(
-            max_parallel=_parallel(request, options),
+            max_parallel=_parallel(batch, options),
             max_attempts=options.max_attempts,
             retry_backoff_seconds=options.retry_backoff_seconds,
             start_timeout_seconds=options.start_timeout_seconds,
@@ -58,8 +61,11 @@ def group_key(source: str, group_index: int) -> str:
     return f"{source}/{group_index}"
 
 
-def _parallel(request: dict, options) -> int:
+def _parallel(batch: dict, options) -> int:
     """Return how many may migrate at once: no more than the limit on bandwidth has room for."""
+    request = batch["request"]
+    if (batch["plan"] or {}).get("relay"):
+        return request["max_parallel"] or ALL_AT_ONCE
     wanted = request["max_parallel"] or options.max_parallel
     if request["max_bandwidth_mib_s"] is None:
         return wanted

@@ -11,7 +11,8 @@ import statistics
 from oslo_log import log
 from oslo_utils import timeutils
 
-from nova_batch_migrate.conductor import survey
+from nova_batch_migrate import context
+from nova_batch_migrate.conductor import loading, survey
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import learning, telemetry
 from nova_batch_migrate.planning import plan as planning
@@ -28,10 +29,11 @@ UNACCOUNTED_DISK_GB = 1 << 30
 class Planner:
     """Makes and stores plans; ``nova`` and ``placement`` are the clients."""
 
-    def __init__(self, conf, nova, placement):
+    def __init__(self, conf, nova, placement, relays):
         self._conf = conf
         self._nova = nova
         self._placement = placement
+        self._relays = relays
 
     def destinations(self, batch: dict) -> list[str]:
         """Return the hosts this batch may move servers to: up, enabled, nobody's source."""
@@ -58,6 +60,9 @@ class Planner:
         servers = {server.id: server for host in hosts for server in
                    self._nova.servers_on(host.host) if server.id in pending}
         holding = self._members_elsewhere(groups, pending)
+        relay = bool(pending) and self._relays.carry(
+            context.service_context(batch["request_id"]), batch["request"],
+            [host.host for host in hosts] + [name for name in names if name in capacity])
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
             movable=tuple(_movable(servers[server_id], names, groups)
@@ -70,11 +75,12 @@ class Planner:
             + tuple(_unmeasured(pending[server_id], hosts) for server_id in sorted(pending)
                     if server_id not in measured),
             strategy=batch["request"]["strategy"],
-            max_parallel=batch["request"]["max_parallel"] or self._conf.conductor.max_parallel,
+            max_parallel=batch["request"]["max_parallel"] or (
+                loading.ALL_AT_ONCE if relay else self._conf.conductor.max_parallel),
             max_bandwidth_bytes_per_second=_bytes_per_second(batch["request"]),
             nova_seconds=self._nova_seconds(),
             setup_seconds=self._conf.conductor.setup_seconds,
-            relay=False,
+            relay=relay,
             dedup_scope=batch["request"]["dedup_scope"],
             learned=_learned(),
             synchronized=_synchronized(batch["request"], groups, rows),

@@ -11,6 +11,7 @@ from oslo_utils import timeutils
 
 from nova_batch_migrate import context, exception
 from nova_batch_migrate.conductor import decide, loading, state, survey
+from nova_batch_migrate.conductor import relays as relay_groups
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import telemetry
 
@@ -22,13 +23,14 @@ SURVEY_PAUSE_SECONDS = 3
 class Reconciler:
     """Drives batches with the parts it is given; ``pass_over`` is the only entrance."""
 
-    def __init__(self, conf, nova, executor, measurer, planner, allocator):
+    def __init__(self, conf, nova, executor, measurer, planner, allocator, relays):
         self._conf = conf
         self._nova = nova
         self._executor = executor
         self._measurer = measurer
         self._planner = planner
         self._allocator = allocator
+        self._relays = relays
 
     def pass_over(self, batch_id: str) -> bool:
         """Take the next steps of a batch; return whether it is still active."""
@@ -54,6 +56,8 @@ class Reconciler:
         """Share the wire among the streams that run and those that are about to begin."""
         streams = [server_id for server_id, row in rows.items() if row["status"] == "migrating"]
         streams += [action.server_id for action in actions if isinstance(action, state.Issue)]
+        # the relay holds its streams to the cap; a cap in QEMU would count bytes that never leave
+        streams = [i for i in streams if not relay_groups.carries(batch, rows[i])]
         self._allocator.allocate(ctxt, batch, rows, streams,
                                  lambda **changes: self._save(batch, **changes))
 
@@ -66,7 +70,7 @@ class Reconciler:
         """Carry one action out; False ends the pass because the state has changed under it."""
         match action:
             case state.Issue(server_id=server_id):
-                self._issue(ctxt, batch, rows[server_id])
+                self._issue(ctxt, batch, rows, rows[server_id])
             case state.ServerAction(server_id=server_id):
                 self._executor.carry_out(ctxt, batch, rows[server_id], action)
             case state.EndGroup(source=source, index=index):
@@ -128,7 +132,7 @@ class Reconciler:
 
     # ---- steps ---------------------------------------------------------------------------------
 
-    def _issue(self, ctxt, batch: dict, row: dict) -> None:
+    def _issue(self, ctxt, batch: dict, rows: dict, row: dict) -> None:
         started = dict(batch["state"].get("groups_started", {}))
         key = loading.group_key(row["source"], row["group_index"])
         if key not in started:
@@ -137,7 +141,32 @@ class Reconciler:
             db.add_event(batch["id"], "group-started",
                          f"group {row['group_index'] + 1} of {row['source']} begins",
                          request_id=ctxt.request_id)
+            self._open_relays(ctxt, batch, rows, key, row)
         self._executor.issue(ctxt, batch, row, started[key])
+
+    def _open_relays(self, ctxt, batch: dict, rows: dict, key: str, first: dict) -> None:
+        """Let the relays carry a group that begins, where the plan counts on them."""
+        if not (batch["plan"] or {}).get("relay"):
+            return
+        members = [row for row in rows.values() if row["status"] in state.SERVER_OPEN
+                   and (row["source"], row["group_index"])
+                   == (first["source"], first["group_index"])]
+        before = batch["state"].get("relay_groups") or {}
+        # the intent first: what is open is closed at the end, whoever opened it
+        self._save(batch, relay_groups=before | {
+            key: sorted({row["destination"] for row in members})})
+        opened = self._relays.begin(ctxt, batch, first["source"], first["group_index"], members)
+        self._save(batch, relay_groups=before | {key: opened})
+
+    def _close_relays(self, ctxt, batch: dict, keys: list[str]) -> None:
+        opened = dict(batch["state"].get("relay_groups") or {})
+        for key in keys:
+            source, _, index = key.rpartition("/")
+            destinations = opened.pop(key, [])
+            if destinations:
+                self._relays.end(ctxt, batch, source, int(index), destinations)
+        if opened != (batch["state"].get("relay_groups") or {}):
+            self._save(batch, relay_groups=opened)
 
     def _end_group(self, ctxt, batch: dict, rows: dict, source: str, index: int) -> None:
         """Note that a group is over, however its members ended."""
@@ -147,6 +176,7 @@ class Reconciler:
         key = loading.group_key(source, index)
         begun = datetime.datetime.fromisoformat(batch["state"]["groups_started"][key])
         took = (timeutils.utcnow() - begun).total_seconds()
+        self._close_relays(ctxt, batch, [key])
         self._save(batch, groups_ended=[*batch["state"].get("groups_ended", ()), key])
         db.add_event(batch["id"], "group-ended",
                      f"group {index + 1} of {source} is over after {took:.1f} s: {moved} of "
@@ -286,6 +316,7 @@ class Reconciler:
 
     def _finish(self, ctxt, batch: dict, status: str, error: str | None) -> None:
         """End a batch: enable again what is to be enabled, give the claims back, say so."""
+        self._close_relays(ctxt, batch, list(batch["state"].get("relay_groups") or {}))
         ended_well = status in ("completed", "partial")
         if not (ended_well and batch["request"]["leave_disabled"]):
             self._enable_sources(ctxt, batch)

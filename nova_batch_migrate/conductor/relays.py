@@ -17,6 +17,12 @@ MIB = 1 << 20
 WHOLE_HOST = "host"
 
 
+def carries(batch: dict, row: dict) -> bool:
+    """Tell whether a relay's group is open for a row's migration."""
+    opened = batch["state"].get("relay_groups") or {}
+    return row["destination"] in opened.get(f"{row['source']}/{row['group_index']}", ())
+
+
 def group_id(batch_id: str, source: str, index: int, destination: str) -> str:
     """Return the id of the relays' group of those members that go to one destination."""
     return f"{batch_id}/{source}/{index}/{destination}"
@@ -25,8 +31,7 @@ def group_id(batch_id: str, source: str, index: int, destination: str) -> str:
 class Relays:
     """Opens, closes and asks; keeps nothing. ``agents`` is the AgentAPI."""
 
-    def __init__(self, conf, agents):
-        self._conf = conf.conductor
+    def __init__(self, agents):
         self._agents = agents
 
     def describe(self, ctxt, host: str) -> dict | None:

@@ -22,6 +22,7 @@ from nova_batch_migrate.conductor import (
     measuring,
     planner,
     reconciler,
+    relays,
 )
 from nova_batch_migrate.db import api as db
 
@@ -32,12 +33,13 @@ def make_reconciler(conf, nova_client, agents) -> reconciler.Reconciler:
     """Put the parts together; the clients read their own option groups."""
     placement_client = placement.PlacementClient(conf)
     healer = healing.Healer(nova_client, placement_client, neutron.NeutronClient(conf), agents)
+    through = relays.Relays(agents)
     return reconciler.Reconciler(
         conf, nova_client,
-        executor.Executor(conf, nova_client, agents, healer),
+        executor.Executor(conf, nova_client, agents, healer, through),
         measuring.Measurer(conf, agents),
-        planner.Planner(conf, nova_client, placement_client),
-        allocator.Allocator(agents, allocator.QemuSteering(agents)))
+        planner.Planner(conf, nova_client, placement_client, through),
+        allocator.Allocator(agents, allocator.QemuSteering(agents)), through)
 
 
 class ConductorService:

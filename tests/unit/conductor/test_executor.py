@@ -6,7 +6,7 @@ from oslo_utils import timeutils
 from oslotest import base
 
 from nova_batch_migrate import conf, context, exception
-from nova_batch_migrate.conductor import executor, healing, loading, request, state
+from nova_batch_migrate.conductor import actuals, executor, healing, loading, relays, request, state
 from nova_batch_migrate.db import api as db
 from tests.unit.conductor import build
 from tests.unit.db import fixture
@@ -49,12 +49,19 @@ class FakeAgents:
                             "post_copy": False},
                    "cmpb": {"present": False, "state": None, "migrating": False,
                             "post_copy": False}}
+        self.relayed, self.left = {"groups": []}, []
         self.job = {"memory_processed_bytes": 5, "elapsed_seconds": 2.0, "bytes_per_second": 1}
 
     def presence(self, ctxt, host, server):
         if isinstance(self.at[host], Exception):
             raise self.at[host]
         return self.at[host]
+
+    def relay_statistics(self, ctxt, host):
+        return self.relayed
+
+    def leave_group(self, ctxt, host, group_id, server):
+        self.left.append((host, group_id, server))
 
     def progress(self, ctxt, host, server):
         return self.job
@@ -84,7 +91,8 @@ class ExecutorTest(base.BaseTestCase):
         self.nova, self.agents = FakeNova(), FakeAgents()
         self.placement, self.neutron = FakePlacement(), FakeNeutron()
         healer = healing.Healer(self.nova, self.placement, self.neutron, self.agents)
-        self.executor = executor.Executor(conf.CONF, self.nova, self.agents, healer)
+        self.executor = executor.Executor(conf.CONF, self.nova, self.agents, healer,
+                                          relays.Relays(self.agents))
         self.ctxt = context.service_context()
         self.batch = db.create_batch(
             {"request": request.normalize({"hosts": ["cmpa"]})},
@@ -141,6 +149,28 @@ class ExecutorTest(base.BaseTestCase):
         row = self.carry_out(state.Complete("s1", "cmpb", build.migration(7, "completed")))
         self.assertEqual(("completed", 3.0, 9), (
             row["status"], row["actual"]["stream_seconds"], row["actual"]["raw_bytes"]))
+
+    def carried(self):
+        """Let a relay's group be open for the server; return the group's id."""
+        self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb"]}}
+        return relays.group_id(self.batch["id"], "cmpa", 0, "cmpb")
+
+    def test_what_a_relay_carried_has_raw_beside_wire_bytes(self):
+        self.issue()
+        counters = dict.fromkeys(actuals.SAVINGS, 1) | {"raw_bytes": 100, "wire_bytes": 30}
+        self.agents.relayed = {"groups": [{"id": self.carried(), "servers": {"s1": counters}}]}
+        actual = self.carry_out(
+            state.Complete("s1", "cmpb", build.migration(7, "completed")))["actual"]
+        self.assertEqual((100, 30, 1), (actual["raw_bytes"], actual["wire_bytes"],
+                                        actual["relay"]["cross_server_bytes"]))
+        self.assertEqual(actuals.AT_RELAY, actual["sources"]["bytes"])
+
+    def test_what_failed_through_a_relay_goes_the_plain_way_next(self):
+        self.issue()
+        group = self.carried()
+        row = self.carry_out(state.AttemptEnded("s1", None, True, "it broke"))
+        self.assertEqual("waiting", row["status"])
+        self.assertEqual([("cmpa", group, "s1")], self.agents.left)
 
     def test_abort_is_asked_for_once(self):
         self.issue()

@@ -1,0 +1,136 @@
+from oslotest import base
+
+from nova_batch_migrate import context, exception
+from nova_batch_migrate.conductor import loading, relays, request
+from nova_batch_migrate.db import api as db
+from nova_batch_migrate.relay import values
+from tests.unit.conductor import build
+from tests.unit.db import fixture
+
+FREE = {"cmpa": 512 << 20, "cmpb": 128 << 20, "cmpc": 512 << 20}
+
+
+class FakeAgents:
+    """Agents whose relays note what is opened and closed."""
+
+    def __init__(self):
+        self.without, self.refusing, self.said = set(), set(), []
+        self.statistics = {"groups": []}
+
+    def relay(self, ctxt, host):
+        if host in self.without:
+            return None
+        return {"address": f"{host}.example", "port": 49300, "dictionary_free_bytes": FREE[host]}
+
+    def open_group(self, ctxt, host, group):
+        if host in self.refusing:
+            raise exception.AgentRefused(reason="no room")
+        self.said.append(("open", host, values.Group.from_dict(group)))
+
+    def close_group(self, ctxt, host, group_id):
+        self.said.append(("close", host, group_id))
+        return {"raw_bytes": 50 << 20, "wire_bytes": 20 << 20} if host == "cmpa" else {}
+
+    def relay_statistics(self, ctxt, host):
+        return self.statistics
+
+    def opened(self):
+        return [(host, group) for what, host, group in self.said if what == "open"]
+
+
+class RelaysTest(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixture.Database())
+        self.agents, self.ctxt = FakeAgents(), context.service_context()
+        self.relays = relays.Relays(self.agents)
+        self.batch = self.make_batch()
+
+    def make_batch(self, **asked):
+        batch = db.create_batch({"request": request.normalize({"hosts": ["cmpa"]} | asked)}, [])
+        batch["telemetry"] = {"cmpa": {"bandwidth": {"goodput_bytes_per_second": 1e7},
+                                       "options": {"downtime_ms": 300}}}
+        return batch
+
+    def rows(self, *destinations):
+        return [loading.new_row(build.server(id=f"s{n}")) | {
+            "destination": destination, "group_index": 0, "order_index": n,
+            "project_id": f"p{n}"} for n, destination in enumerate(destinations)]
+
+    def begin(self, *destinations):
+        return self.relays.begin(self.ctxt, self.batch, "cmpa", 0, self.rows(*destinations))
+
+    def events(self):
+        return [event["message"] for event in db.events_of(self.batch["id"])]
+
+    def test_the_destination_is_opened_first_and_both_know_the_same(self):
+        self.assertEqual(["cmpb"], self.begin("cmpb", "cmpb"))
+        (first, at_destination), (second, at_source) = self.agents.opened()
+        self.assertEqual(("cmpb", "cmpa"), (first, second))
+        self.assertEqual(("destination", "source"), (at_destination.role, at_source.role))
+        self.assertEqual(at_destination.token, at_source.token)
+        self.assertEqual(("cmpb.example", 49300),
+                         (at_source.peer_address, at_source.peer_port))
+        # what both have room for
+        self.assertEqual(128 << 20, at_source.dictionary_bytes)
+        self.assertEqual([("s0", 0, "p0"), ("s1", 1, "p1")],
+                         [(m.server_id, m.order, m.scope) for m in at_source.members])
+        self.assertEqual((1e7, 0.3, None), (at_source.link_bytes_per_second,
+                                            at_source.downtime_seconds,
+                                            at_source.wire_bytes_per_second))
+
+    def test_every_destination_has_a_group_of_its_own(self):
+        self.assertEqual(["cmpb", "cmpc"], self.begin("cmpc", "cmpb", "cmpc"))
+        members = {host: [m.server_id for m in group.members]
+                   for host, group in self.agents.opened() if host != "cmpa"}
+        self.assertEqual({"cmpb": ["s1"], "cmpc": ["s0", "s2"]}, members)
+
+    def test_scope_and_cap_are_the_operators(self):
+        self.batch = self.make_batch(dedup_scope="host", max_bandwidth_mib_s=10)
+        self.begin("cmpb")
+        group = self.agents.opened()[0][1]
+        self.assertEqual("host", group.members[0].scope)
+        self.assertEqual(10 << 20, group.wire_bytes_per_second)
+
+    def test_without_a_relay_at_one_end_it_goes_the_plain_way_and_says_so(self):
+        self.agents.without = {"cmpb"}
+        self.assertEqual([], self.begin("cmpb"))
+        self.assertEqual([], self.agents.opened())
+        self.assertIn("without a relay: no nova-batch-relay answers on cmpb", self.events()[-1])
+
+    def test_a_refusal_at_the_source_leaves_nothing_open_at_the_destination(self):
+        self.agents.refusing = {"cmpa"}
+        self.assertEqual([], self.begin("cmpb"))
+        group_id = relays.group_id(self.batch["id"], "cmpa", 0, "cmpb")
+        self.assertEqual({"cmpa", "cmpb"},
+                         {host for what, host, told in self.agents.said[-2:]
+                          if (what, told) == ("close", group_id)})
+
+    def test_closing_tells_raw_beside_wire(self):
+        self.begin("cmpb")
+        total = self.relays.end(self.ctxt, self.batch, "cmpa", 0, ["cmpb"])
+        self.assertEqual({"raw_bytes": 50 << 20, "wire_bytes": 20 << 20}, total)
+        self.assertIn("50 MiB of streams crossed as 20 MiB", self.events()[-1])
+
+    def test_figures_are_those_of_the_servers_own_group(self):
+        row, = self.rows("cmpb")
+        mine = relays.group_id(self.batch["id"], "cmpa", 0, "cmpb")
+        self.agents.statistics = {"groups": [
+            {"id": "another", "servers": {"s0": {"raw_bytes": 1}}},
+            {"id": mine, "servers": {"s0": {"raw_bytes": 7}}}]}
+        self.assertEqual({"raw_bytes": 7}, self.relays.figures(self.ctxt, self.batch, row))
+
+    def test_relays_carry_a_batch_only_with_one_on_every_host_and_when_asked(self):
+        asked = self.batch["request"]
+        self.assertTrue(self.relays.carry(self.ctxt, asked, ["cmpa", "cmpb"]))
+        self.assertFalse(self.relays.carry(self.ctxt, asked | {"dedup_scope": "off"},
+                                           ["cmpa", "cmpb"]))
+        self.agents.without = {"cmpb"}
+        self.assertFalse(self.relays.carry(self.ctxt, asked, ["cmpa", "cmpb"]))
+
+    def test_a_row_is_carried_where_its_group_is_open(self):
+        row, = self.rows("cmpb")
+        self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb"]}}
+        self.assertTrue(relays.carries(self.batch, row))
+        self.assertFalse(relays.carries(self.batch, row | {"destination": "cmpc"}))
+        self.assertFalse(relays.carries(self.batch, row | {"group_index": 1}))

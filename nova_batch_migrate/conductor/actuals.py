@@ -43,11 +43,10 @@ def actual(group_started_at: datetime.datetime, issued_at: datetime.datetime,
         "wire_bytes": carried["wire_bytes"] if carried else sent,
         "relay": carried and {name: carried[name] for name in SAVINGS},
         "downtime_seconds": downtime,
-        "sources": {
+        "sources": ({"bytes": AT_RELAY} if carried else {}) | {
             "stream": source,
             "queue": "conductor's clock: start of the group until the call to Nova, and the time "
                      "in which Nova showed the migration as queued",
-            "bytes": AT_RELAY if carried else source,
             "nova": "the rest of the conductor's clock until Nova showed the server at the "
                     "destination",
         },

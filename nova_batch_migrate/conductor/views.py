@@ -66,6 +66,7 @@ def server(row: dict, batch_started: datetime.datetime | None, now: datetime.dat
         "projected_bytes": first.get("raw_bytes"),
         "raw_bytes": raw,
         "wire_bytes": actual.get("wire_bytes", raw),
+        "relay": actual.get("relay"),
         "projected_downtime_seconds": first.get("downtime_seconds"),
         "downtime_seconds": actual.get("downtime_seconds"),
     }

@@ -112,6 +112,25 @@ def report_lines(batch: Any) -> list[str]:
              "DOWNTIME", "WHY"),
             rows, right="PROJECTED_S ACTUAL_S PROJECTED SENT DOWNTIME",
         ),
+        *_relay_lines(servers),
+    ]
+
+
+def _relay_lines(servers: list[dict[str, Any]]) -> list[str]:
+    """Return raw beside wire bytes and what made the difference; nothing without a relay."""
+    carried = [server for server in servers if server.get("relay")]
+    if not carried:
+        return []
+
+    def total(name: str) -> str:
+        return text.size(sum(server["relay"][name] for server in carried))
+    raw, wire = (sum(server[name] for server in carried) for name in ("raw_bytes", "wire_bytes"))
+    return [
+        f"Relays: {text.size(raw)} of streams crossed as {text.size(wire)}"
+        f" ({100 * wire / raw if raw else 100:.0f} %): a server's own duplicates "
+        f"{total('self_duplicate_bytes')}, other servers' content "
+        f"{total('cross_server_bytes')}, similar pages {total('delta_bytes')}, compression "
+        f"{total('compressed_bytes')}"
     ]
 
 

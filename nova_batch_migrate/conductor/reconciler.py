@@ -158,14 +158,11 @@ class Reconciler:
         opened = self._relays.begin(ctxt, batch, first["source"], first["group_index"], members)
         self._save(batch, relay_groups=before | {key: opened})
 
-    def _close_relays(self, ctxt, batch: dict, keys: list[str]) -> None:
+    def _close_relays(self, ctxt, batch: dict, source: str, index: int) -> None:
         opened = dict(batch["state"].get("relay_groups") or {})
-        for key in keys:
-            source, _, index = key.rpartition("/")
-            destinations = opened.pop(key, [])
-            if destinations:
-                self._relays.end(ctxt, batch, source, int(index), destinations)
-        if opened != (batch["state"].get("relay_groups") or {}):
+        destinations = opened.pop(loading.group_key(source, index), [])
+        if destinations:
+            self._relays.end(ctxt, batch, source, index, destinations)
             self._save(batch, relay_groups=opened)
 
     def _end_group(self, ctxt, batch: dict, rows: dict, source: str, index: int) -> None:
@@ -176,7 +173,7 @@ class Reconciler:
         key = loading.group_key(source, index)
         begun = datetime.datetime.fromisoformat(batch["state"]["groups_started"][key])
         took = (timeutils.utcnow() - begun).total_seconds()
-        self._close_relays(ctxt, batch, [key])
+        self._close_relays(ctxt, batch, source, index)
         self._save(batch, groups_ended=[*batch["state"].get("groups_ended", ()), key])
         db.add_event(batch["id"], "group-ended",
                      f"group {index + 1} of {source} is over after {took:.1f} s: {moved} of "
@@ -316,7 +313,6 @@ class Reconciler:
 
     def _finish(self, ctxt, batch: dict, status: str, error: str | None) -> None:
         """End a batch: enable again what is to be enabled, give the claims back, say so."""
-        self._close_relays(ctxt, batch, list(batch["state"].get("relay_groups") or {}))
         ended_well = status in ("completed", "partial")
         if not (ended_well and batch["request"]["leave_disabled"]):
             self._enable_sources(ctxt, batch)

@@ -114,6 +114,51 @@ def _broken():
     return seen
 
 
+def _together():
+    """Two synchronized members, the second half a second later; then one whose other is absent."""
+    first, second = two_alike()
+    both = [[hosts.FIRST, hosts.SECOND]]
+    with hosts.two(hold_seconds=1.0) as relays:
+        hosts.open_group(relays, synchronized=both)
+        one = hosts.Migration(relays, hosts.FIRST, 49152)
+        sending = one.started(first)
+        time.sleep(0.5)
+        early = one.output.stat().st_size
+        two = hosts.Migration(relays, hosts.SECOND, 49153)
+        two.send(second)
+        two.finish()
+        sending.join(10)
+        seen = {"held": 0 < early < len(first), "whole": [
+            one.arrived() == first, two.arrived() == second],
+            "returned": one.returned == qemu.PONG + qemu.SHUT}
+        relays.source.close_group("batch:0:cmpb")
+        relays.destination.close_group("batch:0:cmpb")
+        hosts.open_group(relays, synchronized=both)
+        alone = hosts.Migration(relays, hosts.FIRST, 49154)
+        begun = time.monotonic()
+        seen |= {"alone": _end_of(alone, first), "waited": time.monotonic() - begun}
+        alone.process.wait(20)
+        seen["not all"] = len(alone.arrived()) < len(first)
+    return seen
+
+
+def _in_order():
+    """Two streams at once: the second of the plan comes first and has the turn, then the other."""
+    first, second = two_alike()
+    with hosts.two() as relays:
+        hosts.open_group(relays, wire_bytes_per_second=8 << 20)
+        two = hosts.Migration(relays, hosts.SECOND, 49153)
+        sending = two.started(second)
+        time.sleep(0.2)
+        one = hosts.Migration(relays, hosts.FIRST, 49152)
+        waiting = one.started(first)
+        sending.join(10)
+        behind = one.output.stat().st_size
+        waiting.join(10)
+        return {"whole": [one.arrived() == first, two.arrived() == second],
+                "behind": behind < len(first) // 2}
+
+
 def _end_of(migration, data):
     try:
         migration.send(data)
@@ -153,6 +198,20 @@ class Relays(base.BaseTestCase):
 
     def test_with_the_other_relay_gone_a_migration_goes_the_plain_way(self):
         self.assertTrue(namespace.run(_without_peer)["whole"])
+
+    def test_synchronized_members_are_held_running_and_go_together_or_not_at_all(self):
+        seen = namespace.run(_together)
+        self.assertTrue(seen["held"])
+        self.assertEqual([True, True], seen["whole"])
+        self.assertTrue(seen["returned"])
+        self.assertNotEqual("ended", seen["alone"])
+        self.assertGreater(seen["waited"], 0.9)
+        self.assertTrue(seen["not all"])
+
+    def test_streams_of_a_group_run_one_after_the_other(self):
+        seen = namespace.run(_in_order)
+        self.assertEqual([True, True], seen["whole"])
+        self.assertTrue(seen["behind"])
 
     def test_a_stream_that_breaks_is_a_broken_connection_for_both_qemus(self):
         seen = namespace.run(_broken)

@@ -60,9 +60,7 @@ class Planner:
         servers = {server.id: server for host in hosts for server in
                    self._nova.servers_on(host.host) if server.id in pending}
         holding = self._members_elsewhere(groups, pending)
-        relay = bool(pending) and self._relays.carry(
-            context.service_context(batch["request_id"]), batch["request"],
-            [host.host for host in hosts] + [name for name in names if name in capacity])
+        relay = self._relayed(batch, hosts, [name for name in names if name in capacity])
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
             movable=tuple(_movable(servers[server_id], names, groups)
@@ -89,6 +87,13 @@ class Planner:
         plan = planning.make_plan(request)
         self._store(batch, pending, plan, first_group)
         return plan
+
+    def _relayed(self, batch: dict, hosts: list, destinations: list[str]) -> bool:
+        """Tell whether relays are to carry the streams: possible, asked for, and one everywhere."""
+        if not hosts or any(planning.unrelayed(host) for host in hosts):
+            return False
+        return self._relays.carry(context.service_context(batch["request_id"]), batch["request"],
+                                  [host.host for host in hosts] + destinations)
 
     def _members_elsewhere(self, groups: list[dict], pending: dict) -> dict[str, tuple[str, ...]]:
         """Return the server groups with members on each host, of those that something leaves."""

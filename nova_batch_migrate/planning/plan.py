@@ -15,6 +15,7 @@ from nova_batch_migrate.planning.placement import Place, Room, place_groups
 from nova_batch_migrate.planning.request import Movable, PlanRequest, Staying
 from nova_batch_migrate.planning.result import Plan, PlanGroup, PlanMember, Projection
 from nova_batch_migrate.planning.source import Source
+from nova_batch_migrate.planning.telemetry import HostTelemetry
 
 __all__ = ("Plan", "PlanRequest", "make_plan")
 
@@ -268,8 +269,20 @@ def _late_members(request: PlanRequest, groups: Sequence[PlanGroup]) -> list[str
     return notes
 
 
+def unrelayed(host: HostTelemetry) -> str | None:
+    """Return why no relay can carry the streams that leave a host; None where one can."""
+    if host.options.native_tls:
+        return (f"{host.host}: QEMU encrypts its streams itself (live_migration_with_native_tls): "
+                "no relay can find in them what is there already.")
+    if host.options.permit_post_copy:
+        return (f"{host.host}: Nova may go over to post-copy (live_migration_permit_post_copy), "
+                "and a guest then depends on the connection: no relay is put into it.")
+    return None
+
+
 def _notes(request: PlanRequest, sources: Sequence[Source]) -> tuple[str, ...]:
-    notes = [] if request.relay else [NO_RELAY]
+    notes = [] if request.relay else [
+        NO_RELAY, *(why for host in request.hosts if (why := unrelayed(host)))]
     if request.max_bandwidth_bytes_per_second and len(sources) > 1:
         share = request.max_bandwidth_bytes_per_second / len(sources) / 1024 ** 2
         notes.append(f"Projected with equal shares of the bandwidth limit, {share:.1f} MiB/s for "

@@ -62,6 +62,15 @@ class TestPlan(base.BaseTestCase):
         self.assertEqual(together.raw_bytes, together.wire_bytes)
         self.assertIn(plan.NO_RELAY, together.notes)
 
+    def test_it_says_where_no_relay_can_carry_the_streams(self):
+        for options, word in (({"native_tls": True}, "encrypts"),
+                              ({"permit_post_copy": True}, "post-copy")):
+            made = builders.host([builders.server("a")], **options)
+            self.assertIn(word, plan.unrelayed(made))
+            self.assertIn(plan.unrelayed(made),
+                          plan.make_plan(builders.plan_request(made)).notes)
+        self.assertIsNone(plan.unrelayed(builders.host([builders.server("a")])))
+
     def test_common_content_crosses_once_with_a_relay(self):
         # Two guests of 25,600 pages, of which 9,999 are in both.
         host = builders.host([server("a"), server("b")], builders.classes(("a b", 9999)))

@@ -1,6 +1,6 @@
 """A QEMU's monitor: one command, one answer, over its unix socket.
 
-Used by guest and migration. Events are dropped; whoever needs them asks again.
+Used by guest and migration. Events that came before an answer are kept.
 """
 import json
 import pathlib
@@ -27,6 +27,8 @@ class Qmp:
                 if time.monotonic() > end:
                     raise QmpError(f"no QEMU answers at {path}: {error}") from None
                 time.sleep(0.02)
+        #: (name, seconds since the epoch by QEMU's clock)
+        self.events: list[tuple[str, float]] = []
         self._file = self._socket.makefile("rw")
         self._file.readline()
         self.execute("qmp_capabilities")
@@ -41,11 +43,21 @@ class Qmp:
                 answer = json.loads(line)
                 if "return" in answer:
                     return answer["return"]
+                if "event" in answer:
+                    stamp = answer["timestamp"]
+                    self.events.append((answer["event"],
+                                        stamp["seconds"] + stamp["microseconds"] / 1e6))
                 if "error" in answer:
                     raise QmpError(f"{command}: {answer['error']['desc']}")
         except OSError as error:
             raise QmpError(f"{command}: {error}") from error
         raise QmpError(f"{command}: QEMU has closed its monitor")
+
+    def event(self, name: str) -> float | None:
+        """Return when an event came last, None if it did not."""
+        self.execute("query-status")
+        times = [seconds for each, seconds in self.events if each == name]
+        return times[-1] if times else None
 
     def close(self) -> None:
         """Drop the connection."""

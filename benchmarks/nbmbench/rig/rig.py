@@ -18,7 +18,7 @@ from nbmbench.rig.migration import Migration, Move, QemuOptions
 from nbmbench.rig.qmp import QmpError
 from nbmbench.rig.sink import Sink
 
-FIRST_PORT = 49152                     # where libvirt's range begins
+FIRST_PORT, PORTS = 49152, 64          # libvirt's range
 POLL_SECONDS = 0.05
 
 
@@ -156,7 +156,7 @@ class Rig:
 
     def _port(self) -> int:
         self._number += 1
-        return FIRST_PORT + self._number % 10_000
+        return FIRST_PORT + self._number % PORTS
 
 
 #: For a sink: no return path, since nobody answers.

@@ -28,6 +28,7 @@ class Sink:
         self._free_at = time.monotonic()
         self.raw_bytes = self.wire_bytes = self.connections = self.open = 0
         self.errors: list[str] = []
+        self.taken = threading.Event()     # the first connection is there
         self.port = listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -39,6 +40,7 @@ class Sink:
                 return
             self.connections += 1
             self.open += 1
+            self.taken.set()
             threading.Thread(target=self._take, args=(connection, self.connections),
                              daemon=True).start()
 

@@ -11,7 +11,15 @@ from nbmlab import layout
 from nbmbench.rig import Guest, Rig
 from nova_batch_migrate import conf as configuration
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import bandwidth, domains, keys, measurement
+from nova_batch_migrate.agent import (
+    bandwidth,
+    domains,
+    feedback,
+    history,
+    keys,
+    measurement,
+    sampler,
+)
 from nova_batch_migrate.agent.domain_xml import Definition
 from nova_batch_migrate.planning.telemetry import Bandwidth, ServerTelemetry
 
@@ -40,8 +48,9 @@ class Hypervisor:
         """Return that it runs here and goes nowhere."""
         return domains.Presence(state="running", migrating=False, post_copy=False)
 
-    def start_dirty_rate(self, server_id: str, seconds: int) -> None:
-        """Start QEMU's page sampling."""
+    def start_dirty_rate(self, server_id: str, seconds: int, mode: str,
+                         samples_per_gib: int) -> None:
+        """Start QEMU's page sampling, the only mode that is asked for by default."""
         self._guests[server_id].qmp.execute("calc-dirty-rate", calc_time=seconds)
 
     def dirty_rate_mib_s(self, server_id: str) -> int | None:
@@ -50,15 +59,22 @@ class Hypervisor:
         return told.get("dirty-rate") if told["status"] == "measured" else None
 
 
-def measure(guests: list[Guest]) -> list[ServerTelemetry]:
-    """Measure guests together, with the windows of a conductor's default configuration."""
+def measure(guests: list[Guest], max_wait_seconds: float = 0.0) -> list[ServerTelemetry]:
+    """Measure guests together, with the windows of a conductor's default configuration.
+
+    With ``max_wait_seconds`` they are followed to find their periods.
+    """
     privsep.memory_pctxt.set_client_mode(False)
     conf = _configuration()
     ids = [guest.spec.uuid for guest in guests]
     with tempfile.TemporaryDirectory() as directory:
-        values = measurement.measure(
-            conf, Hypervisor(guests, pathlib.Path(directory)), keys.KeySource(None), "benchmark",
-            ids, list(conf.conductor.measure_windows_seconds))[0]
+        hypervisor = Hypervisor(guests, pathlib.Path(directory))
+        parts = measurement.Parts(
+            hypervisor, keys.KeySource(None),
+            sampler.Sampler(conf, hypervisor, history.Histories(None)), feedback.Feedback())
+        values = measurement.measure(conf, parts, "benchmark", ids,
+                                     list(conf.conductor.measure_windows_seconds),
+                                     max_wait_seconds)[0]
     found = {value["id"]: ServerTelemetry.from_dict(value) for value in values}
     for server in found.values():
         if server.error:

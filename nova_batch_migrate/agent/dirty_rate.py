@@ -1,7 +1,8 @@
-"""The dirty rate of servers: QEMU's page sampling, and the choice between it and content diff.
+"""The dirty rate of servers: what QEMU tells of it, and the choice between that and content diff.
 
-Used by measurement.py; the content diff itself is scan.py's. Never asks QEMU for dirty-bitmap or
-dirty-ring (design 5).
+Used by measurement.py; the content diff itself is scan.py's. Asks QEMU for page sampling only,
+unless the operator has allowed another mode for this very QEMU; never while a guest migrates
+(design 5).
 """
 
 import dataclasses
@@ -10,14 +11,15 @@ import time
 
 from oslo_log import log
 
-from nova_batch_migrate import exception
+from nova_batch_migrate import exception, privsep
+from nova_batch_migrate.agent import emulator
 from nova_batch_migrate.planning import dirty_model
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, DirtyModel, DirtyWindow
 
 LOG = log.getLogger(__name__)
 
-#: libvirt's call takes whole seconds; two lengths show saturation.
-SAMPLING_SECONDS = (1, 3)
+#: libvirt's call takes whole seconds; several lengths show saturation.
+SAMPLING_SECONDS = (1, 2, 4)
 #: QEMU's default, which libvirt's call cannot change.
 SAMPLES_PER_GIB = 512
 _PAGES_PER_MIB = (1 << 20) // PAGE_BYTES
@@ -25,54 +27,137 @@ _PAGES_PER_GIB = (1 << 30) // PAGE_BYTES
 _SLICE_PAGES = 512
 _POLL_SECONDS = 0.2
 _OVERDUE_SECONDS = 5
+#: Windows of lengths closer than this show no working set of their own.
+_LEAST_SPREAD = 2.0
+#: What the pages of a single round, or of windows of one length, are taken to be off.
+_ROUND_ERROR = 0.1
 
 
-def sample(hypervisor, server_ids: list[str],
-           windows_seconds: tuple[int, ...] = SAMPLING_SECONDS) -> dict[str, list[DirtyWindow]]:
-    """Let every QEMU sample its pages, all at the same time; return the windows of each server.
+@dataclasses.dataclass(frozen=True)
+class Touched:
+    """Windows of pages that were written to, changed or not, and where they are from."""
 
-    A server whose QEMU refuses or does not come to an end has fewer windows, or none.
+    windows: tuple[DirtyWindow, ...] = ()
+    note: str = ""
+
+
+def ask_qemu(hypervisor, domains: list, conf) -> tuple[dict[str, list[DirtyWindow]],
+                                                       dict[str, Touched]]:
+    """Let every QEMU measure, all at the same time; return windows of changed and touched pages.
+
+    ``conf`` is the group [agent]. A server whose QEMU refuses, does not come to an end, or which
+    begins to migrate has fewer windows, or none.
     """
-    found: dict[str, list[DirtyWindow]] = {server: [] for server in server_ids}
-    for seconds in windows_seconds:
-        waiting = {server for server in server_ids if _start(hypervisor, server, seconds)}
+    sampled: dict[str, list[DirtyWindow]] = {domain.id: [] for domain in domains}
+    if conf.page_sampling:
+        sampled = _measure(hypervisor, dict.fromkeys(sampled, "page-sampling"),
+                           conf.page_sampling_per_gib)
+    modes = allowed_modes(hypervisor, domains, conf.dirty_rate_modes)
+    touched = {
+        server: Touched(tuple(windows), f"touched pages by {modes[server]}, allowed by "
+                        "[agent] dirty_rate_modes and not verified by this project")
+        for server, windows in _measure(hypervisor, modes).items() if windows}
+    return sampled, touched
+
+
+def allowed_modes(hypervisor, domains: list, entries: list[str]) -> dict[str, str]:
+    """Return the mode in which each server's QEMU may be asked; nobody without an entry for it."""
+    if not entries:
+        return {}
+    _, version = hypervisor.versions()
+    allowed = {}
+    for domain in domains:
+        modes = [mode for found, accelerator, mode in (entry.split("/") for entry in entries)
+                 if (found, accelerator) == (version, domain.definition.virt_type)]
+        if not modes:
+            continue
+        try:
+            is_installed = emulator.runs_installed(domain.pid_file, domain.id,
+                                                   domain.definition.emulator)
+        except privsep.FAILURES as error:
+            LOG.warning("which program server %s runs can't be told: %s", domain.id, error)
+            continue
+        if is_installed:
+            allowed[domain.id] = modes[0]
+        else:
+            LOG.info("server %s does not run the QEMU that is installed: %s is not asked of it",
+                     domain.id, modes[0])
+    return allowed
+
+
+def _measure(hypervisor, modes: dict[str, str], samples_per_gib: int = 0
+             ) -> dict[str, list[DirtyWindow]]:
+    """Return the windows of each server, measured in its mode."""
+    found: dict[str, list[DirtyWindow]] = {server: [] for server in modes}
+    for seconds in SAMPLING_SECONDS:
+        waiting = {server for server, mode in modes.items()
+                   if _start(hypervisor, server, seconds, mode, samples_per_gib)}
         if not waiting:
             continue
         deadline = time.monotonic() + seconds + _OVERDUE_SECONDS
         time.sleep(seconds)
         while waiting and time.monotonic() < deadline:
             for server in sorted(waiting):
-                window = _result(hypervisor, server, seconds)
+                window = _result(hypervisor, server, seconds, modes[server])
                 if window is not None:
-                    found[server].append(window)
                     waiting.discard(server)
+                    # what a migration wrote to the dirty log meanwhile is no guest's
+                    if not _migrates(hypervisor, server):
+                        found[server].append(window)
             if waiting:
                 time.sleep(_POLL_SECONDS)
     return found
 
 
-def _start(hypervisor, server: str, seconds: int) -> bool:
+def _migrates(hypervisor, server: str) -> bool:
+    presence = hypervisor.presence(server)
+    return presence is None or presence.migrating
+
+
+def _start(hypervisor, server: str, seconds: int, mode: str, samples_per_gib: int) -> bool:
     try:
-        hypervisor.start_dirty_rate(server, seconds)
+        if _migrates(hypervisor, server):
+            return False
+        hypervisor.start_dirty_rate(server, seconds, mode, samples_per_gib)
         return True
     except exception.AgentRefused as error:
-        LOG.info("no page sampling of server %s: %s", server, error)
+        LOG.info("no %s of server %s: %s", mode, server, error)
         return False
 
 
-def _result(hypervisor, server: str, seconds: int) -> DirtyWindow | None:
+def _result(hypervisor, server: str, seconds: int, mode: str) -> DirtyWindow | None:
     try:
         mib_s = hypervisor.dirty_rate_mib_s(server)
     except exception.AgentRefused as error:
-        LOG.info("no page sampling of server %s: %s", server, error)
+        LOG.info("no %s of server %s: %s", mode, server, error)
         return None
     if mib_s is None:
         return None
-    return DirtyWindow(float(seconds), float(mib_s * seconds * _PAGES_PER_MIB), "page-sampling")
+    return DirtyWindow(float(seconds), float(mib_s * seconds * _PAGES_PER_MIB), mode)
+
+
+def touched_model(changed: DirtyModel, windows: list[DirtyWindow],
+                  memory_pages: int) -> DirtyModel | None:
+    """Return the model of touched pages; None without a window that shows any.
+
+    Windows of unlike lengths are fitted. Those of one length, as of a single round of a migration,
+    say how many times more pages are touched than changed: the model of changed pages is scaled.
+    """
+    windows = [window for window in windows if window.seconds > 0 and window.changed_pages > 0]
+    if not windows:
+        return None
+    lengths = [window.seconds for window in windows]
+    seen = sum(window.changed_pages for window in windows)
+    expected = sum(changed.pages(window.seconds) for window in windows)
+    if max(lengths) >= _LEAST_SPREAD * min(lengths) or expected <= 0:
+        return dirty_model.fit(windows, memory_pages)
+    # whatever was changed has been touched
+    model = dirty_model.scaled(changed, max(1.0, seen / expected), memory_pages)
+    return dataclasses.replace(_at_least(model, _ROUND_ERROR), source=windows[0].source)
 
 
 def choose(memory_pages: int, content: list[DirtyWindow], tracked_share: float,
-           sampled: list[DirtyWindow]) -> tuple[DirtyModel, str]:
+           sampled: list[DirtyWindow], samples_per_gib: int = 0) -> tuple[DirtyModel, str]:
     """Return the better founded model of changed pages and a sentence on how it was chosen.
 
     ``content`` are windows of which ``tracked_share`` of memory was compared page by page; either
@@ -84,7 +169,8 @@ def choose(memory_pages: int, content: list[DirtyWindow], tracked_share: float,
         models.append(_at_least(model, _cluster_error(content, tracked_share)))
     if sampled:
         model = dirty_model.fit(sampled, memory_pages)
-        models.append(_at_least(model, _hit_error(sampled, memory_pages)))
+        models.append(_at_least(model, _hit_error(sampled, memory_pages,
+                                                  samples_per_gib or SAMPLES_PER_GIB)))
     if not models:
         return DirtyModel(), "no dirty rate could be measured"
     models.sort(key=lambda model: model.relative_error)
@@ -99,9 +185,9 @@ def _at_least(model: DirtyModel, error: float) -> DirtyModel:
     return dataclasses.replace(model, relative_error=min(1.0, max(model.relative_error, error)))
 
 
-def _hit_error(windows: list[DirtyWindow], memory_pages: int) -> float:
+def _hit_error(windows: list[DirtyWindow], memory_pages: int, samples_per_gib: int) -> float:
     """Counting error of page sampling: few samples, fewer hits; none at all tells nothing."""
-    samples = SAMPLES_PER_GIB * memory_pages / _PAGES_PER_GIB
+    samples = samples_per_gib * memory_pages / _PAGES_PER_GIB
     hits = samples * sum(window.changed_pages for window in windows) / memory_pages
     return 1 / math.sqrt(max(1.0, hits))
 

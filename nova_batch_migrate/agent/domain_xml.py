@@ -34,6 +34,8 @@ class Definition:
     #: Sizes of QEMU's memory backends: one per NUMA cell, else all of memory.
     memory_blocks_bytes: tuple[int, ...]
     disks: tuple[DiskSource, ...]
+    #: Path of the program that runs it.
+    emulator: str = ""
 
 
 def parse(text: str) -> Definition:
@@ -51,6 +53,7 @@ def parse(text: str) -> Definition:
         memory_blocks_bytes=cells or (memory_bytes,),
         disks=tuple(_disk(disk) for disk in domain.iterfind("devices/disk")
                     if disk.find("source") is not None),
+        emulator=domain.findtext("devices/emulator", ""),
     )
 
 

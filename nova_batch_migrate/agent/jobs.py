@@ -20,8 +20,8 @@ LOG = log.getLogger(__name__)
 CHUNK = 50
 KEEP_SECONDS = 600
 
-#: (job, servers, windows_seconds) -> (ServerTelemetry dicts, PageClasses dict)
-Measure = collections.abc.Callable[[str, list[str], list[float]], tuple[list[dict], dict]]
+#: (job, servers, windows_seconds, max_wait_seconds) -> (ServerTelemetry dicts, PageClasses dict)
+Measure = collections.abc.Callable[[str, list[str], list[float], float], tuple[list[dict], dict]]
 
 
 @dataclasses.dataclass
@@ -44,11 +44,12 @@ class Jobs:
         self._lock = threading.Lock()
         self._turn = threading.Lock()
 
-    def start(self, batch_id: str, servers: list[str], windows_seconds: list[float]) -> str:
+    def start(self, batch_id: str, servers: list[str], windows_seconds: list[float],
+              max_wait_seconds: float = 0.0) -> str:
         """Start a job and return its id; one that is already running for the same is returned."""
         if not windows_seconds or min(windows_seconds) <= 0:
             raise exception.AgentRefused(reason="windows_seconds must be lengths above 0")
-        asked = (batch_id, tuple(servers), tuple(windows_seconds))
+        asked = (batch_id, tuple(servers), tuple(windows_seconds), max_wait_seconds)
         with self._lock:
             self._forget_old()
             for job in self._jobs.values():
@@ -80,10 +81,11 @@ class Jobs:
         }
 
     def _run(self, job: _Job) -> None:
-        _, servers, windows_seconds = job.asked
+        _, servers, windows_seconds, max_wait_seconds = job.asked
         with self._turn:
             try:
-                found = self._measure(job.id, list(servers), list(windows_seconds))
+                found = self._measure(job.id, list(servers), list(windows_seconds),
+                                      max_wait_seconds)
             # the thread's end: whatever it is, the conductor is told instead of waiting
             except Exception as error:  # noqa: BLE001
                 LOG.exception("measure job %s failed", job.id)

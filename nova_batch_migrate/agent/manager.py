@@ -4,6 +4,7 @@ Called by conductors through rpcapi.py. Everything it does concerns servers of i
 """
 
 import functools
+import os
 import threading
 
 import oslo_messaging as messaging
@@ -12,14 +13,19 @@ from nova_batch_migrate import exception, rpc
 from nova_batch_migrate.agent import (
     bandwidth,
     domains,
+    feedback,
+    history,
     jobs,
     keys,
     measurement,
     preflight,
     relays,
+    sampler,
 )
 from nova_batch_migrate.planning import allocation
 
+#: Below state_path.
+HISTORY_FILE = "history.json"
 # Refusals are answers: oslo.messaging shall not log them as failures of this service.
 _answers = messaging.expected_exceptions(exception.BatchMigrateError)
 
@@ -29,10 +35,12 @@ class AgentManager:
 
     target = messaging.Target(version="1.1")
 
-    def __init__(self, conf, hypervisor: domains.Hypervisor, measure_jobs: jobs.Jobs):
+    def __init__(self, conf, hypervisor: domains.Hypervisor, measure_jobs: jobs.Jobs,
+                 seen: feedback.Feedback):
         self._conf = conf
         self._hypervisor = hypervisor
         self._jobs = measure_jobs
+        self._feedback = seen
         self._link = bandwidth.LinkWatch(conf, hypervisor)
 
     @_answers
@@ -55,9 +63,9 @@ class AgentManager:
 
     @_answers
     def start_measure(self, ctxt, batch_id: str, servers: list[str],
-                      windows_seconds: list[float]) -> dict:
+                      windows_seconds: list[float], max_wait_seconds: float = 0.0) -> dict:
         """Start a measure job; servers that are not here come back with an error each."""
-        return {"job": self._jobs.start(batch_id, servers, windows_seconds)}
+        return {"job": self._jobs.start(batch_id, servers, windows_seconds, max_wait_seconds)}
 
     @_answers
     def get_measure(self, ctxt, job: str, offset: int) -> dict:
@@ -94,6 +102,7 @@ class AgentManager:
         job = self._hypervisor.outgoing_job(server)
         if job is None:
             return None
+        self._feedback.note(server, job)
         presence = self._hypervisor.presence(server)
         return {
             "elapsed_seconds": job["time_elapsed"] / 1000,
@@ -176,18 +185,23 @@ class AgentService:
     def __init__(self, conf):
         self._conf = conf
         self._server = None
+        self._sampler = None
 
     def start(self) -> None:
         """Listen for conductors."""
         conf = self._conf
         hypervisor = domains.Hypervisor(conf.host, conf.agent.libvirt_uri,
                                         conf.agent.libvirt_pid_path)
-        measure = functools.partial(measurement.measure, conf, hypervisor,
-                                    keys.KeySource(conf.agent.fingerprint_secret))
+        seen = feedback.Feedback()
+        self._sampler = sampler.Sampler(conf, hypervisor, history.Histories(
+            os.path.join(conf.state_path, HISTORY_FILE) if conf.agent.history else None))
+        measure = functools.partial(measurement.measure, conf, measurement.Parts(
+            hypervisor, keys.KeySource(conf.agent.fingerprint_secret), self._sampler, seen))
         self._server = rpc.get_server(
             rpc.get_agent_transport(conf), rpc.agent_target(conf.host),
-            [AgentManager(conf, hypervisor, jobs.Jobs(measure))])
+            [AgentManager(conf, hypervisor, jobs.Jobs(measure), seen)])
         self._server.start()
+        self._sampler.start()
         # It takes seconds to come up on a busy host: not within a conductor's first call.
         threading.Thread(target=preflight.privilege_problems, daemon=True).start()
 
@@ -195,3 +209,4 @@ class AgentService:
         """Stop listening; a measurement under way ends with the process."""
         self._server.stop()
         self._server.wait()
+        self._sampler.stop()

@@ -4,15 +4,25 @@ Called by jobs.py in a thread of its own. A guest that is migrating is not measu
 """
 
 import concurrent.futures
+import dataclasses
 import datetime
 
 from oslo_log import log
 
 from nova_batch_migrate import exception, privsep
-from nova_batch_migrate.agent import dirty_rate, disks, scan
+from nova_batch_migrate.agent import (
+    dirty_rate,
+    disks,
+    domains,
+    feedback,
+    keys,
+    sampler,
+    scan,
+)
 from nova_batch_migrate.planning.telemetry import (
     PAGE_BYTES,
     DirtyWindow,
+    History,
     PageClasses,
     ServerTelemetry,
 )
@@ -22,12 +32,25 @@ LOG = log.getLogger(__name__)
 MIB = 1 << 20
 
 
-def measure(conf, hypervisor, keys, job: str, server_ids: list[str],
-            windows_seconds: list[float]) -> tuple[list[dict], dict]:
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a measurement asks beside libvirt; made once by the agent's service."""
+
+    hypervisor: domains.Hypervisor
+    keys: keys.KeySource
+    sampler: sampler.Sampler
+    feedback: feedback.Feedback
+
+
+def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds: list[float],
+            max_wait_seconds: float = 0.0) -> tuple[list[dict], dict]:
     """Measure servers; return the JSON of their ServerTelemetry and of their PageClasses.
 
-    A server that can't be measured has ``id`` and ``error`` only.
+    A server that can't be measured has ``id`` and ``error`` only. With ``max_wait_seconds`` (how
+    long one may wait for a quiet moment) servers without much history are followed to find their
+    period ([0072]).
     """
+    hypervisor = parts.hypervisor
     refused, watches = {}, {}
     measured = []
     for server_id in server_ids:
@@ -41,23 +64,40 @@ def measure(conf, hypervisor, keys, job: str, server_ids: list[str],
         else:
             measured.append(domain)
             watches[server_id] = disks.DiskWatch(hypervisor, domain)
-    with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        sampling = beside.submit(
-            dirty_rate.sample, hypervisor,
-            [domain.id for domain in measured] if conf.agent.page_sampling else [])
-        counts, page_classes = _scan(conf, keys, job, measured, windows_seconds)
-        sampled = sampling.result()
+    with concurrent.futures.ThreadPoolExecutor(2) as beside:
+        asking = beside.submit(dirty_rate.ask_qemu, hypervisor, measured, conf.agent)
+        following = beside.submit(parts.sampler.follow_for, measured, max_wait_seconds)
+        counts, page_classes = _scan(conf, parts.keys, job, measured, windows_seconds)
+        sampled, touched = asking.result()
+        followed = following.result()
     values = []
     for domain in measured:
         reason = _moved(hypervisor, domain.id)
         if reason:
             refused[domain.id] = reason
             continue
-        value = _telemetry(conf.host, domain, counts[domain.id], sampled.get(domain.id, []),
-                           watches[domain.id].result())
+        rates = _Rates(sampled.get(domain.id, []),
+                       touched.get(domain.id) or _fed_back(parts.feedback, domain.id),
+                       parts.sampler.history_of(domain, followed.get(domain.id)))
+        value = _telemetry(conf, domain, counts[domain.id], rates, watches[domain.id].result())
         values.append(value.to_dict())
     values += [{"id": server_id, "error": reason} for server_id, reason in refused.items()]
     return values, page_classes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rates:
+    """What is known of a server's dirty rate beside content diff."""
+
+    sampled: list[DirtyWindow]
+    touched: dirty_rate.Touched
+    history: History | None
+
+
+def _fed_back(seen: feedback.Feedback, server_id: str) -> dirty_rate.Touched:
+    windows = seen.windows(server_id)
+    return dirty_rate.Touched(tuple(windows), "touched pages as its latest attempt to migrate "
+                              "showed them" if windows else "")
 
 
 def _why_not(domain) -> str | None:
@@ -79,12 +119,12 @@ def _moved(hypervisor, server_id: str) -> str | None:
     return None
 
 
-def _scan(conf, keys, job: str, measured: list, windows_seconds: list[float]):
+def _scan(conf, key_source, job: str, measured: list, windows_seconds: list[float]):
     """Return counts by server id, and the page classes, from the privileged process."""
     wanted = [{"id": domain.id, "pid_file": domain.pid_file,
                "blocks_bytes": list(domain.definition.memory_blocks_bytes)}
               for domain in measured]
-    key = keys.current(datetime.datetime.now(datetime.UTC))
+    key = key_source.current(datetime.datetime.now(datetime.UTC))
     try:
         found = scan.measure(job, wanted, windows_seconds, key.seed, conf.agent.page_budget,
                              conf.agent.read_mib_s * MIB)
@@ -96,17 +136,19 @@ def _scan(conf, keys, job: str, measured: list, windows_seconds: list[float]):
     return {counted["id"]: counted for counted in found["servers"]}, found["page_classes"]
 
 
-def _telemetry(host: str, domain, counts: dict, sampled: list[DirtyWindow],
-               domain_disks: list) -> ServerTelemetry:
+def _telemetry(conf, domain, counts: dict, rates: _Rates, domain_disks: list) -> ServerTelemetry:
     definition = domain.definition
     total_pages = definition.memory_bytes // PAGE_BYTES
     content = [DirtyWindow(window["seconds"], window["changed_pages"], "content-diff")
                for window in counts.get("windows", ())]
-    if not content and not sampled:
-        return ServerTelemetry(id=domain.id, name=definition.name, host=host,
+    if not content and not rates.sampled:
+        return ServerTelemetry(id=domain.id, name=definition.name, host=conf.host,
                                error=counts.get("error", "no dirty rate could be measured"))
     changed, note = dirty_rate.choose(total_pages, content, counts.get("tracked_share", 0.0),
-                                      sampled)
+                                      rates.sampled, conf.agent.page_sampling_per_gib)
+    touched = dirty_rate.touched_model(changed, list(rates.touched.windows), total_pages)
+    if touched is not None:
+        note += f"; {rates.touched.note}"
     if "error" in counts:
         note += f"; memory is counted as full and unlike any other: {counts['error']}"
     elif counts["tracked_share"] < 1:
@@ -115,7 +157,7 @@ def _telemetry(host: str, domain, counts: dict, sampled: list[DirtyWindow],
         id=domain.id,
         name=definition.name,
         project_id=definition.project_id,
-        host=host,
+        host=conf.host,
         memory_bytes=definition.memory_bytes,
         vcpus=domain.vcpus,
         state=domain.presence.state,
@@ -124,8 +166,10 @@ def _telemetry(host: str, domain, counts: dict, sampled: list[DirtyWindow],
         zero_pages=counts.get("zero_pages", 0),
         distinct_pages=counts.get("distinct_pages", total_pages),
         self_duplicate_pages=counts.get("self_duplicate_pages", 0),
+        touched=touched,
         changed=changed,
-        windows=(*content, *sampled),
+        windows=(*content, *rates.sampled, *rates.touched.windows),
+        history=rates.history,
         compress_unchanged=counts.get("compress_unchanged"),
         compress_changed=counts.get("compress_changed"),
         disks=tuple(domain_disks),

@@ -36,10 +36,14 @@ class AgentAPI:
         return self._call(ctxt, host, "inventory")
 
     def start_measure(self, ctxt, host: str, batch_id: str, servers: list[str],
-                      windows_seconds: list[float]) -> dict:
-        """Start to measure servers of this host; return ``{"job": id}``."""
+                      windows_seconds: list[float], max_wait_seconds: float = 0.0) -> dict:
+        """Start to measure servers of this host; return ``{"job": id}``.
+
+        ``max_wait_seconds``: how long the batch lets a server wait for a quiet moment; above 0
+        servers are followed until their period shows.
+        """
         return self._call(ctxt, host, "start_measure", batch_id=batch_id, servers=servers,
-                          windows_seconds=windows_seconds)
+                          windows_seconds=windows_seconds, max_wait_seconds=max_wait_seconds)
 
     def get_measure(self, ctxt, host: str, job: str, offset: int = 0) -> dict:
         """Return a job's state and, once it is done, up to 50 ServerTelemetry from ``offset`` on.

@@ -32,6 +32,30 @@ OPTS = [
     cfg.BoolOpt("page_sampling", default=True,
                 help="Ask QEMU for the dirty rate by page sampling as well. It is used for servers "
                      "whose memory can't be read, and wherever it is the better founded figure."),
+    cfg.IntOpt("page_sampling_per_gib", default=0, min=0, max=16384,
+               help="Pages that QEMU samples of each GiB. 0: libvirt's call, which samples 512 "
+                    "(128 of a guest of 256 MiB). Any other number, at least 128, is asked for "
+                    "through QEMU's monitor, and libvirt marks the domain as tainted."),
+    cfg.ListOpt("dirty_rate_modes", default=[],
+                item_type=cfg.types.String(
+                    regex=r"^\d+\.\d+\.\d+/(kvm|qemu)/(dirty-ring|dirty-bitmap)$"),
+                help="Modes in which QEMU may be asked for the pages its guests touch, each as "
+                     "QEMU-VERSION/ACCELERATOR/MODE, for example 10.0.2/kvm/dirty-ring; qemu is "
+                     "software emulation. Empty: none. A wrong mode kills guests (dirty-bitmap of "
+                     "QEMU 7.2 in emulation does); this project has verified none of them. A "
+                     "guest is asked only if it runs the very program that is installed."),
+    cfg.BoolOpt("history", default=True,
+                help="Look at a few pages of every server once a minute and keep the dirty rates "
+                     "of the last 60 minutes, in state_path/history.json. They show how a server "
+                     "usually is, and whether it has quiet moments to wait for."),
+    cfg.IntOpt("history_pages", default=4096, min=256,
+               help="Pages (4 KiB) of a server that such a look reads, twice a minute. More see "
+                    "smaller working sets in larger servers, and cost more."),
+    cfg.FloatOpt("follow_seconds", default=100.0, min=0, max=600,
+                 help="Most seconds for which servers are looked at every second to find their "
+                      "period, while they are measured for a batch with max_wait_seconds and have "
+                      "less than half an hour of history. Shows periods of up to 2/5 of it. "
+                      "0: never."),
 ]
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from nova_batch_migrate.planning import allocation, learning, nova_schedule
+from nova_batch_migrate.planning import allocation, dirty_model, learning, nova_schedule
 from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.result import Projection
 from nova_batch_migrate.planning.stream import (
@@ -115,16 +115,16 @@ def member_load(server: ServerTelemetry, memory_bytes: int, options: MigrationOp
     dirty, cycle = _activity(server)
     nominal = StreamLoad(
         content_pages=content + FIRMWARE_PAGES, zero_pages=total - content,
-        dirty=_scaled(dirty, 1.0, total),
+        dirty=dirty_model.scaled(dirty, 1.0, total),
         schedule=nova_schedule.schedule(options, size_gib),
         disk_bytes=sum(disk.allocated_bytes for disk in disks),
         disk_write_bytes_per_second=sum(disk.write_bytes_per_second for disk in disks),
         cycle=cycle, wire=wire)
     error = dirty.relative_error
-    best = dataclasses.replace(nominal, dirty=_scaled(dirty, 1.0 / (1.0 + error), total))
+    best = dataclasses.replace(nominal, dirty=dirty_model.scaled(dirty, 1.0 / (1.0 + error), total))
     if not measured:
         best = dataclasses.replace(best, content_pages=FIRMWARE_PAGES, zero_pages=total)
-    worst = dataclasses.replace(nominal, dirty=_scaled(dirty, 1.0 + error, total))
+    worst = dataclasses.replace(nominal, dirty=dirty_model.scaled(dirty, 1.0 + error, total))
     return MemberLoad(nominal, best, worst, measured)
 
 
@@ -140,7 +140,7 @@ def while_quiet(member: MemberLoad) -> MemberLoad:
     def quiet(load: StreamLoad) -> StreamLoad:
         pages = load.content_pages + load.zero_pages
         return dataclasses.replace(
-            load, dirty=_scaled(load.dirty, load.cycle.quiet_factor, pages), cycle=None)
+            load, dirty=dirty_model.scaled(load.dirty, load.cycle.quiet_factor, pages), cycle=None)
 
     return MemberLoad(quiet(member.nominal), quiet(member.best), quiet(member.worst),
                       member.measured)
@@ -175,14 +175,6 @@ def _activity(server: ServerTelemetry) -> tuple[DirtyModel, Cycle | None]:
     if cycle is not None and history.model is not None:
         return history.model, cycle
     return server.round_model, cycle
-
-
-def _scaled(dirty: DirtyModel, factor: float, total_pages: float) -> DirtyModel:
-    return dataclasses.replace(
-        dirty, rate_pages_per_second=dirty.rate_pages_per_second * factor,
-        working_set_pages=min(dirty.working_set_pages * factor, total_pages),
-        hot_rate_pages_per_second=dirty.hot_rate_pages_per_second * factor,
-        hot_pages=min(dirty.hot_pages * factor, total_pages))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -169,7 +169,8 @@ class Agent(fixtures.Fixture):
         self._conf.set_override("host", self._host)
         for name, value in (("nova_config_files", [self._nova_config_file]),
                             ("link_mib_s", LINK_MIB_S), ("migration_interface", "lo"),
-                            ("page_sampling", False), ("fingerprint_secret", "functional")):
+                            ("page_sampling", False), ("history", False),
+                            ("fingerprint_secret", "functional")):
             self._conf.set_override(name, value, "agent")
         self.start()
         self.addCleanup(self.stop)

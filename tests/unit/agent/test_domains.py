@@ -1,3 +1,5 @@
+import json
+
 import ddt
 import fixtures
 import libvirt
@@ -134,6 +136,30 @@ class TestJobs(DomainsCase):
     def test_a_migration_that_failed_to_leave_did_not_arrive(self):
         failed = {"type": libvirt.VIR_DOMAIN_JOB_FAILED, "operation": OUT}
         self.assertIsNone(self.with_domain(completed=failed).arrived_job(UUID))
+
+
+class TestDirtyRate(DomainsCase):
+
+    def start(self, *arguments):
+        """Return what libvirt was asked for."""
+        asked = []
+        handle = Handle()
+        handle.startDirtyRateCalc = lambda seconds, flags: asked.append((seconds, flags))
+        self.useFixture(fixtures.MonkeyPatch(
+            "libvirt_qemu.qemuMonitorCommand",
+            lambda domain, command, flags: asked.append(json.loads(command))))
+        self.hypervisor(Connection(handle)).start_dirty_rate(UUID, *arguments)
+        return asked
+
+    def test_page_sampling_unless_told_otherwise(self):
+        self.assertEqual([(2, libvirt.VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING)], self.start(2))
+        self.assertEqual([(2, libvirt.VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_RING)],
+                         self.start(2, "dirty-ring"))
+
+    def test_another_number_of_samples_goes_through_the_monitor(self):
+        self.assertEqual([{"execute": "calc-dirty-rate", "arguments": {
+            "calc-time": 2, "sample-pages": 4096, "mode": "page-sampling"}}],
+            self.start(2, "page-sampling", 4096))
 
 
 class TestConnection(DomainsCase):

@@ -20,7 +20,7 @@ class JobsCase(base.BaseTestCase):
         self.addCleanup(self.may_end.set)
         self.running = []
 
-    def measure(self, job, servers, windows_seconds):
+    def measure(self, job, servers, windows_seconds, max_wait_seconds):
         self.running.append(job)
         self.may_end.wait(60)
         return [{"id": server} for server in servers], CLASSES
@@ -77,7 +77,7 @@ class TestJobs(JobsCase):
         self.assertEqual(set(started), set(self.running))
 
     def test_a_failure_is_told(self):
-        def fail(job, servers, windows_seconds):
+        def fail(job, servers, windows_seconds, max_wait_seconds):
             raise exception.AgentUnavailable("libvirt is gone")
         held = jobs.Jobs(fail)
         answer = self.ended(held, held.start("batch", ["a"], WINDOWS))

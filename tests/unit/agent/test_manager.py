@@ -1,7 +1,7 @@
 from oslotest import base
 
 from nova_batch_migrate import conf, context, exception, rpc
-from nova_batch_migrate.agent import domain_xml, domains, jobs, manager, rpcapi
+from nova_batch_migrate.agent import domain_xml, domains, feedback, jobs, manager, rpcapi
 
 LEAVING = {"type": 2, "operation": 5, "time_elapsed": 3500, "memory_total": 135012352,
            "memory_processed": 17874830, "memory_remaining": 114520064, "memory_bps": 13167150,
@@ -58,11 +58,12 @@ class TestOverTheBus(base.BaseTestCase):
         self.conf.set_override("transport_url", "fake:/", "agent_transport")
         transport = rpc.get_agent_transport(self.conf)
         self.host = Host()
-        held = jobs.Jobs(lambda job, servers, windows: (
+        self.seen = feedback.Feedback()
+        held = jobs.Jobs(lambda job, servers, windows, max_wait: (
             [{"id": server} for server in servers],
             {"exact": True, "theta": 1.0, "classes": [], "background": None}))
         server = rpc.get_server(transport, rpc.agent_target("cmpa"),
-                                [manager.AgentManager(self.conf, self.host, held)])
+                                [manager.AgentManager(self.conf, self.host, held, self.seen)])
         server.start()
         self.addCleanup(server.wait)
         self.addCleanup(server.stop)

@@ -3,7 +3,15 @@ import fixtures
 from oslotest import base
 
 from nova_batch_migrate import conf, exception, privsep
-from nova_batch_migrate.agent import domain_xml, domains, keys, measurement
+from nova_batch_migrate.agent import (
+    domain_xml,
+    domains,
+    feedback,
+    history,
+    keys,
+    measurement,
+    sampler,
+)
 from nova_batch_migrate.planning.telemetry import PageClasses, ServerTelemetry
 from tests.unit.agent.processes import PAGE, Guest
 
@@ -37,7 +45,7 @@ class Host:
     def disk_use(self, server, device):
         return domains.DiskUse(1 << 20, 0)
 
-    def start_dirty_rate(self, server, seconds):
+    def start_dirty_rate(self, server, seconds, mode, samples_per_gib):
         if self.mib_s is None:
             raise exception.AgentRefused(reason="no sampling here")
 
@@ -56,10 +64,14 @@ class TestMeasure(base.BaseTestCase):
         conf.parse(self.conf, [], [])
         self.conf.set_override("host", "cmpa")
         self.host = Host()
+        self.max_wait_seconds = 0.0
+        self.parts = measurement.Parts(
+            self.host, keys.KeySource("secret"),
+            sampler.Sampler(self.conf, self.host, history.Histories(None)), feedback.Feedback())
 
     def measure(self, *servers):
-        found, classes = measurement.measure(self.conf, self.host, keys.KeySource("secret"),
-                                             "job", list(servers), [0.05, 0.1])
+        found, classes = measurement.measure(
+            self.conf, self.parts, "job", list(servers), [0.05, 0.1], self.max_wait_seconds)
         return ({server["id"]: ServerTelemetry.from_dict(server) for server in found},
                 PageClasses.from_dict(classes))
 
@@ -132,6 +144,30 @@ class TestMeasure(base.BaseTestCase):
                           found.distinct_pages, found.zero_pages))
         self.assertIn("memory is counted as full", found.source_note)
         self.assertEqual((), classes.classes)
+
+    def test_what_an_attempt_showed_is_the_model_of_touched_pages(self):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.host.add(guest)
+        for elapsed, iteration, rate in ((0, 1, 0), (2000, 2, 100), (8000, 3, 80)):
+            self.parts.feedback.note(guest.id, {
+                "time_elapsed": elapsed, "memory_iteration": iteration, "memory_dirty_rate": rate})
+        found = self.measure(guest.id)[0][guest.id]
+        self.assertEqual("migration", found.touched.source)
+        self.assertAlmostEqual(200, found.touched.pages(2.0), delta=10)
+        self.assertIn("as its latest attempt to migrate showed them", found.source_note)
+        self.assertIn("migration", {window.source for window in found.windows})
+
+    def test_a_batch_that_may_wait_follows_its_servers(self):
+        guest = self.useFixture(Guest())
+        guest.write({page: 1 for page in range(64)})
+        self.host.add(guest)
+        self.conf.set_override("follow_seconds", 2.5, "agent")
+        self.assertIsNone(self.measure(guest.id)[0][guest.id].history)
+        self.max_wait_seconds = 60.0
+        found = self.measure(guest.id)[0][guest.id].history
+        self.assertEqual([0.0, 0.0], [round(rate) for rate in found.pages_per_second[:2]])
+        self.assertIsNone(found.periodicity)
 
     def test_neither_way_is_an_error(self):
         guest = self.useFixture(Guest())

@@ -169,14 +169,11 @@ class SourceGroup:
         connection = self._reach()
         try:
             return connection, greeting.introduce(connection, group, purpose, session, anew)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, exception.RelayError) as error:
             connection.close()
             raise exception.RelayError(
-                reason=f"the relay of {group.destination} lets nobody in for group {group.id}: "
-                f"{error}") from error
-        except exception.RelayError:
-            connection.close()
-            raise
+                reason=f"the relay of {group.destination} lets nobody in for group {group.id} "
+                f"({_why(error)}): is it open there?") from error
 
     def _reach(self) -> ssl.SSLSocket:
         """Connect to the destination's relay at the first of its addresses that answers."""
@@ -206,5 +203,10 @@ class SourceGroup:
             if not fresh:
                 return self._ask(question)
             raise exception.RelayError(
-                reason=f"the relay of {self.group.destination} does not answer: {error}"
+                reason=f"the relay of {self.group.destination} does not answer: {_why(error)}"
             ) from error
+
+
+def _why(error: Exception) -> str:
+    """Return an error's reason without the words that stand before it for operators."""
+    return getattr(error, "kwargs", {}).get("reason") or str(error)

@@ -31,6 +31,7 @@ _MIGRATION_MAGICS = (b"QEVM", b"\x11\x22\x33\x44")
 _EARLY_CHUNK_BYTES = 256 << 10
 _LATE_CHUNK_BYTES = 64 << 10
 _LINGER_MS = 2
+_STALLED_SECONDS = 2.0
 _RETURN_QUEUE_LENGTH = 256
 #: Of the content that changes in later rounds, before any was seen: it may not compress at all.
 _WORST_RATIO = 1.0
@@ -128,11 +129,12 @@ class SourceStream:
         poll.register(self._connection, select.POLLIN)
         buffer = memoryview(bytearray(_EARLY_CHUNK_BYTES))
         position = self._log.position(self._number)
-        fresh = False
+        fresh, moved_at = False, time.monotonic()
         while not self._ended.is_set():
             chunk = _EARLY_CHUNK_BYTES if position.round == 0 else _LATE_CHUNK_BYTES
             room = self._log.room(self._number, chunk)
             if not room:
+                self._yield_if_stalled(moved_at)
                 continue
             try:
                 taken = self._connection.recv_into(buffer[:room], 0, socket.MSG_DONTWAIT)
@@ -141,8 +143,10 @@ class SourceStream:
                     self._log.flush(self._number)
                     fresh = False
                     continue
-                poll.poll(1000)
+                if not poll.poll(1000):
+                    self._yield_if_stalled(moved_at)
                 continue
+            moved_at = time.monotonic()
             if not taken:
                 self._log.flush(self._number)
                 self._log.end(self._number)
@@ -156,6 +160,11 @@ class SourceStream:
                     self._log.flush(self._number)
                     self._hold()
                 self._pace.took(taken, self._speed(position))
+
+    def _yield_if_stalled(self, moved_at: float) -> None:
+        """Let the others go on beside a stream that stands still."""
+        if self._is_migration and time.monotonic() - moved_at > _STALLED_SECONDS:
+            self._group.turns.pass_on(self._number)
 
     def _wait_for_turn(self) -> None:
         while not self._ended.is_set():

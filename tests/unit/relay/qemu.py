@@ -1,9 +1,10 @@
 """Plays the destination's QEMU for the tests: a process of that name that awaits a migration.
 
-    python qemu.py [-x] -uuid UUID ADDRESS OUTPUT
+    python qemu.py [-nbd] [-stop] [-stall] -uuid UUID ADDRESS OUTPUT
 
 Prints its port, takes one connection, writes what comes to OUTPUT. As QEMU does, it answers on the
-return path, at the end of the stream with SHUT. With `-nbd` it speaks first.
+return path, at the end of the stream with SHUT. With `-nbd` it speaks first, with `-stop` it dies
+behind the first bytes, with `-stall` it reads nothing for a while.
 """
 
 import os
@@ -12,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 
 PONG = struct.pack(">HHI", 2, 4, 7)
 SHUT = struct.pack(">HHI", 1, 4, 0)
@@ -39,6 +41,8 @@ def main() -> None:
     connection, _ = listener.accept()
     if "-nbd" in sys.argv:
         connection.sendall(b"NBDMAGIC")
+    if "-stall" in sys.argv:
+        time.sleep(6)
     with open(output, "wb") as file:
         first = True
         while data := connection.recv(1 << 20):

@@ -1,0 +1,207 @@
+import secrets
+import socket
+import subprocess
+import time
+
+from oslotest import base
+
+from nova_batch_migrate import exception
+from tests.unit.relay import hosts, namespace
+from tests.unit.relay.test_service import two_alike
+
+GROUP = "batch:0:cmpb"
+
+
+def nft(rule):
+    """Put one rule in front of what arrives at the relay of the destination."""
+    commands = (f"add table inet faults; add chain inet faults input "
+                f"{{ type filter hook input priority 0; }}; add rule inet faults input {rule}")
+    subprocess.run(["nft", commands], check=True)
+
+
+def carried(relays, data, server=hosts.FIRST, port=49152, *words):
+    """Carry one stream; return whether it arrived whole."""
+    migration = hosts.Migration(relays, server, port, *words)
+    migration.send(data)
+    migration.finish()
+    return migration.arrived() == data
+
+
+def _loss():
+    first, second = two_alike()
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        nft(f"tcp dport {hosts.RELAY_PORT} numgen random mod 100 < 2 drop")
+        return [carried(relays, first), carried(relays, second, hosts.SECOND, 49153)]
+
+
+def _cut():
+    """The link is cut in the middle of a stream and comes back after a second."""
+    first, _ = two_alike(pages=4000)
+    with hosts.two() as relays:
+        hosts.open_group(relays, wire_bytes_per_second=8 << 20)
+        migration = hosts.Migration(relays, hosts.FIRST, 49152)
+        sending = migration.started(first)
+        time.sleep(0.4)
+        nft(f"tcp dport {hosts.RELAY_PORT} drop")
+        time.sleep(0.3)
+        before = migration.output.stat().st_size
+        time.sleep(1.0)
+        stood = migration.output.stat().st_size == before < len(first)
+        subprocess.run(["nft", "delete table inet faults"], check=True)
+        sending.join(20)
+        return [stood, migration.arrived() == first]
+
+
+def _small_dictionary():
+    first, second = two_alike(pages=3000)
+    with hosts.two() as relays:
+        hosts.open_group(relays, dictionary_bytes=4 << 20)
+        return [carried(relays, first), carried(relays, second, hosts.SECOND, 49153)]
+
+
+def _stalled():
+    """The first destination reads nothing; the second stream does not wait for it."""
+    first, second = two_alike(pages=6000)
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        stalled = hosts.Migration(relays, hosts.FIRST, 49152, "-stall")
+        sending = stalled.started(first)
+        time.sleep(0.3)
+        whole = carried(relays, second, hosts.SECOND, 49153)
+        behind = stalled.output.exists() and stalled.output.stat().st_size > 0
+        sending.join(20)
+        return [whole, not behind, stalled.arrived() == first]
+
+
+def _two_batches():
+    """Two groups with the same destination at once: each carries its own server."""
+    first, second = two_alike()
+    with hosts.two() as relays:
+        for name, server in (("a", hosts.FIRST), ("b", hosts.SECOND)):
+            hosts.open_group(relays, id=name, members=[
+                {"server_id": server, "order": 0, "scope": "project"}])
+        whole = [carried(relays, first), carried(relays, second, hosts.SECOND, 49153)]
+        of_servers = [sorted(group["servers"])
+                      for group in relays.source.statistics()["groups"]]
+        relays.source.close_group("a")
+        # the other one's redirect is still there
+        again = carried(relays, second, hosts.SECOND, 49155)
+        counted = relays.source.close_group("b")["servers"][hosts.SECOND]
+        return {"whole": [*whole, again], "servers": of_servers,
+                "outcomes": counted["outcomes"]}
+
+
+def _replayed():
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        source = relays.source._groups[GROUP]
+        connection, _ = source._connect("project", 1)
+        refused = []
+        for session in (1, 0):
+            try:
+                second, _ = source._connect("project", session)
+                second.settimeout(5)
+                refused.append(second.recv(1) == b"")
+            except (exception.RelayError, OSError):
+                refused.append(True)
+        newer, _ = source._connect("project", 2)
+        newer.close()
+        connection.close()
+        relays.destination.close_group(GROUP)
+        try:
+            source._connect("project", 3)
+            closed = "let in"
+        except exception.RelayError as error:
+            closed = str(error)
+        return {"refused": refused, "closed": closed}
+
+
+def _full():
+    """More dictionaries than there is memory for, and a group that is another's."""
+    seen = []
+    with hosts.two(dictionary_mib=64) as relays:
+        hosts.open_group(relays)
+        for changes in ({"id": "second"}, {"members": []}, {"id": "x", "source": "cmpc"}):
+            try:
+                relays.source.open_group(
+                    hosts.group("source", secrets.token_hex(32), **changes))
+                seen.append("opened")
+            except exception.RelayError as error:
+                seen.append(str(error))
+        relays.destination.close_group(GROUP)
+        relays.source.close_group(GROUP)
+        try:
+            relays.source.open_group(hosts.group("source", secrets.token_hex(32)))
+        except exception.RelayError as error:
+            seen.append(str(error))
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True)
+        return {"seen": seen, "tables": tables.stdout, "groups": relays.source.hello()["groups"]}
+
+
+def _excluded():
+    first, second = two_alike()
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        relays.source.leave_group(GROUP, hosts.FIRST)
+        whole = [carried(relays, first), carried(relays, second, hosts.SECOND, 49153)]
+        return {"whole": whole, "servers": list(relays.source.statistics()["groups"][0]["servers"])}
+
+
+def _nobody_listens():
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        connection = socket.create_connection((hosts.ADDRESS, 49160), timeout=10)
+        try:
+            return connection.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+class Faults(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        reason = namespace.why_not()
+        if reason:
+            self.skipTest(reason)
+
+    def test_a_link_that_loses_packets(self):
+        self.assertEqual([True, True], namespace.run(_loss))
+
+    def test_a_link_that_is_cut_and_comes_back(self):
+        self.assertEqual([True, True], namespace.run(_cut))
+
+    def test_a_dictionary_smaller_than_one_guest(self):
+        self.assertEqual([True, True], namespace.run(_small_dictionary))
+
+    def test_a_destination_that_stands_still_holds_up_nobody_else(self):
+        self.assertEqual([True, True, True], namespace.run(_stalled))
+
+    def test_two_batches_at_once(self):
+        seen = namespace.run(_two_batches)
+        self.assertEqual([True, True, True], seen["whole"])
+        self.assertEqual([[hosts.FIRST], [hosts.SECOND]], seen["servers"])
+        self.assertEqual(["done", "done"], seen["outcomes"])
+
+    def test_an_old_session_is_not_taken_again_and_a_closed_group_lets_nobody_in(self):
+        seen = namespace.run(_replayed)
+        self.assertEqual([True, True], seen["refused"])
+        self.assertIn("lets nobody in", seen["closed"])
+
+    def test_groups_that_can_not_be_opened_leave_nothing_behind(self):
+        seen = namespace.run(_full)
+        room, open_already, strange, unreachable = seen["seen"]
+        self.assertIn("0 MiB are left", room)
+        self.assertIn("is open already", open_already)
+        self.assertIn("none of cmpa", strange)
+        self.assertIn("lets nobody in", unreachable)
+        self.assertEqual("", seen["tables"])
+        self.assertEqual(0, seen["groups"])
+
+    def test_a_server_that_left_its_group_goes_the_plain_way(self):
+        seen = namespace.run(_excluded)
+        self.assertEqual([True, True], seen["whole"])
+        self.assertEqual([hosts.SECOND], seen["servers"])
+
+    def test_where_nobody_listens_qemu_learns_it(self):
+        self.assertTrue(namespace.run(_nobody_listens))

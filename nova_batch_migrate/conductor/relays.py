@@ -13,6 +13,8 @@ from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
 MIB = 1 << 20
+#: Of the goodput of a link whose speed is known for sure.
+UNDER_LINK = 0.98
 #: One dictionary for all servers of a host, where the operator asked for that.
 WHOLE_HOST = "host"
 
@@ -116,7 +118,7 @@ class Relays:
             "peer_port": ends[destination]["port"],
             "dictionary_bytes": min(found["dictionary_free_bytes"] for found in ends.values()),
             "link_bytes_per_second": _goodput(telemetry),
-            "wire_bytes_per_second": _cap(batch),
+            "wire_bytes_per_second": _cap(batch, telemetry),
             "downtime_seconds": _downtime_seconds(telemetry),
             "members": [{"server_id": row["server_id"], "order": row["order_index"],
                          "scope": WHOLE_HOST if scope == "host" else row["project_id"]}
@@ -147,9 +149,16 @@ def _downtime_seconds(telemetry: dict) -> float:
     return (telemetry.get("options") or {}).get("downtime_ms", 500) / 1000
 
 
-def _cap(batch: dict) -> float | None:
-    """Return the group's share of the batch's cap: sources send side by side."""
-    cap = batch["request"]["max_bandwidth_mib_s"]
-    if cap is None:
-        return None
-    return cap * MIB / max(1, len(batch["telemetry"] or {}))
+def _cap(batch: dict, telemetry: dict) -> float | None:
+    """Return what the relay holds the group to: the operator's cap, and just under a known link.
+
+    Sources send side by side. A queue that fills in front of a capped link would be waited for
+    when the guest stands still already.
+    """
+    caps = []
+    if batch["request"]["max_bandwidth_mib_s"] is not None:
+        caps.append(batch["request"]["max_bandwidth_mib_s"] * MIB
+                    / max(1, len(batch["telemetry"] or {})))
+    if (telemetry.get("bandwidth") or {}).get("source") in ("option", "tc"):
+        caps.append(UNDER_LINK * _goodput(telemetry))
+    return min(caps, default=None)

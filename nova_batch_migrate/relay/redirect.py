@@ -22,59 +22,65 @@ _SO_ORIGINAL_DST = 80
 class Redirect:
     """Redirects per destination address, counted: two groups may have the same destination."""
 
-    def __init__(self, listen_port: int, mark: int, first_port: int, last_port: int,
-                 ruleset=None):
-        self._port, self._mark = listen_port, mark
+    def __init__(self, mark: int, first_port: int, last_port: int):
+        self._mark = mark
         self._first_port, self._last_port = first_port, last_port
-        self._ruleset = ruleset
+        self._ruleset: nftables.Ruleset | None = None
         self._uses: collections.Counter[str] = collections.Counter()
+        #: Where connections to an address are led: the first group that names it decides.
+        self._ports: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def add(self, addresses: Collection[str]) -> None:
+    def add(self, addresses: Collection[str], port: int) -> None:
         """Redirect new migration connections to these; RelayError where nftables refuses."""
         with self._lock:
-            if not self._uses.keys() >= set(addresses):
-                self._apply(self._uses.keys() | set(addresses))
+            ports = dict.fromkeys(addresses, port) | self._ports
+            if ports != self._ports:
+                self._apply(ports)
+            self._ports = ports
             self._uses.update(addresses)
 
     def remove(self, addresses: Collection[str]) -> None:
         """Take one use of each address back; running connections are not touched."""
         with self._lock:
-            before = set(self._uses)
             self._uses = +(self._uses - collections.Counter(addresses))
-            if before != self._uses.keys():
-                self._apply(set(self._uses))
+            ports = {address: self._ports[address] for address in self._uses}
+            if ports != self._ports:
+                self._ports = ports
+                self._apply(ports)
 
     def close(self) -> None:
         """Take every redirect away."""
         with self._lock:
             self._uses.clear()
-            self._apply(set())
+            self._ports = {}
+            self._apply({})
 
-    def _apply(self, addresses: set[str]) -> None:
-        if not addresses:
+    def _apply(self, ports: dict[str, int]) -> None:
+        if not ports:
             if self._ruleset is not None:
                 self._ruleset.close()
                 self._ruleset = None
             return
         if self._ruleset is None:
             self._ruleset = nftables.Ruleset()
-        self._ruleset.run(self.commands(addresses))
+        self._ruleset.run(self.commands(ports))
 
-    def commands(self, addresses: set[str]) -> str:
+    def commands(self, ports: dict[str, int]) -> str:
         """Return nft's commands that make the table for these destinations, in one transaction."""
-        rules = []
-        for family, version in (("ip", 4), ("ip6", 6)):
-            mine = sorted(a for a in addresses if ipaddress.ip_address(a).version == version)
-            if mine:
-                rules.append(
-                    f"    meta mark != {self._mark:#x} {family} daddr {{ {', '.join(mine)} }} "
-                    f"tcp dport {self._first_port}-{self._last_port} redirect to :{self._port}\n")
+        rules = [
+            f"    meta mark != {self._mark:#x} {_family(address)} daddr {address} "
+            f"tcp dport {self._first_port}-{self._last_port} redirect to :{port}\n"
+            for address, port in sorted(ports.items())]
         return (f"add table inet {TABLE} {{ flags owner; }}\n"
                 f"delete table inet {TABLE}\n"
                 f"table inet {TABLE} {{\n  flags owner\n  chain output {{\n"
                 "    type nat hook output priority -100; policy accept;\n"
                 f"{''.join(rules)}  }}\n}}\n")
+
+
+def _family(address: str) -> str:
+    return "ip" if ipaddress.ip_address(address).version == 4 else "ip6"
 
 
 def original_destination(connection: socket.socket) -> tuple[str, int]:

@@ -27,10 +27,12 @@ from nova_batch_migrate.relay import (
 LOG = log.getLogger(__name__)
 
 #: Of the redirected connections, so that what QEMU believes to have sent is not far from sent.
-#: The kernel sizes QEMU's own send buffer by the segment: 1.2 MB are then under way in both
-#: together, 3 MB with loopback's own 64 KiB segments; it still carries over 1 GB/s.
 _RECEIVE_BUFFER_BYTES = 64 << 10
-_LOOPBACK_SEGMENT_BYTES = 1448
+#: The kernel sizes QEMU's own send buffer by the segment: with loopback's own of 64 KiB some 3 MB
+#: are under way in both buffers together, with this 1.2 MB. Small ones cost processor time for
+#: every byte, so a fast link, where 3 MB are nothing, has a listener without.
+_SLOW_LINK_SEGMENT_BYTES = 1448
+_SLOW_LINK_BYTES_PER_SECOND = 150e6
 _CONNECT_SECONDS = 20
 _MOST_HANDSHAKES = 16
 
@@ -47,8 +49,7 @@ class Relay:
         self._lock = threading.Lock()
         self._groups: dict[str, source.SourceGroup | destination.DestinationGroup] = {}
         self._gangs: dict[frozenset[str], switchover.Gang] = {}
-        self._redirect = redirect.Redirect(options.redirect_port, options.mark,
-                                           *options.migration_ports)
+        self._redirect = redirect.Redirect(options.mark, *options.migration_ports)
         self._settings = source.Settings(
             mark=options.mark, zstd_level=options.zstd_level or None,
             zstd_window_log=options.zstd_window_log, hold_seconds=options.hold_seconds,
@@ -71,13 +72,16 @@ class Relay:
         self._serve(peers, self._meet)
         for address in ("127.0.0.1", "::1"):
             try:
-                listener = _listen(address, options.redirect_port, small_buffers=True)
+                fast = _listen(address, options.redirect_port, _RECEIVE_BUFFER_BYTES)
+                slow = _listen(address, options.redirect_port + 1, _RECEIVE_BUFFER_BYTES,
+                               _SLOW_LINK_SEGMENT_BYTES)
             except OSError as error:
                 if address == "::1":
                     LOG.info("no IPv6 on this host: %s", error)
                     continue
                 raise
-            self._serve(listener, self._redirected)
+            self._serve(fast, self._redirected)
+            self._serve(slow, self._redirected)
         self._control = control.Server(options.control_socket, options.control_group, self)
         self._control.start()
 
@@ -141,7 +145,7 @@ class Relay:
         if group.role == values.SOURCE:
             try:
                 made.check()
-                self._redirect.add(made.addresses)
+                self._redirect.add(made.addresses, self._port_for(group))
             except exception.RelayError:
                 with self._lock:
                     self._groups.pop(group.id, None)
@@ -150,6 +154,12 @@ class Relay:
         LOG.info("group %s is open: %d servers from %s to %s", group.id, len(group.members),
                  group.source, group.destination)
         return {}
+
+    def _port_for(self, group: values.Group) -> int:
+        rates = [rate for rate in (group.wire_bytes_per_second, group.link_bytes_per_second)
+                 if rate]
+        slow = bool(rates) and min(rates) < _SLOW_LINK_BYTES_PER_SECOND
+        return self._options.redirect_port + slow
 
     def close_group(self, group_id: str) -> dict:
         """Close a group and return its statistics; harmless to repeat."""
@@ -266,16 +276,18 @@ class Relay:
             self._spliced_bytes += sum(joined.moved_bytes)
 
 
-def _listen(address: str, port: int, small_buffers: bool = False) -> socket.socket:
+def _listen(address: str, port: int, buffer_bytes: int | None = None,
+            segment_bytes: int | None = None) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         # "::" stands for every address of both families
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
-    if small_buffers:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _LOOPBACK_SEGMENT_BYTES)
+    if buffer_bytes:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    if segment_bytes:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
     listener.bind((address, port))
     listener.listen(64)
     return listener

@@ -92,6 +92,11 @@ class RelaysTest(base.BaseTestCase):
         self.assertEqual("host", group.members[0].scope)
         self.assertEqual(10 << 20, group.wire_bytes_per_second)
 
+    def test_a_link_that_is_known_for_sure_is_not_filled_to_the_brim(self):
+        self.batch["telemetry"]["cmpa"]["bandwidth"]["source"] = "tc"
+        self.begin("cmpb")
+        self.assertEqual(0.98e7, self.agents.opened()[0][1].wire_bytes_per_second)
+
     def test_without_a_relay_at_one_end_it_goes_the_plain_way_and_says_so(self):
         self.agents.without = {"cmpb"}
         self.assertEqual([], self.begin("cmpb"))

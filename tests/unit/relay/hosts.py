@@ -52,7 +52,7 @@ def two(**options):
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         source = relay(directory, SOURCE, "127.0.0.1", 49301, **options)
-        destination = relay(directory, DESTINATION, ADDRESS, 49401, **options)
+        destination = relay(directory, DESTINATION, ADDRESS, 49411, **options)
         destination.start()
         source.start()
         yield types.SimpleNamespace(source=source, destination=destination, directory=directory)

@@ -65,12 +65,12 @@ def _who_answers():
     for address in ("127.0.0.1", "::1"):
         _answer(address, RELAY_PORT, _original)
     seen = {"before": _ask(TARGET)}
-    made = redirect.Redirect(RELAY_PORT, MARK, 49152, 49215)
-    made.add({TARGET, TARGET6})
+    made = redirect.Redirect(MARK, 49152, 49215)
+    made.add({TARGET, TARGET6}, RELAY_PORT)
     seen |= {"v4": _ask(TARGET), "v6": _ask(TARGET6), "other host": _ask(OTHER),
              "other port": _ask(TARGET, 4000), "own": _ask(TARGET, mark=MARK),
              "stranger": _ask("127.0.0.1", RELAY_PORT)}
-    made.add({TARGET})
+    made.add({TARGET}, RELAY_PORT + 1)
     made.remove({TARGET, TARGET6})
     seen |= {"one group less": _ask(TARGET), "v6 gone": _ask(TARGET6)}
     made.remove({TARGET})
@@ -80,8 +80,8 @@ def _who_answers():
 
 def _killed():
     code = ("from nova_batch_migrate.relay import redirect; import time\n"
-            f"made = redirect.Redirect({RELAY_PORT}, {MARK}, 49152, 49215)\n"
-            f"made.add({{'{TARGET}'}}); print('open', flush=True); time.sleep(60)\n")
+            f"made = redirect.Redirect({MARK}, 49152, 49215)\n"
+            f"made.add({{'{TARGET}'}}, {RELAY_PORT}); print('open', flush=True); time.sleep(60)\n")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
         child.stdout.readline()
         before = _tables()

@@ -25,6 +25,8 @@ _FLAT = 6.0
 _COUNT_ERROR = 0.01
 #: Hot pages are dirtied at least so many times as often as the others, each of them.
 _HOT_RATIO = 4.0
+#: What one more unknown has to explain of the squared misses, in units of the scatter.
+_LEAST_GAIN = 4.0
 _GRID, _NARROWINGS = 33, 6
 
 
@@ -51,10 +53,7 @@ def fit(windows: Sequence[DirtyWindow], memory_pages: int | None = None) -> Dirt
     lengths = len(set(seconds.tolist()))
     model = _bounded(_one_component(seconds, pages), seconds, pages, memory_pages)
     if lengths > 2:
-        split = _two_components(seconds, pages)
-        if (memory_pages is None or split.all_pages <= memory_pages) and (
-                _misses(split, seconds, pages) < _misses(model, seconds, pages)):
-            model = split
+        model = _with_hot_pages(model, seconds, pages, memory_pages)
     error = _relative_error(model, seconds, pages, source)
     return DirtyModel(model.rate_pages_per_second, model.working_set_pages, error, source,
                       model.hot_rate_pages_per_second, model.hot_pages)
@@ -111,19 +110,36 @@ def _one_component(seconds, pages) -> DirtyModel:
     return DirtyModel(float(k[best] * working_set[best]), float(working_set[best]))
 
 
-def _two_components(seconds, pages) -> DirtyModel:
+def _with_hot_pages(model: DirtyModel, seconds, pages, memory_pages: int | None) -> DirtyModel:
+    """Return the model with hot pages as well, where that explains the windows better.
+
+    First those that are dirty again in any window, however short: they cost one unknown. Pages in
+    between, written slower than that, cost another one and have to be worth it.
+    """
+    fastest = _FLAT / seconds.min()
+    for hot_range, gain in (((fastest, fastest), 0.0),
+                            ((_HOT_RATIO * _STRAIGHT / seconds.max(), _HOT_RATIO * fastest),
+                             _LEAST_GAIN)):
+        split = _two_components(seconds, pages, hot_range)
+        if (split is not None and (memory_pages is None or split.all_pages <= memory_pages)
+                and _misses(split, seconds, pages) + gain < _misses(model, seconds, pages)):
+            model = split
+    return model
+
+
+def _two_components(seconds, pages, hot_range: tuple[float, float]) -> DirtyModel | None:
     """Return the best sum of two such models: the broad one, and hot pages dirtied far oftener.
 
     Their pages follow from the two k by linear least squares; the grid of the k is narrowed as
-    for one. Where no pair has two positive parts, there is only the broad one.
+    for one. None where no pair has two positive parts.
     """
     weights = _weights(pages)
     broad_range = (_STRAIGHT / seconds.max(), _FLAT / seconds.min())
-    hot_range = (_HOT_RATIO * broad_range[0], _HOT_RATIO * broad_range[1])
     best = None
     for _ in range(_NARROWINGS):
         broad_k, hot_k = (k.ravel() for k in numpy.meshgrid(
-            numpy.geomspace(*broad_range, _GRID), numpy.geomspace(*hot_range, _GRID)))
+            numpy.geomspace(*broad_range, _GRID),
+            numpy.geomspace(*hot_range, _GRID if hot_range[0] < hot_range[1] else 1)))
         valid = hot_k >= _HOT_RATIO * broad_k
         broad_k, hot_k = broad_k[valid], hot_k[valid]
         broad, hot = (-numpy.expm1(-numpy.outer(k, seconds)) for k in (broad_k, hot_k))
@@ -144,7 +160,7 @@ def _two_components(seconds, pages) -> DirtyModel:
         broad_range = _around(broad_range, best[1])
         hot_range = _around(hot_range, best[3])
     if best is None:
-        return _one_component(seconds, pages)
+        return None
     _, broad_rate, working_set, hot_rate, hot_pages = map(float, best)
     return DirtyModel(broad_rate * working_set, working_set, 0.0, "none",
                       hot_rate * hot_pages, hot_pages)

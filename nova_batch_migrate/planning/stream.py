@@ -36,6 +36,11 @@ ZERO_SCAN_BYTES_PER_SECOND = 4 * 1024 ** 3
 DEVICE_STATE_BYTES = 200 * 1024
 #: Loading it, and starting the guest.
 FINISH_SECONDS = 0.01
+#: Writes of guests scatter: what remains wanders around where the simulation has it, with a
+#: standard deviation of the root of half the working set (in each round its pages are drawn anew,
+#: and a share of them is forgotten), and so does what was just written. Where round after round
+#: ends near S, it is a lucky one that ends a migration; so many are sure to bring that luck.
+LUCKY_DEVIATIONS, LUCKY_ROUNDS = 1.5, 20
 _EPSILON = 1e-9
 #: Writing what fits the socket takes no time of the link, but some.
 _WRITE_SECONDS = 0.002
@@ -153,6 +158,7 @@ class Stream:
         self._rate: float | None = None
         self._step_seconds = CAPPED_STEP_SECONDS
         self._room = 0.0
+        self._near_rounds = 0
 
     @property
     def transferring(self) -> bool:
@@ -316,6 +322,7 @@ class Stream:
             # Of the pages just dirtied, those not sent yet are in what remains already.
             dirtied *= 1.0 - min(1.0, self._pages_left / all_pages)
         limit = self._switchover_pages(rate)
+        least = self._least(self._pages_left, dirtied, limit)
         first = self._first_share * self._pages_left
         self._pages_left += dirtied
         self._first_share = first / self._pages_left if self._pages_left > 0 else 0.0
@@ -323,16 +330,27 @@ class Stream:
         self.rounds += 1
         if self._throttle:
             self._throttle.dirtied(dirtied)
-        if self._pages_left < limit:
+        if least < limit:
+            self._pages_left = min(self._pages_left, limit)
             self._stop(rate)
             return
         downtime = self.load.schedule.downtime_at(self.seconds)
         state = (round(self._pages_left, 1), round(self._ahead), downtime)
-        if state in self._seen and self._throttle is None and self.load.cycle is None:
+        if (state in self._seen and self._throttle is None and self.load.cycle is None
+                and (not self._room or self._near_rounds > LUCKY_ROUNDS)):
             self._repeats_under = downtime
         self._seen.add(state)
         if self.rounds >= _MOST_ROUNDS:
             self.fail()
+
+    def _least(self, left: float, dirtied: float, limit: float) -> float:
+        """Return what remains in the luckiest of the rounds that ended near S until now."""
+        if not self._room or left + dirtied > 2.0 * limit:
+            return left + dirtied
+        self._near_rounds += 1
+        lucky = LUCKY_DEVIATIONS * min(1.0, (self._near_rounds - 1) / LUCKY_ROUNDS)
+        return (max(0.0, left - lucky * math.sqrt(self.load.dirty.all_pages / 2.0))
+                + max(0.0, dirtied - lucky * math.sqrt(dirtied)))
 
     def _dirtied(self) -> float:
         """Return the pages dirtied since the dirty log was read last."""

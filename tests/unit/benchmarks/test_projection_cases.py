@@ -9,10 +9,10 @@ from nbmbench.suite import projection  # noqa: E402  isort: skip
 
 
 def told(projected, *runs):
-    """A case of one guest: (verdict, seconds, bytes) as projected and of each run."""
-    verdict, seconds, size = projected
+    """A case of one guest: (verdict, seconds, bytes, upper end) projected; the same of each run."""
+    verdict, seconds, size, *high = projected
     return {"projected": [{"verdict": verdict, "stream_seconds": seconds, "raw_bytes": size,
-                           "interval_seconds": [seconds - 1, seconds + 1]}],
+                           "interval_seconds": [seconds - 1, *(high or [seconds + 1])]}],
             "runs": [[{"status": status, "total_seconds": took, "transferred_bytes": sent}]
                      for status, took, sent in runs]}
 
@@ -61,3 +61,9 @@ class TestMeasured(base.BaseTestCase):
         found = projection.measured([told(("converges", 10.0, 100.0), ("completed", 10.0, 100.0),
                                           ("aborted", 30.0, 500.0))])
         self.assertEqual({"migrations": 2, "boundary": 2}, found)
+
+    def test_so_is_what_takes_differently_long_where_the_projection_says_it_may(self):
+        runs = ("completed", 10.0, 100.0), ("completed", 12.0, 120.0)
+        for high, apart in ((10.5, 0), (11.1, 2), (None, 2)):
+            found = projection.measured([told(("converges", 10.0, 100.0, high), *runs)])
+            self.assertEqual(apart, found["boundary"], high)

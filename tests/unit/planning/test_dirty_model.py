@@ -23,7 +23,7 @@ class TestFit(base.BaseTestCase):
         self.assertEqual(("content-diff", dirty_model.LEAST_ERROR),
                          (found.source, found.relative_error))
 
-    @ddt.data((5000, 16000, 4000, 200), (0.1, 20, 300, 30), (1000, 9000, 60000, 2000))
+    @ddt.data((5000, 16000, 20000, 200), (100, 900, 30000, 300), (1000, 20000, 6000, 2000))
     @ddt.unpack
     def test_tells_hot_pages_from_a_broad_working_set(self, rate, working_set, hot_rate, hot_pages):
         made = DirtyModel(rate, working_set, hot_rate_pages_per_second=hot_rate,

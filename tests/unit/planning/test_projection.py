@@ -222,6 +222,16 @@ class TestSocket(base.BaseTestCase):
         found, = project(load(1000, **hot, socket=self.SOCKET))
         self.assertEqual(("never", "converges"), (without.verdict, found.verdict))
 
+    def test_a_lucky_round_ends_it_near_the_boundary(self):
+        # Writes scatter. In balance (101 pages are written where 100 leave) what remains
+        # wanders by 50 pages, the root of half of 5000; hot pages that no step can clear do not.
+        room = dataclasses.replace(self.SOCKET, base_bytes=0.0, most_bytes=0.0, room_bytes=1.0)
+        near = dict(rate=101.0, working_set=5000, schedule=constant(0.8, 900.0))
+        hot = dict(rate=1e5, working_set=300, schedule=constant(0.8, 900.0))
+        verdicts = [[project(load(6000, socket=socket, **guest))[0].verdict
+                     for socket in (NO_SOCKET, room)] for guest in (near, hot)]
+        self.assertEqual([["never", "converges"], ["never", "never"]], verdicts)
+
     def test_no_more_is_written_in_advance_than_there_is(self):
         found, = project(load(10, socket=self.SOCKET))
         self.assertEqual(10 * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES, found.raw_bytes)

@@ -37,7 +37,7 @@ BETWEEN_SECONDS = 0.7
 #: Of QEMU alone: no libvirt prepares anything here.
 SETUP_SECONDS = 0.005
 BOOTSTRAPS = 1000
-#: Upper end of an interval as a multiple of what is projected, from which on it tells of a boundary.
+#: The upper end of an interval over what is projected, from which on it tells of a boundary.
 WIDE = 1.1
 
 

@@ -27,12 +27,14 @@ from nova_batch_migrate.relay import (
 LOG = log.getLogger(__name__)
 
 #: Of the redirected connections, so that what QEMU believes to have sent is not far from sent.
-_RECEIVE_BUFFER_BYTES = 64 << 10
+_SLOW_LINK_BUFFER_BYTES = 64 << 10
+_FAST_LINK_BUFFER_BYTES = 1 << 20
 #: The kernel sizes QEMU's own send buffer by the segment: with loopback's own of 64 KiB some 3 MB
 #: are under way in both buffers together, with this 1.2 MB. Small ones cost processor time for
 #: every byte, so a fast link, where 3 MB are nothing, has a listener without.
 _SLOW_LINK_SEGMENT_BYTES = 1448
 _SLOW_LINK_BYTES_PER_SECOND = 150e6
+_SO_RCVBUFFORCE = 33
 _CONNECT_SECONDS = 20
 _MOST_HANDSHAKES = 16
 
@@ -72,8 +74,8 @@ class Relay:
         self._serve(peers, self._meet)
         for address in ("127.0.0.1", "::1"):
             try:
-                fast = _listen(address, options.redirect_port, _RECEIVE_BUFFER_BYTES)
-                slow = _listen(address, options.redirect_port + 1, _RECEIVE_BUFFER_BYTES,
+                fast = _listen(address, options.redirect_port, _FAST_LINK_BUFFER_BYTES)
+                slow = _listen(address, options.redirect_port + 1, _SLOW_LINK_BUFFER_BYTES,
                                _SLOW_LINK_SEGMENT_BYTES)
             except OSError as error:
                 if address == "::1":
@@ -285,7 +287,8 @@ def _listen(address: str, port: int, buffer_bytes: int | None = None,
         # "::" stands for every address of both families
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
     if buffer_bytes:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        # beyond net.core.rmem_max, too
+        listener.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
     if segment_bytes:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
     listener.bind((address, port))

@@ -65,9 +65,19 @@ class SourceLog:
                 free = self._encoder.room(number)
             return max(0, min(free, wanted))
 
-    def feed(self, number: int, data: memoryview) -> None:
-        """Encode and send; returns when the kernel has the bytes."""
-        self._emit(lambda made: made.feed(number, data))
+    def feed(self, number: int, data: memoryview) -> tuple[qemu_stream.Position, int]:
+        """Encode and send; returns when the kernel has the bytes.
+
+        The results are how far the stream has come, and how many raw bytes it may feed next.
+        """
+        def fed(made: encoder.Encoder) -> list[bytes]:
+            nonlocal after
+            frames = made.feed(number, data)
+            after = (made.progress(number).position, made.room(number))
+            return frames
+        after = None
+        self._emit(fed)
+        return after
 
     def flush(self, number: int) -> None:
         """Send what the encoder still holds of a stream."""

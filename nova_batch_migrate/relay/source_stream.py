@@ -28,7 +28,7 @@ LOG = log.getLogger(__name__)
 
 #: QEVM, and what a multifd channel begins with.
 _MIGRATION_MAGICS = (b"QEVM", b"\x11\x22\x33\x44")
-_EARLY_CHUNK_BYTES = 256 << 10
+_EARLY_CHUNK_BYTES = 1 << 20
 _LATE_CHUNK_BYTES = 64 << 10
 _LINGER_MS = 2
 _STALLED_SECONDS = 2.0
@@ -129,10 +129,10 @@ class SourceStream:
         poll.register(self._connection, select.POLLIN)
         buffer = memoryview(bytearray(_EARLY_CHUNK_BYTES))
         position = self._log.position(self._number)
-        fresh, moved_at = False, time.monotonic()
+        fresh, moved_at, room = False, time.monotonic(), 0
         while not self._ended.is_set():
             chunk = _EARLY_CHUNK_BYTES if position.round == 0 else _LATE_CHUNK_BYTES
-            room = self._log.room(self._number, chunk)
+            room = min(room, chunk) or self._log.room(self._number, chunk)
             if not room:
                 self._yield_if_stalled(moved_at)
                 continue
@@ -151,9 +151,8 @@ class SourceStream:
                 self._log.flush(self._number)
                 self._log.end(self._number)
                 return
-            self._log.feed(self._number, buffer[:taken])
+            position, room = self._log.feed(self._number, buffer[:taken])
             fresh = True
-            position = self._log.position(self._number)
             if position.understood and position.ram_bytes and not position.ram_end:
                 if not held and self._at_hold(position):
                     held = True

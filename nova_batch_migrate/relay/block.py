@@ -42,7 +42,9 @@ class Shape:
                 + self.verbatim)
 
     def pack(self) -> bytes:
-        return _HEADER.pack(*dataclasses.astuple(self))
+        return _HEADER.pack(self.raw_bytes, self.runs, self.groups, self.literals, self.raws,
+                            self.deltas, self.words, self.verbatim, self.control_bytes,
+                            self.literal_bytes, self.flags)
 
 
 def read_shape(payload) -> tuple[Shape, int]:

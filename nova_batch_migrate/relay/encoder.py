@@ -115,19 +115,33 @@ class Encoder:
 
     def feed(self, stream: int, data) -> list[bytes]:
         """Take bytes of a stream; return the frames that are complete with them."""
-        opened, frames = self._streams[stream], []
+        frames = []
         with memoryview(data) as view:
             at = 0
             while at < len(view):
-                taken = min(len(view) - at, opened.wanted())
-                opened.buffer[opened.filled:opened.filled + taken] = view[at:at + taken]
-                opened.filled += taken
+                with self.buffer(stream) as free:
+                    taken = min(len(view) - at, len(free))
+                    free[:taken] = view[at:at + taken]
+                frames += self.commit(stream, taken)
                 at += taken
-                if opened.filled >= opened.limit:
-                    frames += self._encode(opened)
-            opened.fed += len(view)
-            opened.statistics.raw_bytes += len(view)
         return frames
+
+    def buffer(self, stream: int) -> memoryview:
+        """Return where the stream's next bytes may be written, for `recv_into`: never empty.
+
+        Release it before `commit`. Spares the copy that `feed` makes.
+        """
+        opened = self._streams[stream]
+        with memoryview(opened.buffer) as whole:
+            return whole[opened.filled:opened.filled + opened.wanted()]
+
+    def commit(self, stream: int, count: int) -> list[bytes]:
+        """Take `count` bytes that were written to `buffer`; return the frames complete now."""
+        opened = self._streams[stream]
+        opened.filled += count
+        opened.fed += count
+        opened.statistics.raw_bytes += count
+        return self._encode(opened) if opened.filled >= opened.limit else []
 
     def flush(self, stream: int) -> list[bytes]:
         """Let everything fed so far go, incomplete records included: the source has run dry."""

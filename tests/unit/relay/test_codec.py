@@ -148,6 +148,20 @@ class TestCodec(base.BaseTestCase):
             self.assertEqual(data[:at + 1000], log.out[1])
             self.assertEqual(0, log.encoder.progress(1).held_bytes)
 
+    def test_bytes_written_to_the_buffer_are_as_good_as_fed(self):
+        log = b.log()
+        data = b.guest([b.noise(i) for i in range(400)])
+        log.deliver(log.encoder.open_stream(1, "one"))
+        at = 0
+        while at < len(data):
+            with log.encoder.buffer(1) as free:
+                taken = min(len(free), len(data) - at, 77_777)
+                free[:taken] = data[at:at + taken]
+            log.deliver(log.encoder.commit(1, taken))
+            at += taken
+        log.deliver(log.encoder.end(1))
+        self.assertEqual(data, log.out[1])
+
     def test_streams_truncated_anywhere(self):
         data = b.stream(b.part(*b.pages([b.page(1), None, b.noise(2)])), b.SWITCHOVER_START,
                         b.part(*b.pages([b.noise(3)]), last=True))

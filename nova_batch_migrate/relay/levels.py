@@ -1,0 +1,52 @@
+"""Chooses the zstd level of a log by what is scarce: the link or the core.
+
+Asked by the source's relay after each batch of frames; holds no clock. A change begins a new
+compression context, which costs 0.2 % of the wire bytes if it happens every 200 MiB.
+"""
+import dataclasses
+
+# Levels worth having, with the seconds of a core per raw byte relative to the first (measured on
+# eight alike guests).
+LADDER = ((None, 1.0), (-1, 1.7), (1, 1.8), (3, 2.2), (6, 3.7), (9, 5.0))
+WINDOW_RAW_BYTES = 64 << 20
+# Of the time in which the link is busy, what encoding may take at a higher level.
+ROOM = 0.8
+
+
+@dataclasses.dataclass
+class LevelChooser:
+    """Watches encoding and sending of one log, which run beside each other."""
+
+    level: int | None = 1
+    highest: int = 9
+    _encoding: float = 0.0
+    _sending: float = 0.0
+    _raw: int = 0
+
+    def note(self, encode_seconds: float, send_seconds: float, raw_bytes: int) -> int | None:
+        """Count a batch of frames; return the level that is right from now on.
+
+        encode_seconds: of a core. send_seconds: until the link (or its cap) had taken the frames.
+        """
+        self._encoding += encode_seconds
+        self._sending += send_seconds
+        self._raw += raw_bytes
+        if self._raw >= WINDOW_RAW_BYTES:
+            self.level = self._next()
+            self._encoding = self._sending = 0.0
+            self._raw = 0
+        return self.level
+
+    def _next(self) -> int | None:
+        ladder = [rung for rung in LADDER if rung[0] is None or rung[0] <= self.highest]
+        at = next((i for i, (level, _) in enumerate(ladder) if level == self.level), None)
+        if at is None:                      # a level of the operator's own: not ours to change
+            return self.level
+        cost = ladder[at][1]
+        if self._encoding > self._sending and at:
+            return ladder[at - 1][0]
+        # as high as encoding still keeps up with the link
+        while (at + 1 < len(ladder)
+               and self._encoding * ladder[at + 1][1] / cost < ROOM * self._sending):
+            at += 1
+        return ladder[at][0]

@@ -1,0 +1,35 @@
+import ddt
+from oslotest import base
+
+from nova_batch_migrate.relay import levels
+
+
+@ddt.ddt
+class TestLevelChooser(base.BaseTestCase):
+
+    @ddt.data(
+        # level, seconds of encoding and of sending in a window, the level behind it
+        (1, 0.1, 0.1, 1),           # in balance: it stays
+        (1, 0.2, 0.1, -1),          # the core is scarce: one down
+        (-1, 0.2, 0.1, None),
+        (None, 0.2, 0.1, None),     # there is nothing below
+        (1, 0.1, 0.2, 3),           # 0.1 * 2.2 / 1.8 = 0.12 < 0.16, and 0.1 * 3.7 / 1.8 is not
+        (1, 0.1, 10.0, 9),          # a slow link: as high as it goes
+        (9, 0.1, 10.0, 9),
+        (None, 0.1, 0.3, 3),        # 0.1 * 2.2 = 0.22 < 0.24
+        (4, 0.1, 10.0, 4),          # the operator's own
+    )
+    @ddt.unpack
+    def test_what_is_scarce_decides(self, level, encoding, sending, expected):
+        chooser = levels.LevelChooser(level)
+        self.assertEqual(level, chooser.note(encoding / 2, sending / 2, 10 << 20))
+        self.assertEqual(expected, chooser.note(encoding / 2, sending / 2, 54 << 20))
+
+    def test_highest_level_is_a_bound(self):
+        self.assertEqual(3, levels.LevelChooser(1, highest=3).note(0.1, 10.0, 64 << 20))
+
+    def test_each_window_stands_alone(self):
+        chooser = levels.LevelChooser(1)
+        chooser.note(0.1, 10.0, 64 << 20)
+        self.assertEqual(9, chooser.note(0.5, 0.51, 64 << 20))
+        self.assertEqual(6, chooser.note(0.5, 0.4, 64 << 20))

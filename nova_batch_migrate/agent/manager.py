@@ -36,11 +36,11 @@ class AgentManager:
     target = messaging.Target(version="1.1")
 
     def __init__(self, conf, hypervisor: domains.Hypervisor, measure_jobs: jobs.Jobs,
-                 seen: feedback.Feedback):
+                 seen: feedback.Feedback | None = None):
         self._conf = conf
         self._hypervisor = hypervisor
         self._jobs = measure_jobs
-        self._feedback = seen
+        self._feedback = seen or feedback.Feedback()
         self._link = bandwidth.LinkWatch(conf, hypervisor)
 
     @_answers

@@ -69,7 +69,7 @@ def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds
         following = beside.submit(parts.sampler.follow_for, measured, max_wait_seconds)
         counts, page_classes = _scan(conf, parts.keys, job, measured, windows_seconds)
         sampled, touched = asking.result()
-        followed = following.result()
+        following.result()
     values = []
     for domain in measured:
         reason = _moved(hypervisor, domain.id)
@@ -78,7 +78,7 @@ def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds
             continue
         rates = _Rates(sampled.get(domain.id, []),
                        touched.get(domain.id) or _fed_back(parts.feedback, domain.id),
-                       parts.sampler.history_of(domain, followed.get(domain.id)))
+                       parts.sampler.history_of(domain))
         value = _telemetry(conf, domain, counts[domain.id], rates, watches[domain.id].result())
         values.append(value.to_dict())
     values += [{"id": server_id, "error": reason} for server_id, reason in refused.items()]

@@ -37,6 +37,8 @@ _LEAST_PAGES = 512
 _FOLLOW_WAITS = 5.0
 #: So many samples of an hour show a period as well as following does.
 _ENOUGH_SAMPLES = 30
+#: Who was followed less long ago is not followed again.
+_FOLLOWED_SECONDS = 600.0
 
 
 class Sampler:
@@ -47,6 +49,8 @@ class Sampler:
         self._hypervisor = hypervisor
         self.histories = histories
         self._due: dict[str, float] = {}
+        #: server -> when it was followed, and what it was seen to do.
+        self._followed: dict[str, tuple[float, History]] = {}
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -117,24 +121,34 @@ class Sampler:
 
     def _forget(self, here: set[str]) -> None:
         self._due = {server: at for server, at in self._due.items() if server in here}
+        self._followed = {i: found for i, found in self._followed.items() if i in here}
         self.histories.keep_only(here)
 
-    def history_of(self, domain, followed: History | None) -> History | None:
+    def history_of(self, domain) -> History | None:
         """Return the hour's history of a server, or what was seen following it if it knows more."""
+        seen_at, followed = self._followed.get(domain.id, (0.0, None))
+        if time.monotonic() - seen_at > history.SPAN_SECONDS:
+            followed = None
         hour = self.histories.of(domain.id, domain.definition.memory_bytes // PAGE_BYTES)
         if followed is None or (hour is not None and hour.periodicity is not None):
             return hour
         return followed if hour is None or followed.periodicity is not None else hour
 
-    def follow_for(self, domains: list, max_wait_seconds: float) -> dict[str, History]:
+    def follow_for(self, domains: list, max_wait_seconds: float) -> None:
         """Follow those that have too little history for a batch that waits so long at most.
 
-        Long enough for every period of which a quiet moment comes within that time.
+        Long enough for every period of which a quiet moment comes within that time. What they were
+        seen to do is remembered for history_of.
         """
         seconds = min(self._conf.follow_seconds, _FOLLOW_WAITS * max_wait_seconds)
+        if seconds <= 0:
+            return
+        fresh = time.monotonic() - _FOLLOWED_SECONDS
         unknown = [domain for domain in domains
-                   if len(self.histories.samples(domain.id)) < _ENOUGH_SAMPLES]
-        return self.follow(unknown, seconds) if seconds > 0 else {}
+                   if len(self.histories.samples(domain.id)) < _ENOUGH_SAMPLES
+                   and self._followed.get(domain.id, (fresh, None))[0] <= fresh]
+        for server, found in self.follow(unknown, seconds).items():
+            self._followed[server] = time.monotonic(), found
 
     def follow(self, domains: list, seconds: float) -> dict[str, History]:
         """Look at servers about once a second for so long; return what each was seen to do.

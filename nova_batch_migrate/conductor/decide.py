@@ -8,6 +8,7 @@ import collections
 import datetime
 
 from nova_batch_migrate.conductor import state as st
+from nova_batch_migrate.conductor import waiting
 
 
 def decide(batch: st.BatchState) -> list:
@@ -144,7 +145,10 @@ def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset()) -> list
         for row in sorted(ready, key=lambda row: row.order_index):
             full = batch.settings.max_inbound is not None \
                 and arriving[row.destination] >= batch.settings.max_inbound
-            if free > 0 and not full:
+            seconds = waiting.seconds(row, batch) if free > 0 and not full else 0.0
+            if seconds > 0:
+                actions.append(st.AwaitMoment(row.server_id, seconds))
+            elif free > 0 and not full:
                 free -= 1
                 arriving[row.destination] += 1
                 actions.append(st.Issue(row.server_id))

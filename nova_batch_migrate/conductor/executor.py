@@ -36,6 +36,8 @@ class Executor:
                 self.complete(ctxt, batch, row, host, migration)
             case state.NoteBroken():
                 self._note_broken(batch, row)
+            case state.AwaitMoment(seconds=seconds):
+                self._await_moment(ctxt, batch, row, seconds)
             case state.AttemptEnded(retry=retry, reason=reason):
                 self._attempt_ended(ctxt, batch, row, retry, reason)
             case state.CallAgain():
@@ -60,7 +62,7 @@ class Executor:
             return self._wait(batch, row, 2.0)
         known = [migration.id for migration in self._nova.migrations(row["server_id"])]
         intent = {"status": "migrating", "issued_at": timeutils.utcnow(), "migration_id": None,
-                  "known_migrations": known, "attempts": row["attempts"] + 1,
+                  "known_migrations": known, "attempts": row["attempts"] + 1, "reason": None,
                   "progress": {"group_started_at": group_started}}
         db.update_server(batch["id"], row["server_id"], intent)
         self._call(ctxt, batch, row | intent)
@@ -197,6 +199,19 @@ class Executor:
         db.add_event(batch["id"], "retry", f"{reason}; next attempt in {seconds:.0f} s",
                      row["server_id"], ctxt.request_id)
         self._wait(batch, row, seconds)
+
+    def _await_moment(self, ctxt, batch: dict, row: dict, seconds: float) -> None:
+        """Let a server wait for its quiet stretch, as the plan says; its patience begins once."""
+        progress = dict(row["progress"] or {})
+        now = timeutils.utcnow()
+        until = now + datetime.timedelta(seconds=batch["request"]["max_wait_seconds"])
+        if progress.setdefault("wait_until", until.isoformat()) == until.isoformat():
+            db.add_event(batch["id"], "waiting", f"waits {seconds:.0f} s for its quiet moment",
+                         row["server_id"], ctxt.request_id)
+        db.update_server(batch["id"], row["server_id"], {
+            "status": "waiting", "progress": progress,
+            "reason": f"waits for its quiet moment, in {seconds:.0f} s from {now:%H:%M:%S} UTC",
+            "next_attempt_at": now + datetime.timedelta(seconds=seconds)})
 
     def _wait(self, batch: dict, row: dict, seconds: float) -> None:
         db.update_server(batch["id"], row["server_id"], {

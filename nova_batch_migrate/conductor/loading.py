@@ -7,6 +7,7 @@ import datetime
 
 from nova_batch_migrate.conductor import state
 from nova_batch_migrate.planning import allocation
+from nova_batch_migrate.planning.result import Wait
 
 #: Of the whole batch: how long nothing may migrate because of measuring.
 IDLE_SHARE = 0.05
@@ -24,7 +25,8 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
     ``inbound``: migrations of other batches by destination.
     """
     request, control, kept = batch["request"], batch["control"], batch["state"]
-    seen = tuple(_row(row) for row in rows)
+    waits = _waits(batch)
+    seen = tuple(_row(row, waits) for row in rows)
     return state.BatchState(
         status=batch["status"],
         rows=seen,
@@ -50,6 +52,7 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         held_up=bool(kept.get("held_up_since")),
         open_groups=open_groups(batch),
         together=frozenset(kept.get("together", ())),
+        max_wait_seconds=request.get("max_wait_seconds") or 0.0,
         parallel_limits=kept.get("limits", {}),
         inbound=inbound or {},
         truths=truths,
@@ -115,7 +118,16 @@ def staying_row(why) -> dict:
             "command": why.command}
 
 
-def _row(row: dict) -> state.Row:
+def _waits(batch: dict) -> dict[str, Wait]:
+    """Return the quiet moments of the present plan, by server."""
+    if not batch["request"].get("max_wait_seconds") or not batch["plan"]:
+        return {}
+    return {member["server_id"]: Wait.from_dict(member["wait"])
+            for group in batch["plan"]["groups"] for member in group["members"]
+            if member.get("wait")}
+
+
+def _row(row: dict, waits: dict[str, Wait]) -> state.Row:
     progress = row["progress"] or {}
     return state.Row(
         server_id=row["server_id"], name=row["name"], source=row["source"],
@@ -123,7 +135,8 @@ def _row(row: dict) -> state.Row:
         order_index=row["order_index"], known_migrations=tuple(row["known_migrations"]),
         migration_id=row["migration_id"], attempts=row["attempts"],
         next_attempt_at=row["next_attempt_at"], issued_at=row["issued_at"],
-        broken_since=_time(progress.get("broken_since")))
+        broken_since=_time(progress.get("broken_since")), wait=waits.get(row["server_id"]),
+        wait_until=_time(progress.get("wait_until")))
 
 
 def _measure(kept: dict | None, now: datetime.datetime) -> state.Measure | None:

@@ -60,7 +60,7 @@ class Measurer:
             if job["done"]:
                 continue
             try:
-                self._step(ctxt, batch, host, job)
+                self._step(ctxt, batch, host, job, measure["purpose"])
             except exception.AgentRefused as error:
                 problems.append(f"{host}: {error.text}")
                 job["job"], job["refusals"] = None, job["refusals"] + 1
@@ -86,11 +86,14 @@ class Measurer:
             ).strip()}
         return measure
 
-    def _step(self, ctxt, batch: dict, host: str, job: dict) -> None:
+    def _step(self, ctxt, batch: dict, host: str, job: dict, purpose: str) -> None:
         if job["job"] is None:
+            # later ones run beside migrations, and what was seen following servers is kept
+            max_wait = batch["request"].get("max_wait_seconds") or 0 if purpose != "regroup" else 0
             job["job"] = self._agents.start_measure(
                 ctxt, host, batch["id"], job["servers"],
-                [float(seconds) for seconds in self._conf.measure_windows_seconds])["job"]
+                [float(seconds) for seconds in self._conf.measure_windows_seconds],
+                float(max_wait))["job"]
             return
         answer = self._agents.get_measure(ctxt, host, job["job"], 0)
         if answer["state"] == "failed":

@@ -83,6 +83,8 @@ class Planner:
             learned=_learned(),
             synchronized=_synchronized(batch["request"], groups, rows),
             deadline_seconds=_seconds_until(batch["request"].get("deadline")),
+            max_wait_seconds=float(batch["request"].get("max_wait_seconds") or 0),
+            now_seconds=timeutils.utcnow_ts(microsecond=True),
         )
         plan = planning.make_plan(request)
         self._store(batch, pending, plan, first_group)

@@ -71,6 +71,10 @@ class Reconciler:
         match action:
             case state.Issue(server_id=server_id):
                 self._issue(ctxt, batch, rows, rows[server_id])
+            case state.AwaitMoment(server_id=server_id):
+                # the wait is time of its group
+                self._group_started(ctxt, batch, rows, rows[server_id])
+                self._executor.carry_out(ctxt, batch, rows[server_id], action)
             case state.ServerAction(server_id=server_id):
                 self._executor.carry_out(ctxt, batch, rows[server_id], action)
             case state.EndGroup(source=source, index=index):
@@ -133,6 +137,10 @@ class Reconciler:
     # ---- steps ---------------------------------------------------------------------------------
 
     def _issue(self, ctxt, batch: dict, rows: dict, row: dict) -> None:
+        self._executor.issue(ctxt, batch, row, self._group_started(ctxt, batch, rows, row))
+
+    def _group_started(self, ctxt, batch: dict, rows: dict, row: dict) -> str:
+        """Return when the group of a server began: now, if it is the first of it."""
         started = dict(batch["state"].get("groups_started", {}))
         key = loading.group_key(row["source"], row["group_index"])
         if key not in started:
@@ -142,7 +150,7 @@ class Reconciler:
                          f"group {row['group_index'] + 1} of {row['source']} begins",
                          request_id=ctxt.request_id)
             self._open_relays(ctxt, batch, rows, key, row)
-        self._executor.issue(ctxt, batch, row, started[key])
+        return started[key]
 
     def _open_relays(self, ctxt, batch: dict, rows: dict, key: str, first: dict) -> None:
         """Let the relays carry a group that begins, where the plan counts on them."""

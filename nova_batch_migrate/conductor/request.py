@@ -20,6 +20,7 @@ DEFAULTS = {
     "plan_only": False,
     "max_bandwidth_mib_s": None,
     "max_parallel": None,
+    "max_wait_seconds": 0,
     "on_non_convergence": "skip",
     "not_before": None,
     "deadline": None,
@@ -38,7 +39,6 @@ BUILT = {
     "fallback": ("plain",),
     "urgent": (False,),
     "synchronized": (None, []),
-    "max_wait_seconds": (None, 0),
 }
 
 

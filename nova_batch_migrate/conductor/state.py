@@ -48,6 +48,10 @@ class Row:
     next_attempt_at: datetime.datetime | None = None
     issued_at: datetime.datetime | None = None
     broken_since: datetime.datetime | None = None
+    #: The quiet moment it is to be migrated in (planning.result.Wait).
+    wait: Any = None
+    #: Until when it may wait for that, once its turn has come.
+    wait_until: datetime.datetime | None = None
 
     @property
     def open(self) -> bool:
@@ -105,6 +109,8 @@ class BatchState:
     open_groups: tuple[tuple[str, int], ...] = ()
     together: frozenset[int] = frozenset()
     inbound: dict[str, int] = dataclasses.field(default_factory=dict)
+    #: How long a server may wait for its quiet moment when its turn has come.
+    max_wait_seconds: float = 0.0
     parallel_limits: dict[str, int] = dataclasses.field(default_factory=dict)
     truths: dict[str, Truth] = dataclasses.field(default_factory=dict)
 
@@ -193,6 +199,13 @@ class ServerAction:
 @dataclasses.dataclass(frozen=True)
 class Issue(ServerAction):
     """Ask Nova for the live migration; the intent is written first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AwaitMoment(ServerAction):
+    """Its turn has come, its quiet moment has not: look again then; others go meanwhile."""
+
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,11 @@ Called by the manager. Takes database rows, gives JSON; times end in Z, what is 
 import datetime
 
 from nova_batch_migrate.conductor import state
+from nova_batch_migrate.conductor.request import DEFAULTS
 
 REQUEST_FIELDS = ("hosts", "target_hosts", "exclude_hosts", "strategy", "plan_only",
                   "max_parallel", "max_bandwidth_mib_s", "on_non_convergence", "dedup_scope",
-                  "include_locked", "leave_disabled")
+                  "include_locked", "leave_disabled", "max_wait_seconds")
 
 
 def batch(row: dict, servers: list[dict] | None, now: datetime.datetime) -> dict:
@@ -22,7 +23,7 @@ def batch(row: dict, servers: list[dict] | None, now: datetime.datetime) -> dict
         "deadline": _iso_text(request.get("deadline")),
         **{name: _iso(row[name]) for name in ("created_at", "updated_at", "started_at",
                                               "finished_at")},
-        **{name: request[name] for name in REQUEST_FIELDS},
+        **{name: request.get(name, DEFAULTS[name]) for name in REQUEST_FIELDS},
     }
     if servers is not None:
         wire = (row["state"].get("allocation") or {}).get("wire") or {}

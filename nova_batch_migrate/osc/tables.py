@@ -86,7 +86,10 @@ def _group_lines(group: dict[str, Any]) -> list[str]:
         f"{text.size(group['common_pages_bytes'])} in common"
         + (", together" if group.get("synchronized") else "")
     )
-    return [title, f"  {text.escape(group['reason'])}", *(f"  {line}" for line in table)]
+    waits = [f"  {text.escape(member['name'])} waits for its quiet moment "
+             f"({member['wait_seconds']:.0f} s projected): {text.escape(member['wait']['reason'])}"
+             for member in group["members"] if member.get("wait")]
+    return [title, f"  {text.escape(group['reason'])}", *(f"  {line}" for line in table), *waits]
 
 
 def report_lines(batch: Any) -> list[str]:

@@ -70,6 +70,8 @@ class BatchMigration(_VersionedResource):
     not_before = resource.Body("not_before")
     #: When it should be done, ISO 8601 in UTC.
     deadline = resource.Body("deadline")
+    #: Seconds that a server may wait for its quiet moment when its turn has come.
+    max_wait_seconds = resource.Body("max_wait_seconds", type=int)
 
     # What became of it.
 

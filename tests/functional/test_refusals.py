@@ -20,7 +20,7 @@ MALFORMED = (
 NOT_BUILT = (
     ("synchronized", "server-groups"), ("on_non_convergence", "pause"),
     ("on_non_convergence", "post-copy"), ("on_non_convergence", "auto-converge"),
-    ("max_wait_seconds", 60), ("deadline", "2027-01-01T00:00:00Z"), ("stopped", "cold-migrate"),
+    ("deadline", "2027-01-01T00:00:00Z"), ("stopped", "cold-migrate"),
     ("fallback", "refuse"), ("urgent", True))
 
 

@@ -92,6 +92,11 @@ class BatchMigrate(base.ShowBatch):
             help="When it should be done, ISO 8601 as --not-before; the plan says whether it can",
         )
         parser.add_argument(
+            "--max-wait", dest="max_wait_seconds", metavar="<seconds>", type=_positive,
+            help="How long a server whose memory is written in a rhythm may wait for its quiet "
+                 "moment when its turn has come (default: not at all)",
+        )
+        parser.add_argument(
             "--plan-only", action="store_true", default=None,
             help="Measure, show the plan and stop there; 'server batch migration start' runs it",
         )
@@ -135,7 +140,7 @@ def _asked(parsed_args: argparse.Namespace) -> dict[str, Any]:
     fields = (
         "hosts", "servers", "target_hosts", "exclude_hosts", "strategy", "dedup_scope",
         "max_parallel", "max_bandwidth_mib_s", "include_locked", "leave_disabled", "not_before",
-        "deadline", "plan_only",
+        "deadline", "max_wait_seconds", "plan_only",
     )
     asked = {field: getattr(parsed_args, field) for field in fields}
     return {field: value for field, value in asked.items() if value is not None}

@@ -178,19 +178,25 @@ class TestFollow(SamplerCase):
             made.histories.add("known", history.Sample(
                 self.now - 2400 + 60 * minute, ((2.0, 200.0), (60.0, 5000.0))))
         made._stopped.wait = self.sleep
-        self.assertEqual({}, made.follow_for(host.domains(), 0.0))
+        made.follow_for(host.domains(), 0.0)
+        self.assertEqual([], self.glanced)
         begun = self.now
-        self.assertEqual({"new"}, set(made.follow_for(host.domains(), 60.0)))
+        made.follow_for(host.domains(), 60.0)
+        self.assertEqual({("new",)}, {tuple(ids) for _, _, ids, _ in self.glanced})
         self.assertAlmostEqual(100.0, self.now - begun, delta=1.5)
         begun = self.now
         made.follow_for(host.domains(), 10.0)
-        self.assertAlmostEqual(50.0, self.now - begun, delta=1.5)
+        self.assertEqual(begun, self.now)
+        self.now += 600
+        made.follow_for(host.domains(), 10.0)
+        self.assertAlmostEqual(650.0, self.now - begun, delta=1.5)
 
     def test_what_knows_more_is_told(self):
         host = Host("a")
         made = self.sampler(host)
-        followed = self.follow(host, made=made)["a"]
-        self.assertEqual(followed, made.history_of(host.here["a"], followed))
+        made._stopped.wait = self.sleep
+        self.assertIsNone(made.history_of(host.here["a"]))
+        made.follow_for(host.domains(), 60.0)
+        self.assertEqual(99, len(made.history_of(host.here["a"]).at_seconds))
         made.histories.add("a", history.Sample(self.now - 60, ((2.0, 200.0),)))
-        self.assertEqual(1, len(made.history_of(host.here["a"], followed).at_seconds))
-        self.assertEqual(1, len(made.history_of(host.here["a"], None).at_seconds))
+        self.assertEqual(1, len(made.history_of(host.here["a"]).at_seconds))

@@ -14,7 +14,6 @@ class NormalizeTest(base.BaseTestCase):
         self.assertEqual(("group", True), (done["strategy"], done["leave_disabled"]))
 
     @ddt.data(("synchronized", [["a", "b"]]), ("on_non_convergence", "post-copy"),
-              ("max_wait_seconds", 60),
               ("stopped", "cold-migrate"), ("fallback", "refuse"), ("urgent", True))
     @ddt.unpack
     def test_what_is_not_built_is_said(self, field, value):

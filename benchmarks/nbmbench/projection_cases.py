@@ -89,8 +89,8 @@ TUNED = (
     Case(100, (Member(16, 2000), Member(64, 4000))),
     Case(100, (Member(8, 300), Member(16, 500), Member(4, 100), Member(8, 50))),
     # duty cycles
-    _one(40, 32, 4000, period_seconds=2, on_share=0.5),
-    _one(20, 16, 1500, period_seconds=4, on_share=0.5),
+    _one(40, 32, 4000, period_seconds=6, on_share=0.5),
+    _one(20, 16, 1500, period_seconds=8, on_share=0.5),
     # a real service
     _one(30, redis=True, runs=2),
     Case(80, (Member(8, 100, redis=True), Member(16, 1000))),
@@ -144,5 +144,5 @@ def _duty(chance: random.Random) -> Case:
     working_set = chance.randint(8, 48)
     link = round(chance.uniform(15, 50), 1)
     member = _member(chance, working_set, chance.uniform(0.2, 0.6) * link * PAGES_PER_MIB)
-    return Case(link, (dataclasses.replace(member, period_seconds=chance.choice((1, 2, 3)),
+    return Case(link, (dataclasses.replace(member, period_seconds=chance.choice((6, 7, 8)),
                                            on_share=0.5),))

@@ -9,6 +9,7 @@ import tempfile
 from nbmlab import layout
 
 from nbmbench.rig import Guest, Rig
+from nbmbench.rig.guest import BINARY
 from nova_batch_migrate import conf as configuration
 from nova_batch_migrate import privsep
 from nova_batch_migrate.agent import (
@@ -37,7 +38,7 @@ class Hypervisor:
         pid_file = self._directory / f"{guest.spec.name}.pid"
         pid_file.write_text(str(guest.pid))
         definition = Definition(
-            virt_type="qemu", name=guest.spec.name, project_id="",
+            virt_type="qemu", emulator=str(BINARY), name=guest.spec.name, project_id="",
             memory_bytes=guest.spec.memory_bytes,
             memory_blocks_bytes=(guest.spec.memory_bytes,), disks=())
         return domains.Domain(
@@ -62,7 +63,7 @@ class Hypervisor:
 def measure(guests: list[Guest], max_wait_seconds: float = 0.0) -> list[ServerTelemetry]:
     """Measure guests together, with the windows of a conductor's default configuration.
 
-    With ``max_wait_seconds`` they are followed to find their periods.
+    With `max_wait_seconds` they are followed to find a period, as for a batch that waits so long.
     """
     privsep.memory_pctxt.set_client_mode(False)
     conf = _configuration()
@@ -72,9 +73,9 @@ def measure(guests: list[Guest], max_wait_seconds: float = 0.0) -> list[ServerTe
         parts = measurement.Parts(
             hypervisor, keys.KeySource(None),
             sampler.Sampler(conf, hypervisor, history.Histories(None)), feedback.Feedback())
-        values = measurement.measure(conf, parts, "benchmark", ids,
-                                     list(conf.conductor.measure_windows_seconds),
-                                     max_wait_seconds)[0]
+        values = measurement.measure(
+            conf, parts, "benchmark", ids, list(conf.conductor.measure_windows_seconds),
+            max_wait_seconds)[0]
     found = {value["id"]: ServerTelemetry.from_dict(value) for value in values}
     for server in found.values():
         if server.error:

@@ -3,7 +3,8 @@
 Every guest is measured by the agent's code and projected, then migrates over a link capped by tc
 with Nova's downtime steps and timeout, and back again: the same migration twice. Words for --only:
 `from=FILE` takes over the cases of an earlier part, `seconds=N` begins nothing new after so long
-(what is left out then makes the next part), `tuned` or `held-out` runs these only.
+(what is left out then makes the next part), `tuned` or `held-out` runs these only, `duty` those
+with duty cycles.
 """
 import dataclasses
 import itertools
@@ -34,6 +35,8 @@ BOOTED = 4
 #: Before measuring, after a guest goes on; a service that has just started is not what it will be.
 SETTLE_SECONDS, SERVICE_SECONDS = 1.5, 10.0
 BETWEEN_SECONDS = 0.7
+#: From the projection to the first byte: the other QEMU is started.
+STARTING_SECONDS = 0.3
 #: Of QEMU alone: no libvirt prepares anything here.
 SETUP_SECONDS = 0.005
 BOOTSTRAPS = 1000
@@ -49,6 +52,8 @@ def run(settings: contract.Settings) -> list[dict]:
         cases = [projection_cases.TUNED[0], projection_cases.TUNED[11]]
     if "tuned" in words or "held-out" in words:
         cases = [case for case in cases if case.held_out == ("held-out" in words)]
+    if "duty" in words:
+        cases = [case for case in cases if any(m.period_seconds for m in case.members)]
     found = _earlier(words.get("from"), cases)
     end = time.monotonic() + float(words.get("seconds", "inf"))
     left = [case for case in cases if _key(case) not in {told["key"] for told in found}]
@@ -108,12 +113,14 @@ def _run_case(rig: Rig, case: Case, guests: list[Guest]) -> dict:
     rig.link.cap(case.link_mib_s * MIB, fair=len(guests) > 1)
     options = MigrationOptions(downtime_delay_seconds=case.delay_seconds,
                                completion_timeout_seconds_per_gib=case.timeout_seconds)
-    servers = telemetry.measure(guests)
+    # A cycle is known only to who has watched it for some periods.
+    servers = telemetry.measure(guests, max(m.period_seconds for m in case.members))
     members = [projection.member_load(server, server.memory_bytes, options) for server in servers]
     link = projection.usable_link(telemetry.link(rig, guests[0].side), options)
-    projected = projection.project(members, link, len(members), 0.0, SETUP_SECONDS)
-    runs = []
+    runs, projected = [], []
     for _ in range(case.runs):
+        projected.append([p.to_dict() for p in projection.project(
+            members, link, len(members), 0.0, SETUP_SECONDS, time.time() + STARTING_SECONDS)])
         migrations = rig.migrate(*(Move(guest, Nova(options)) for guest in guests))
         runs.append([migration.facts() for migration in migrations])
         guests = [migration.guest for migration in migrations]
@@ -121,11 +128,17 @@ def _run_case(rig: Rig, case: Case, guests: list[Guest]) -> dict:
     for guest in guests:
         guest.end()
     return {"key": _key(case), "held_out": case.held_out, "case": dataclasses.asdict(case),
-            "projected": [p.to_dict() for p in projected],
+            "projected": projected,
             "pages": [[server.total_pages, server.present_pages, server.zero_pages]
                       for server in servers],
             "models": [server.changed.to_dict() for server in servers],
+            "periods": [_period(server) for server in servers],
             "windows": [[w.to_dict() for w in server.windows] for server in servers], "runs": runs}
+
+
+def _period(server) -> dict | None:
+    found = server.history and server.history.periodicity
+    return found.to_dict() if found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +173,9 @@ class _Pair:
 
 def _guests(case: dict) -> list[list[_Pair]]:
     """Return the pairs of each guest of a case, one for each run."""
-    return [[_Pair(projected, run[at]) for run in case["runs"]]
-            for at, projected in enumerate(case["projected"])]
+    return [[_Pair(projected[at], run[at])
+             for projected, run in zip(case["projected"], case["runs"], strict=True)]
+            for at in range(len(case["runs"][0]))]
 
 
 def _at_boundary(pairs: list[_Pair]) -> bool:

@@ -11,8 +11,9 @@ from nbmbench.suite import projection  # noqa: E402  isort: skip
 def told(projected, *runs):
     """A case of one guest: (verdict, seconds, bytes, upper end) projected; the same of each run."""
     verdict, seconds, size, *high = projected
-    return {"projected": [{"verdict": verdict, "stream_seconds": seconds, "raw_bytes": size,
-                           "interval_seconds": [seconds - 1, *(high or [seconds + 1])]}],
+    return {"projected": [[{"verdict": verdict, "stream_seconds": seconds, "raw_bytes": size,
+                            "interval_seconds": [seconds - 1, *(high or [seconds + 1])]}]
+                          for _ in runs],
             "runs": [[{"status": status, "total_seconds": took, "transferred_bytes": sent}]
                      for status, took, sent in runs]}
 

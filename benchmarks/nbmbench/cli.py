@@ -77,10 +77,16 @@ def _measured(wanted: argparse.Namespace) -> dict:
     module = load(wanted.name)
     began, described = time.time(), machine.describe()
     scratch = pathlib.Path(tempfile.mkdtemp(prefix=f"nbmbench-{wanted.name}-"))
+    kept: list[dict] = []
     try:
         settings = contract.Settings(wanted.quick, described["commit"], scratch,
-                                     tuple(wanted.only))
+                                     tuple(wanted.only), lambda cases: kept.extend(
+                                         cases[len(kept):]))
         told = recompute(wanted.name, module.run(settings))
+    except SystemExit:
+        if not kept:
+            raise
+        told = recompute(wanted.name, kept) | {"incomplete": True}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return told | {"machine": described, "quick": wanted.quick, "only": list(wanted.only),
@@ -96,6 +102,7 @@ def _merged(wanted: argparse.Namespace) -> dict:
                  "benchmark")
     told = recompute(wanted.name, [case for part in parts for case in part["cases"]])
     return told | {"machine": parts[0]["machine"], "quick": any(part["quick"] for part in parts),
+                   "incomplete": any(part.get("incomplete") for part in parts),
                    "parts": [{key: part[key] for key in ("only", "began", "seconds", "machine")}
                              for part in parts],
                    "seconds": sum(part["seconds"] for part in parts)}

@@ -49,6 +49,8 @@ class Settings:
     commit: str = ""                   # the hash that seeds the held-out configurations
     scratch: pathlib.Path = pathlib.Path("/tmp")    # a directory of this run's own
     options: tuple[str, ...] = ()      # words behind the benchmark's name, the benchmark's own
+    #: Called by long benchmarks with the cases so far: told as incomplete if the run is ended.
+    keep: Callable[[Sequence[dict]], None] = lambda cases: None
 
     def held_out(self, purpose: str = "") -> random.Random:
         """Return the generator that draws held-out configurations: the same for a commit."""

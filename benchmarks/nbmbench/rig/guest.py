@@ -17,7 +17,7 @@ from nbmbench.rig.qmp import Qmp, QmpError
 
 BINARY = layout.QEMU / "usr/bin/qemu-system-x86_64"
 MIB = 1 << 20
-BOOT_SECONDS = 120
+BOOT_SECONDS = 600
 
 
 @dataclasses.dataclass(frozen=True)

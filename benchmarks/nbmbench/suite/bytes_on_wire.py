@@ -43,6 +43,7 @@ def run(settings: Settings) -> list[dict]:
                 began = time.monotonic()
                 told = _sent(settings, rig, fleet)
                 cases += told
+                settings.keep(cases)
                 shell.say(f"{fleet.name} {activity}: {len(told)} cases in "
                           f"{time.monotonic() - began:.0f} s")
     return cases
@@ -143,7 +144,7 @@ def _live(bench: _Bench, rig: Rig, contender: str, groups: list[list[int]], code
                     codec.feed(position, chunk) if len(chunk) else 0,
                 LINK_BYTES_PER_SECOND,
                 lambda _, codec=codec, position=position: codec.dry(position))
-            migration, = rig.migrate_into(sink, Move(guest, qemu=qemu))
+            migration, = rig.migrate_into(sink, Move(guest, qemu=qemu, limit_seconds=3600))
             sink.close()
             if sink.errors or migration.status != "completed":
                 raise RuntimeError(f"{contender}: {migration.facts()} {sink.errors}")

@@ -149,6 +149,16 @@ class NovaClient(base.ServiceClient):
         self._request(f"abort migration {migration_id} of server {server_id}", "DELETE",
                       f"/servers/{server_id}/migrations/{migration_id}")
 
+    def force_complete(self, server_id: str, migration_id: int) -> None:
+        """Ask Nova to end a running pre-copy: it pauses the guest, or switches to post-copy.
+
+        Which of both is Nova's to choose, by live_migration_permit_post_copy of the source. Works
+        while the migration is 'running'; NovaError else.
+        """
+        self._request(f"complete migration {migration_id} of server {server_id} by force", "POST",
+                      f"/servers/{server_id}/migrations/{migration_id}/action",
+                      json={"force_complete": None})
+
     def reset_state_active(self, server_id: str) -> None:
         """Set a server's state to ACTIVE without any task, whatever it was.
 

@@ -186,6 +186,8 @@ def decide_server(row: st.Row, batch: st.BatchState) -> list:
         actions = [st.Follow(row.server_id, ours)]
         if batch.abort == "abort" and ours.status in st.ABORTABLE:
             actions.append(st.StopMigration(row.server_id, ours))
+        elif row.help and row.crossed_once and not row.forced and ours.status == "running":
+            actions.append(st.ForceComplete(row.server_id, ours))
         return actions
     if truth.server.host == row.destination and (
             ours.status not in st.BROKEN or truth.server.status != "ERROR"):

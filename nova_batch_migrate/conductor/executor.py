@@ -44,6 +44,8 @@ class Executor:
                 self._call_again(ctxt, batch, row)
             case state.StopMigration(migration=migration):
                 self._stop(ctxt, batch, row, migration)
+            case state.ForceComplete(migration=migration):
+                self._force_complete(ctxt, batch, row, migration)
             case state.Close(status=status, reason=reason):
                 self.close(ctxt, batch, row, status, reason)
 
@@ -167,6 +169,23 @@ class Executor:
         db.update_server(batch["id"], row["server_id"], {"progress": progress})
         db.add_event(batch["id"], "abort-requested", f"asked Nova to abort migration "
                      f"{migration.id}", row["server_id"], ctxt.request_id)
+
+    def _force_complete(self, ctxt, batch: dict, row: dict, migration) -> None:
+        """Let Nova end a pre-copy that does not converge; refused by Nova, it is asked again."""
+        try:
+            self._nova.force_complete(row["server_id"], migration.id)
+        except exception.NovaError as error:
+            # it may have ended in this moment; the next pass sees what became of it
+            LOG.warning("migration %s: %s", migration.id, error)
+            return
+        means = row["current_projection"]["help"]
+        progress = (row["progress"] or {}) | {"forced": True}
+        if means == "post-copy":
+            progress["post_copy"] = True
+        db.update_server(batch["id"], row["server_id"], {"progress": progress})
+        db.add_event(batch["id"], "forced", f"asked Nova to complete migration {migration.id} by "
+                     f"force ({means}): it would not converge", row["server_id"],
+                     ctxt.request_id)
 
     def _attempt_ended(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
         """An attempt is over and the server stays at the source: heal it, then retry or report."""

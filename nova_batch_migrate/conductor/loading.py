@@ -136,7 +136,16 @@ def _row(row: dict, waits: dict[str, Wait]) -> state.Row:
         migration_id=row["migration_id"], attempts=row["attempts"],
         next_attempt_at=row["next_attempt_at"], issued_at=row["issued_at"],
         broken_since=_time(progress.get("broken_since")), wait=waits.get(row["server_id"]),
-        wait_until=_time(progress.get("wait_until")))
+        wait_until=_time(progress.get("wait_until")),
+        help=(row["current_projection"] or {}).get("help"),
+        crossed_once=_crossed_once(row["current_projection"] or {}, progress.get("job") or {}),
+        forced=progress.get("forced", False))
+
+
+def _crossed_once(projection: dict, job: dict) -> bool:
+    """Tell whether QEMU sends pages again: its dirty log was read after the first pass."""
+    late = 1.5 * projection.get("stream_seconds", float("inf"))
+    return job.get("iteration", 0) >= 2 or job.get("elapsed_seconds", 0.0) > late
 
 
 def _measure(kept: dict | None, now: datetime.datetime) -> state.Measure | None:

@@ -80,6 +80,7 @@ class Planner:
             setup_seconds=self._conf.conductor.setup_seconds,
             relay=relay,
             dedup_scope=batch["request"]["dedup_scope"],
+            on_non_convergence=batch["request"]["on_non_convergence"],
             learned=_learned(),
             synchronized=_synchronized(batch["request"], groups, rows),
             deadline_seconds=_seconds_until(batch["request"].get("deadline")),

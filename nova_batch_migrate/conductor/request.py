@@ -34,7 +34,6 @@ DEFAULTS = {
 }
 # field -> the values that are built; anything else answers 400, never silence
 BUILT = {
-    "on_non_convergence": ("skip",),
     "stopped": ("leave",),
     "fallback": ("plain",),
     "urgent": (False,),

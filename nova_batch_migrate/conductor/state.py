@@ -52,6 +52,10 @@ class Row:
     wait: Any = None
     #: Until when it may wait for that, once its turn has come.
     wait_until: datetime.datetime | None = None
+    #: Nova is to complete it by force once its memory has crossed; whether it has been asked to.
+    help: str | None = None
+    crossed_once: bool = False
+    forced: bool = False
 
     @property
     def open(self) -> bool:
@@ -245,6 +249,13 @@ class CallAgain(ServerAction):
 @dataclasses.dataclass(frozen=True)
 class StopMigration(ServerAction):
     """The operator aborts running migrations: end this one."""
+
+    migration: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ForceComplete(ServerAction):
+    """It would not converge, and its memory has crossed: let Nova pause it, or use post-copy."""
 
     migration: Any
 

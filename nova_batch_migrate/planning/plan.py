@@ -225,7 +225,7 @@ def _plan_group(source: Source, index: int, group: Grouping, ids: Sequence[str],
                 waits: Sequence[float]) -> PlanGroup:
     members = tuple(
         PlanMember(server_id=i, name=source.servers[i].name, destination=places[i].host,
-                   order=at, projection=projection,
+                   order=at, projection=source.told(i, projection),
                    reason=_member_reason(source, i, at, len(ids), places[i]),
                    wait=source.waits.get(i), wait_seconds=waits[at])
         for at, (i, projection) in enumerate(zip(ids, projections, strict=True)))
@@ -250,7 +250,16 @@ def _member_reason(source: Source, server_id: str, at: int, members: int, place:
     wait = source.waits.get(server_id)
     quiet = "" if wait is None else f"; waits for its quiet moment: {wait.reason}"
     return (f"{at + 1} of {members} by ascending projected time, {seconds:.1f} s alone [0061]"
-            f"{due}; {where}{quiet}")
+            f"{due}; {where}{quiet}{_help_words(source, server_id)}")
+
+
+def _help_words(source: Source, server_id: str) -> str:
+    help_ = source.help_of(server_id)
+    if help_ is None:
+        return ""
+    does = {"pause": "pauses it", "post-copy": "switches to post-copy"}[help_]
+    return (f"; {source.why_help(server_id)}; Nova {does} once its memory has crossed "
+            "(on_non_convergence)")
 
 
 def _late_members(request: PlanRequest, groups: Sequence[PlanGroup]) -> list[str]:

@@ -12,6 +12,7 @@ from nova_batch_migrate.planning.telemetry import HostTelemetry
 from nova_batch_migrate.planning.values import Value
 
 Strategy = typing.Literal["group", "pair", "none"]
+OnNonConvergence = typing.Literal["skip", "pause", "post-copy", "auto-converge"]
 DedupScope = typing.Literal["project", "host", "off"]
 
 
@@ -86,6 +87,9 @@ class PlanRequest(Value):
     relay: bool = False
     dedup_scope: DedupScope = "project"
     dictionary_bytes: int = 512 * 1024 * 1024
+    #: What becomes of a server that does not converge by itself: it stays, or Nova ends its
+    #: migration by these means where the options of its source permit them.
+    on_non_convergence: OnNonConvergence = "skip"
     #: Sets of server ids that move together, each within one group.
     synchronized: tuple[tuple[str, ...], ...] = ()
     #: Seconds from now until the whole batch is to be done.

@@ -3,11 +3,13 @@
 Used by planning.plan only. Remembers projections, since strategies ask for them again and again.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from nova_batch_migrate.planning import (
     commonality,
     grouping,
+    helped,
     ordering,
     projection,
     replay,
@@ -56,6 +58,10 @@ class Source:
         self._projected: dict[tuple, tuple[Projection, ...]] = {}
         self._alone: dict[str, Projection] = {}
         self._runs: dict = {}
+        #: Verdict and downtime of those that are completed by force.
+        self._helped: dict[str, tuple[Projection, helped.Helped]] = {}
+        if request.on_non_convergence in ("pause", "post-copy"):
+            self._find_help()
 
     def _find_waits(self) -> None:
         """Let those wait whose whole stream fits into a quiet stretch, and gains by it."""
@@ -78,6 +84,36 @@ class Source:
             if wait is not None:
                 self.waits[server_id] = wait
                 self._loads[server_id] = quiet
+
+    def _find_help(self) -> None:
+        """Let those that do not converge by themselves be completed by force, where permitted."""
+        request = self._request
+        if helped.refusal(request.on_non_convergence, self.options, self.name):
+            return
+        bound = {i for members in request.synchronized for i in members}
+        for server_id in self.servers:
+            found = self.alone(server_id)
+            if found.verdict == "converges" or server_id in bound:
+                continue
+            out = helped.help_out(self._loads[server_id], self.link, request.setup_seconds,
+                                  request.on_non_convergence)
+            if out is not None:
+                self._helped[server_id] = found, out
+                self._loads[server_id] = out.load
+                del self._alone[server_id]
+
+    def help_of(self, server_id: str) -> str | None:
+        """Return by which means the server's migration is completed by force; None: by none."""
+        return self._request.on_non_convergence if server_id in self._helped else None
+
+    def told(self, server_id: str, projected: Projection) -> Projection:
+        """Return the projection as it is shown: with the verdict and the cost of being helped."""
+        if server_id not in self._helped:
+            return projected
+        unhelped, out = self._helped[server_id]
+        return dataclasses.replace(
+            projected, verdict=unhelped.verdict, abort_at_seconds=unhelped.abort_at_seconds,
+            downtime_seconds=out.downtime_seconds, help=self._request.on_non_convergence)
 
     def identity(self, server_id: str) -> tuple[str, str]:
         """Return what breaks ties: name, then id."""
@@ -216,7 +252,17 @@ class Source:
 
     def why_not(self, server_id: str) -> str:
         """Say why a server that does not converge alone will stay, in figures."""
-        server, found = self.servers[server_id], self.alone(server_id)
+        refusal = helped.refusal(self._request.on_non_convergence, self.options, self.name)
+        return self.why_help(server_id) + (f"; {refusal}" if refusal else "")
+
+    def why_help(self, server_id: str) -> str:
+        """Say why a server does not converge by itself."""
+        if server_id in self._helped:
+            return self._why(server_id, self._helped[server_id][0])
+        return self._why(server_id, self.alone(server_id))
+
+    def _why(self, server_id: str, found: Projection) -> str:
+        server = self.servers[server_id]
         carried = self.link.rates(1)[0] / MIB
         dirtied = server.round_model.total_rate_pages_per_second * PAGE_BYTES / MIB
         if found.verdict == "nova-aborts":

@@ -61,6 +61,8 @@ class Guests(fixtures.Fixture):
                             "memory_constant": 0, "memory_iteration": 1}
         #: (server, MiB/s, whether its stream ran) in the order in which libvirt was told.
         self.speeds: list[tuple[str, int, bool]] = []
+        #: How often a running migration's dirty log was read.
+        self.iteration = 1
         self._by_id: dict[str, Guest] = {}
         self._measurable = threading.Event()
         self._measurable.set()
@@ -136,7 +138,8 @@ class PlayedHypervisor:
             return None
         half = self._guests[server_id].memory_bytes // 2
         return {"time_elapsed": 100, "memory_total": 2 * half, "memory_processed": half,
-                "memory_remaining": half, "memory_bps": int(LINK_MIB_S) << 20}
+                "memory_remaining": half, "memory_bps": int(LINK_MIB_S) << 20,
+                "memory_iteration": self._guests.iteration}
 
     def arrived_job(self, server_id):
         arrived = any(stream.server_id == server_id and stream.destination == self._host

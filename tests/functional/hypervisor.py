@@ -85,6 +85,13 @@ class Hypervisors(fixtures.Fixture):
         """Return the servers whose streams are under way."""
         return list(self._running)
 
+    def paused(self) -> list[str]:
+        """Return the servers that are paused at their source while they migrate."""
+        return [vm.UUIDString() for stream in self.running_streams()
+                for vm in list(self.connection(stream.source)._vms.values())
+                if vm.UUIDString() == stream.server_id
+                and vm._state == fakelibvirt.VIR_DOMAIN_PAUSED]
+
     def running_streams(self) -> list[Stream]:
         return [stream for stream, _ in list(self._running.values())]
 

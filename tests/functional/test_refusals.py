@@ -18,9 +18,7 @@ MALFORMED = (
         ("stopped", "kill"), ("fallback", "none"), ("urgent", "very"), ("synchronized", "all"),
         ("colour", "green"))))
 NOT_BUILT = (
-    ("synchronized", "server-groups"), ("on_non_convergence", "pause"),
-    ("on_non_convergence", "post-copy"), ("on_non_convergence", "auto-converge"),
-    ("deadline", "2027-01-01T00:00:00Z"), ("stopped", "cold-migrate"),
+    ("synchronized", "server-groups"), ("stopped", "cold-migrate"),
     ("fallback", "refuse"), ("urgent", True))
 
 

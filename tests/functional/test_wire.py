@@ -56,6 +56,27 @@ class Wire(base.BatchTestCase):
         self.assertEqual([38, NO_CAP], list(dict.fromkeys(self.speeds_of(server_id))))
 
 
+class Help(base.BatchTestCase):
+    def test_who_does_not_converge_is_paused_by_nova_once_its_memory_has_crossed(self):
+        wild, = self.boot("wild", dirty_pages_per_second=51_200, working_set_pages=60_000)
+        stays = self.drain(plan_only=True)
+        self.wait_for_batch(stays["id"], "planned")
+        self.assertIn("pre-copy cannot end", self.servers_of(stays["id"])[wild]["reason"])
+        self.hypervisors.hold()
+        batch = self.drain(on_non_convergence="pause")
+        self.wait_for_stream(wild)
+        plan = self.call("GET", f"/{batch['id']}/plan").body["plan"]
+        projection = plan["groups"][0]["members"][0]["projection"]
+        self.assertEqual(("never", "pause"), (projection["verdict"], projection["help"]))
+        self.assertNotIn("forced", self.kinds_of_events(batch["id"]))
+        self.guests.iteration = 2
+        self.wait(lambda: "forced" in self.kinds_of_events(batch["id"]), "Nova to be asked")
+        self.wait(lambda: wild in self.hypervisors.paused(), "Nova to pause it")
+        self.hypervisors.release()
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual(("cmpb", "ACTIVE"), (self.host_of(wild), self.server(wild)["status"]))
+
+
 class Inbound(base.BatchTestCase):
     HOSTS = ("cmpa", "cmpb", "cmpc")
 

@@ -72,6 +72,12 @@ class BatchMigrate(base.ShowBatch):
             help="Upper limit of the whole batch on the wire",
         )
         parser.add_argument(
+            "--on-non-convergence", choices=("skip", "pause", "post-copy", "auto-converge"),
+            help="What becomes of a server whose migration would not converge: it stays (default), "
+            "or Nova pauses it or uses post-copy once its memory has crossed, where the options of "
+            "its host permit that",
+        )
+        parser.add_argument(
             "--include-locked", action="store_true", default=None, help="Move locked servers too",
         )
         afterwards = parser.add_mutually_exclusive_group()
@@ -139,8 +145,8 @@ def _asked(parsed_args: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of the request that the operator set."""
     fields = (
         "hosts", "servers", "target_hosts", "exclude_hosts", "strategy", "dedup_scope",
-        "max_parallel", "max_bandwidth_mib_s", "include_locked", "leave_disabled", "not_before",
-        "deadline", "max_wait_seconds", "plan_only",
+        "max_parallel", "max_bandwidth_mib_s", "on_non_convergence", "include_locked",
+        "leave_disabled", "not_before", "deadline", "max_wait_seconds", "plan_only",
     )
     asked = {field: getattr(parsed_args, field) for field in fields}
     return {field: value for field, value in asked.items() if value is not None}

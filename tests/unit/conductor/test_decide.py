@@ -216,6 +216,20 @@ class ServerTest(base.BaseTestCase):
         self.assertEqual([st.Follow("s1", ours)],
                          self._decided(st.Truth(build.server(), (ours,))))
 
+    @ddt.data(({}, False), ({"help": "pause"}, False),
+              ({"help": "pause", "crossed_once": True}, True),
+              ({"help": "pause", "crossed_once": True, "forced": True}, False),
+              ({"crossed_once": True}, False))
+    @ddt.unpack
+    def test_who_does_not_converge_is_completed_by_force_once_its_memory_has_crossed(
+            self, row, expected):
+        forced = st.ForceComplete("s1", RUNNING)
+        decided_ = self._decided(st.Truth(build.server(), (RUNNING,)), **row)
+        self.assertEqual(expected, forced in decided_)
+        preparing = build.migration(7, "preparing")
+        self.assertEqual([st.Follow("s1", preparing)], self._decided(
+            st.Truth(build.server(), (preparing,)), **row))
+
     def test_not_yet_scheduled_is_ours(self):
         ours = build.migration(7, "accepted", destination=None)
         self.assertEqual([st.Follow("s1", ours)],

@@ -36,6 +36,11 @@ class FakeNova:
     def abort_migration(self, server_id, migration_id):
         self.asked.append(("abort", server_id, migration_id))
 
+    def force_complete(self, server_id, migration_id):
+        self.asked.append(("force", server_id, migration_id))
+        if self.refusal is not None:
+            raise self.refusal
+
     def reset_state_active(self, server_id):
         self.asked.append(("reset", server_id))
 
@@ -177,6 +182,16 @@ class ExecutorTest(base.BaseTestCase):
         for _ in range(2):
             self.carry_out(state.StopMigration("s1", build.migration(7, "running")))
         self.assertEqual(1, [call[0] for call in self.nova.asked].count("abort"))
+
+    def test_completion_by_force_is_noted_when_nova_took_it(self):
+        self.row(status="migrating", current_projection={"help": "post-copy"})
+        self.nova.refusal = exception.NovaTransientError(operation="x", reason="not running")
+        self.assertIsNone(self.carry_out(state.ForceComplete("s1", build.migration(7)))["progress"])
+        self.nova.refusal = None
+        row = self.carry_out(state.ForceComplete("s1", build.migration(7)))
+        self.assertEqual({"forced": True, "post_copy": True}, row["progress"])
+        self.assertEqual(2, self.nova.asked.count(("force", "s1", 7)))
+        self.assertEqual(["forced"], self.events())
 
     def test_a_failed_attempt_waits_and_comes_again(self):
         self.issue()

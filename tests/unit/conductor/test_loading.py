@@ -48,6 +48,16 @@ class BatchStateTest(base.BaseTestCase):
             found = loading.batch_state(batch, [], {}, conf.CONF.conductor, build.NOW)
             self.assertEqual(expected, found.settings.max_parallel)
 
+    def test_memory_has_crossed_when_pages_are_sent_again(self):
+        for job, expected in (({}, False), ({"iteration": 1, "elapsed_seconds": 14.9}, False),
+                              ({"iteration": 2, "elapsed_seconds": 3.0}, True),
+                              ({"iteration": 1, "elapsed_seconds": 15.1}, True)):
+            rows = self._rows(("migrating", 0))
+            rows[0] |= {"progress": {"job": job},
+                        "current_projection": {"help": "pause", "stream_seconds": 10.0}}
+            row, = self._state(rows, {}).rows
+            self.assertEqual(("pause", expected), (row.help, row.crossed_once))
+
     def test_groups_that_began_and_did_not_end(self):
         kept = {"groups_started": {"cmpa/0": "x", "a/b/3": "x"}, "groups_ended": ["cmpa/0"]}
         self.assertEqual((("a/b", 3),), self._state([], kept).open_groups)

@@ -13,7 +13,7 @@ class NormalizeTest(base.BaseTestCase):
         self.assertEqual(set(request.DEFAULTS), set(done))
         self.assertEqual(("group", True), (done["strategy"], done["leave_disabled"]))
 
-    @ddt.data(("synchronized", [["a", "b"]]), ("on_non_convergence", "post-copy"),
+    @ddt.data(("synchronized", [["a", "b"]]),
               ("stopped", "cold-migrate"), ("fallback", "refuse"), ("urgent", True))
     @ddt.unpack
     def test_what_is_not_built_is_said(self, field, value):

@@ -53,7 +53,7 @@ class Relay:
         self._gangs: dict[frozenset[str], switchover.Gang] = {}
         self._redirect = redirect.Redirect(options.mark, *options.migration_ports)
         self._settings = source.Settings(
-            mark=options.mark, zstd_level=options.zstd_level or None,
+            mark=options.mark, zstd_level=options.zstd_level,
             zstd_window_log=options.zstd_window_log, hold_seconds=options.hold_seconds,
             pause_seconds=options.pause_seconds,
             policy=switchover.Policy(options.switchover_policy))
@@ -158,9 +158,8 @@ class Relay:
         return {}
 
     def _port_for(self, group: values.Group) -> int:
-        rates = [rate for rate in (group.wire_bytes_per_second, group.link_bytes_per_second)
-                 if rate]
-        slow = bool(rates) and min(rates) < _SLOW_LINK_BYTES_PER_SECOND
+        rate = group.known_bytes_per_second
+        slow = rate is not None and rate < _SLOW_LINK_BYTES_PER_SECOND
         return self._options.redirect_port + slow
 
     def close_group(self, group_id: str) -> dict:

@@ -33,12 +33,19 @@ _CREDIT_BYTES = 8 << 20
 _RETAIN_BYTES = 64 << 20
 
 
+BY_LINK = -1
+#: Up to which speed of the wire a level pays (bytes/s): a slower one leaves more time for fewer
+#: bytes; beyond the last, compression is what would take the time.
+_LEVELS = ((60e6, 3), (600e6, 1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Options of [relay] that a group needs; bytes, seconds."""
 
     mark: int
-    zstd_level: int | None = 1
+    #: -1: by the link; 0: none.
+    zstd_level: int = BY_LINK
     zstd_window_log: int = 27
     hold_seconds: float = 60.0
     pause_seconds: float = 2.0
@@ -77,7 +84,8 @@ class SourceGroup:
             settings.LogSettings(dictionary_bytes=dictionary_bytes, credit_bytes=_CREDIT_BYTES,
                                  retain_bytes=_RETAIN_BYTES,
                                  window_log=self.options.zstd_window_log,
-                                 level=self.options.zstd_level),
+                                 level=zstd_level(self.options.zstd_level,
+                                                  self.group.known_bytes_per_second)),
             self._bucket, self._rate)
 
     def log(self, scope: str) -> source_log.SourceLog:
@@ -205,6 +213,15 @@ class SourceGroup:
             raise exception.RelayError(
                 reason=f"the relay of {self.group.destination} does not answer: {_why(error)}"
             ) from error
+
+
+def zstd_level(option: int, bytes_per_second: float | None) -> int | None:
+    """Return the level for a wire of that speed (None: unknown); None for no compression."""
+    if option != BY_LINK:
+        return option or None
+    if bytes_per_second is None:
+        return 1
+    return next((level for most, level in _LEVELS if bytes_per_second <= most), None)
 
 
 def _why(error: Exception) -> str:

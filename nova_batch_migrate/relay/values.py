@@ -47,6 +47,12 @@ class Group:
     downtime_seconds: float = 0.5
     synchronized: tuple[frozenset[str], ...] = ()
 
+    @property
+    def known_bytes_per_second(self) -> float | None:
+        """What the wire gives the group at most; None where nobody knows."""
+        rates = (self.wire_bytes_per_second, self.link_bytes_per_second)
+        return min((rate for rate in rates if rate), default=None)
+
     def member(self, server_id: str) -> Member | None:
         return next((m for m in self.members if m.server_id == server_id), None)
 

@@ -33,6 +33,8 @@ class Shape:
     #: Repeated within a server, as a share of its content.
     self_share: float = 0.05
     projects: int = 3
+    #: Share of servers that belong to another project than their family.
+    strangers: float = 0.1
     destinations_per_source: float = 1.2
     #: Share of contents in a page sequence; 0 = none are given.
     sequence_theta: float = 1 / 512
@@ -71,23 +73,36 @@ class Cloud:
 
     def _host(self, name: str, size: int) -> telemetry.HostTelemetry:
         ids = [f"{name}-{at:05}" for at in range(size)]
-        classes = self._classes(ids)
+        families = self._families(ids)
+        projects = self._projects(families)
+        classes = self._classes(ids, families)
         distinct = dict.fromkeys(ids, 0)
         for one in classes:
             for server in one.servers:
                 distinct[server] += one.pages
         sequences = self._sequences(ids, classes, distinct)
-        servers = tuple(self._server(i, name, distinct[i], sequences.get(i)) for i in ids)
+        servers = tuple(self._server(i, name, projects[i], distinct[i], sequences.get(i))
+                        for i in ids)
         return telemetry.HostTelemetry(
             name, telemetry.Bandwidth("eth0", 1250e6, 1170e6, 0.0, "ethtool"),
             telemetry.MigrationOptions(max_concurrent=4), servers,
             telemetry.PageClasses(True, 1.0, classes))
 
-    def _classes(self, ids: list[str]) -> tuple[PageClass, ...]:
+    def _projects(self, families: list[list[str]]) -> dict[str, str]:
+        projects = {}
+        for family in families:
+            own = self._random.integers(self._shape.projects)
+            for server in family:
+                strange = self._random.random() < self._shape.strangers
+                number = self._random.integers(self._shape.projects) if strange else own
+                projects[server] = f"p{int(number)}"
+        return projects
+
+    def _classes(self, ids: list[str], families: list[list[str]]) -> tuple[PageClass, ...]:
         shape, found = self._shape, []
         if len(ids) > 1 and shape.background_mib:
             found.append(PageClass(tuple(ids), self._draw(shape.background_mib)))
-        for family in self._families(ids):
+        for family in families:
             if len(family) > 1:
                 found.append(PageClass(tuple(family), self._draw(shape.family_mib)))
                 found += self._partial(family)
@@ -120,7 +135,8 @@ class Cloud:
             found.append(PageClass(tuple(members), self._draw(self._shape.partial_mib)))
         return found
 
-    def _server(self, server_id, host, distinct_pages, sequence) -> telemetry.ServerTelemetry:
+    def _server(self, server_id, host, project, distinct_pages, sequence
+                ) -> telemetry.ServerTelemetry:
         draw, repeated = self._random, int(distinct_pages * self._shape.self_share)
         content = distinct_pages + repeated
         zero = int(content * draw.uniform(0.1, 0.6))
@@ -128,8 +144,7 @@ class Cloud:
         memory = max(GIB, memory)
         working_set = float(self._draw(40))
         return telemetry.ServerTelemetry(
-            id=server_id, name=f"vm-{server_id}", host=host,
-            project_id=f"p{int(draw.integers(self._shape.projects))}",
+            id=server_id, name=f"vm-{server_id}", host=host, project_id=project,
             memory_bytes=memory, vcpus=int(draw.integers(1, 5)),
             total_pages=memory // PAGE_BYTES, present_pages=content + zero, zero_pages=zero,
             distinct_pages=distinct_pages, self_duplicate_pages=repeated,

@@ -80,7 +80,8 @@ class Replay:
         logs: dict[tuple, list[str]] = {}
         for i in ids if self._scope.dedup_scope != "off" else ():
             where = destinations[i] if destinations else ""
-            logs.setdefault((where, self._scope.part(i)), []).append(i)
+            if self._servers[i].error is None:
+                logs.setdefault((where, self._scope.part(i)), []).append(i)
         return list(logs.values())
 
     def _theta(self, ids: Sequence[str]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from nova_batch_migrate.planning import (
     commonality,
+    doubt,
     grouping,
     helped,
     ordering,
@@ -33,6 +34,7 @@ class Source:
 
     def __init__(self, host: HostTelemetry, movable: Sequence[Movable], request: PlanRequest,
                  sources: int):
+        host, self._doubts = doubt.believable(host)
         ids = {server.id for server in movable}
         self.name = host.host
         self.options = host.options
@@ -280,7 +282,7 @@ class Source:
 
     def notes(self) -> list[str]:
         """Return what a reader of the plan should know about this source."""
-        notes = []
+        notes = list(self._doubts)
         if self.bandwidth.source == "unknown":
             notes.append(f"{self.name}: the speed of the migration link is not known; "
                          f"{self.link.free / MIB:.0f} MiB/s are assumed. Set [agent] link_mib_s "

@@ -33,22 +33,24 @@ class Value:
         return {f.name: _to_json(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
-    def from_dict(cls, data: dict) -> typing.Self:
+    def from_dict(cls, data: dict, where: str | None = None) -> typing.Self:
         """Build the value from JSON types; unknown keys are ignored (a newer sender).
 
-        Raises PlanningError, naming the field, for a missing or wrongly typed one.
+        Raises PlanningError, naming the way to the field, for a missing or wrongly typed one;
+        `where` is the way to this value.
         """
+        where = where or cls.__name__
         if not isinstance(data, dict):
-            raise _wrong(cls.__name__, "an object", data)
+            raise _wrong(where, "an object", data)
         hints = _field_types(cls)
         values = {}
         for field in dataclasses.fields(cls):
-            where = f"{cls.__name__}.{field.name}"
             if field.name in data:
-                values[field.name] = _from_json(hints[field.name], data[field.name], where)
+                values[field.name] = _from_json(hints[field.name], data[field.name],
+                                                f"{where}.{field.name}")
             elif (field.default is dataclasses.MISSING
                     and field.default_factory is dataclasses.MISSING):
-                raise exception.PlanningError(reason=f"{where} is missing")
+                raise exception.PlanningError(reason=f"{where}.{field.name} is missing")
         return cls(**values)
 
 
@@ -78,7 +80,7 @@ def _from_json(kind, data, where: str):
     if origin is tuple:
         return _tuple_from_json(typing.get_args(kind), data, where)
     if isinstance(kind, type) and issubclass(kind, Value):
-        return kind.from_dict(data)
+        return kind.from_dict(data, where)
     return _scalar_from_json(kind, data, where)
 
 
@@ -86,10 +88,14 @@ def _tuple_from_json(args, data, where: str) -> tuple:
     if not isinstance(data, (list, tuple)):
         raise _wrong(where, "a list", data)
     if args[-1] is Ellipsis:
-        return tuple(_from_json(args[0], item, where) for item in data)
+        plain = {SignedInt: int, str: str}.get(args[0])
+        if plain is not None and all(type(item) is plain for item in data):
+            return tuple(data)
+        return tuple(_from_json(args[0], item, f"{where}[{at}]") for at, item in enumerate(data))
     if len(args) != len(data):
         raise _wrong(where, f"a list of {len(args)}", data)
-    return tuple(_from_json(arg, item, where) for arg, item in zip(args, data, strict=True))
+    return tuple(_from_json(arg, item, f"{where}[{at}]")
+                 for at, (arg, item) in enumerate(zip(args, data, strict=True)))
 
 
 def _scalar_from_json(kind, data, where: str):

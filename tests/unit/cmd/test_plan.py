@@ -47,6 +47,40 @@ class PlanTest(base.BaseTestCase):
                 self.assertIn(member.reason, out)
         self.assertNotIn("\x1b", out)
 
+    def test_telemetry_alone_is_enough(self):
+        status, out, _ = self.run_with(json.dumps(self.request.hosts[0].to_dict()), "--json")
+        made = json.loads(out)
+        self.assertEqual((0, {command.ANYWHERE}), (status, {
+            m["destination"] for g in made["groups"] for m in g["members"]}))
+        self.assertEqual(self.made.wire_bytes, made["wire_bytes"])
+
+    def test_a_chart_and_a_schema(self):
+        directory = self.enterContext(tempfile.TemporaryDirectory())
+        picture = pathlib.Path(directory, "plan.png")
+        status, _, _ = self.run_with(json.dumps(self.made.to_dict()), "--chart", str(picture))
+        self.assertEqual((0, b"\x89PNG"), (status, picture.read_bytes()[:4]))
+        status, _, err = self.run_with(json.dumps(self.made.to_dict()), "--chart",
+                                       "/nowhere/plan.png")
+        self.assertEqual(1, status)
+        self.assertIn("/nowhere/plan.png", err)
+        status, out, _ = self.run_with("", "--schema")
+        self.assertEqual("PlanRequest", json.loads(out)["title"])
+
+    def test_figures_that_are_none_are_named_with_their_place(self):
+        wrong = self.request.to_dict()
+        wrong["hosts"][0]["servers"][1]["changed"]["rate_pages_per_second"] = float("nan")
+        status, _, err = self.run_with(json.dumps(wrong))
+        self.assertEqual(1, status)
+        self.assertIn("PlanRequest.hosts[0].servers[1].changed.rate_pages_per_second must be a "
+                      "number not below 0, not nan", err)
+
+    def test_a_server_without_telemetry_is_named(self):
+        wrong = self.request.to_dict()
+        del wrong["hosts"][0]["servers"][1]
+        status, _, err = self.run_with(json.dumps(wrong))
+        self.assertEqual(1, status)
+        self.assertIn("no host's telemetry names id-db; measure the source again", err)
+
     def test_what_is_no_plan_is_named(self):
         for text, word in (("{", "no JSON"), ("[]", "PlanRequest"), ("{}", "hosts"),
                            (json.dumps({"request": {"hosts": 3}}), "PlanRequest.hosts")):

@@ -57,7 +57,9 @@ def draw(plan: Plan, path: pathlib.Path) -> None:
     except ImportError as error:
         raise exception.PlanningError(
             reason="a chart needs matplotlib: pip install 'nova-batch-migrate[chart]'") from error
-    count = max(1, len(rows))
+    # An empty plan is a picture of one empty row.
+    rows = rows or [_Row("", "", "", reason="nothing to move")]
+    count = len(rows)
     row_inches = min(0.42, max(0.135, 13 / count))
     side = max(2.2, row_inches * count)
     names = min(2.6, max((text.width(_short(row.name)) for row in rows), default=4) * 0.085 + 0.3)
@@ -195,7 +197,8 @@ def _timeline(axes, rows: list[_Row], size: float) -> None:
                 for row in rows if row.group is not None), default=1.0)
     for at, row in enumerate(rows):
         if row.member is None:
-            axes.text(0.005, at, f"stays: {text.fit(text.escape(row.reason), 88).rstrip()}",
+            told = text.escape(f"stays: {row.reason}" if row.name else row.reason)
+            axes.text(0.005, at, text.fit(told, 95).rstrip(),
                       transform=axes.get_yaxis_transform(), va="center", fontsize=size * 0.9,
                       color=GREY, parse_math=False)
             continue

@@ -31,7 +31,8 @@ class Definition:
     name: str
     project_id: str
     memory_bytes: int
-    #: Sizes of QEMU's memory backends: one per NUMA cell, else all of memory.
+    #: Sizes of QEMU's memory backends: one per NUMA cell, else all of memory; and one per memory
+    #: device (DIMM, NVDIMM, virtio-mem).
     memory_blocks_bytes: tuple[int, ...]
     disks: tuple[DiskSource, ...]
     #: Path of the program that runs it.
@@ -44,13 +45,15 @@ def parse(text: str) -> Definition:
     memory_bytes = _size(domain.find("memory"))
     cells = tuple(int(cell.get("memory")) * _UNIT_BYTES[cell.get("unit", "KiB")]
                   for cell in domain.iterfind("cpu/numa/cell"))
+    # <memory> counts memory devices, present or plugged in later, by their size
+    devices = tuple(_size(size) for size in domain.iterfind("devices/memory/target/size"))
     project = domain.find("metadata/{*}instance/{*}owner/{*}project")
     return Definition(
         virt_type=domain.get("type", ""),
         name=domain.findtext("metadata/{*}instance/{*}name") or domain.findtext("name", ""),
         project_id="" if project is None else project.get("uuid", ""),
         memory_bytes=memory_bytes,
-        memory_blocks_bytes=cells or (memory_bytes,),
+        memory_blocks_bytes=(cells or (memory_bytes - sum(devices),)) + devices,
         disks=tuple(_disk(disk) for disk in domain.iterfind("devices/disk")
                     if disk.find("source") is not None),
         emulator=domain.findtext("devices/emulator", ""),

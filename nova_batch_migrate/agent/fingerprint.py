@@ -4,32 +4,64 @@ Used by scan.py inside the privileged process: hashes stay there, counts leave. 
 arrays of 64-bit hashes; memory and time grow with the pages, never with pages times servers.
 """
 
+import collections
 import dataclasses
+import itertools
 
 import numpy
 import xxhash
 
 from nova_batch_migrate.agent.memory import PAGE_BYTES
 
+try:
+    from nova_batch_migrate.agent import _speed
+except ImportError:
+    # it was built without a compiler
+    _speed = None
+
 _HASH_SPACE = 1 << 64
 #: Classes that leave the host; the rest is folded (a page class costs a list of server ids).
 MAX_CLASSES = 1000
 #: Content held by at least this share of the servers is called background when folding.
 BACKGROUND_SHARE = 0.9
+#: Hashes sorted at a time.
+_PART_HASHES = 250_000
+#: Sets of servers counted at a time; ten times what leaves the host.
+_MOST_SETS = 10 * MAX_CLASSES
+
+
+def hash_page(content: bytes, seed: int) -> int:
+    """Return the fingerprint of one page."""
+    return xxhash.xxh3_64_intdigest(content, seed)
 
 
 def zero_hash(seed: int) -> int:
     """Return the fingerprint of a page of zeros."""
-    return xxhash.xxh3_64_intdigest(bytes(PAGE_BYTES), seed)
+    return hash_page(bytes(PAGE_BYTES), seed)
 
 
-def hash_pages(pages: memoryview, seed: int) -> numpy.ndarray:
-    """Return the XXH3 of each page in a buffer of whole pages, as uint64 (design 3)."""
-    digest = xxhash.xxh3_64_intdigest
-    return numpy.fromiter(
-        (digest(pages[start:start + PAGE_BYTES], seed)
-         for start in range(0, len(pages), PAGE_BYTES)),
-        dtype=numpy.uint64, count=len(pages) // PAGE_BYTES)
+class Hasher:
+    """Hashes the units (pages, or blocks of pages) that stand in one buffer, time and again.
+
+    The units are named once: naming them takes longer than hashing them. Pages are hashed all in
+    one call where the extension module was built.
+    """
+
+    def __init__(self, buffer: memoryview, seed: int, unit_bytes: int = PAGE_BYTES):
+        self._buffer = buffer if _speed and unit_bytes == PAGE_BYTES else None
+        self._seed = seed
+        self._units = [] if self._buffer is not None else [
+            buffer[start:start + unit_bytes] for start in range(0, len(buffer), unit_bytes)]
+
+    def hash(self, count: int) -> numpy.ndarray:
+        """Return the XXH3 of the first ``count`` units, as uint64 (design 3)."""
+        if self._buffer is not None:
+            found = numpy.empty(count, dtype=numpy.uint64)
+            _speed.hash_pages(self._buffer, self._seed, found)
+            return found
+        return numpy.fromiter(
+            map(xxhash.xxh3_64_intdigest, self._units, itertools.repeat(self._seed)),
+            dtype=numpy.uint64, count=count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,54 +78,115 @@ class Contents:
         """Distinct contents, estimated from the sample where theta is below 1."""
         return min(self.nonzero_pages, round(len(self.hashes) / self.theta))
 
+    def below(self, theta: float) -> "Contents":
+        """Return the same in a smaller share of the hash space."""
+        if theta >= self.theta:
+            return self
+        return Contents(self.hashes[self.hashes < limit(theta)], self.nonzero_pages, theta)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Pages whose content lies in the share theta of the hash space: which ones, and hashes."""
+
+    pages: numpy.ndarray
+    hashes: numpy.ndarray
+    theta: float
+
+    def below(self, theta: float) -> "Sample":
+        """Return the same in a smaller share of the hash space."""
+        if theta >= self.theta:
+            return self
+        kept = self.hashes < limit(theta)
+        return Sample(self.pages[kept], self.hashes[kept], theta)
+
+
+def limit(theta: float) -> numpy.uint64:
+    """Return the hash that a share of the hash space ends at."""
+    return numpy.uint64(min(int(theta * _HASH_SPACE), _HASH_SPACE - 1))
+
+
+class Growing:
+    """An array that grows at its end, without an object per part."""
+
+    def __init__(self, dtype):
+        self._held = numpy.empty(64, dtype=dtype)
+        self._count = 0
+
+    def extend(self, values: numpy.ndarray) -> None:
+        """Take more values."""
+        end = self._count + len(values)
+        if end > len(self._held):
+            larger = numpy.empty(max(end, 2 * len(self._held)), dtype=self._held.dtype)
+            larger[:self._count] = self._held[:self._count]
+            self._held = larger
+        self._held[self._count:end] = values
+        self._count = end
+
+    def values(self) -> numpy.ndarray:
+        """Return what was taken; a view, valid until more is."""
+        return self._held[:self._count]
+
 
 class Collector:
     """Collects the distinct contents of one server while it is scanned slice by slice.
 
     Only hashes below ``theta`` of the hash space are kept: the same ones in every server, so that
-    what they have in common stays countable.
+    what they have in common stays countable. Of those below ``sample_theta`` it is also kept where
+    they lie.
     """
 
-    def __init__(self, zero: int, theta: float):
+    def __init__(self, zero: int, theta: float, sample_theta: float):
         self._zero = numpy.uint64(zero)
-        self._theta = theta
-        self._limit = None if theta >= 1 else numpy.uint64(int(theta * _HASH_SPACE))
-        self._parts: list[numpy.ndarray] = []
+        self._theta, self._sample_theta = theta, min(theta, sample_theta)
+        self._hashes = Growing(numpy.uint64)
+        self._sample_pages, self._sample_hashes = Growing(numpy.uint32), Growing(numpy.uint64)
         self.zero_pages = 0
         self.nonzero_pages = 0
 
-    def add(self, hashes: numpy.ndarray) -> None:
-        """Take the hashes of present pages."""
-        kept = hashes[hashes != self._zero]
-        self.zero_pages += len(hashes) - len(kept)
-        self.nonzero_pages += len(kept)
-        if self._limit is not None:
-            kept = kept[kept < self._limit]
-        self._parts.append(kept)
+    def add(self, first_page: int, hashes: numpy.ndarray, present: numpy.ndarray) -> None:
+        """Take the hashes of the pages from ``first_page`` on; those not ``present`` don't count.
+        """
+        content = present & (hashes != self._zero)
+        count = int(numpy.count_nonzero(content))
+        self.zero_pages += int(numpy.count_nonzero(present)) - count
+        self.nonzero_pages += count
+        if self._theta < 1:
+            content &= hashes < limit(self._theta)
+        self._hashes.extend(hashes[content])
+        if self._sample_theta < self._theta:
+            content &= hashes < limit(self._sample_theta)
+        pages = numpy.flatnonzero(content)
+        self._sample_hashes.extend(hashes[pages])
+        self._sample_pages.extend((pages + first_page).astype(numpy.uint32))
 
     def contents(self) -> Contents:
         """Return what was collected, each content once, in ascending order."""
-        parts, self._parts = self._parts, []
-        merged = numpy.concatenate(parts) if parts else numpy.empty(0, dtype=numpy.uint64)
-        return Contents(numpy.unique(merged), self.nonzero_pages, self._theta)
+        return Contents(numpy.unique(self._hashes.values()), self.nonzero_pages, self._theta)
+
+    def sample(self) -> Sample:
+        """Return the pages of the sample, in the order in which they were read."""
+        return Sample(self._sample_pages.values().copy(), self._sample_hashes.values().copy(),
+                      self._sample_theta)
 
 
 def page_classes(hashes_of: dict[str, numpy.ndarray], seed: int, theta: float = 1.0,
                  max_classes: int = MAX_CLASSES) -> dict:
     """Count the contents held by exactly each set of servers: a Venn histogram [0047].
 
-    ``hashes_of`` gives each server's distinct hashes without the zero page's. Returns the JSON form
-    of planning.telemetry.PageClasses; pages are those counted in the share ``theta``. ``exact`` is
-    true only for a full count (theta 1) of which nothing was folded.
+    ``hashes_of`` gives each server's distinct hashes in ascending order, without the zero page's.
+    Returns the JSON form of planning.telemetry.PageClasses; pages are those counted in the share
+    ``theta``. ``exact`` is true only for a full count (theta 1) of which nothing was folded.
 
     All hashes are sorted once; equal ones stand together as a run. Each server has a random token,
     and the XOR of a run's tokens names its set of servers.
     """
     ids = list(hashes_of)
-    counted = _count_sets(ids, hashes_of, seed)
+    counted, whole = _count_sets(ids, hashes_of, seed)
     classes, background = _fold(counted, len(ids), max_classes)
     return {
-        "exact": theta >= 1 and background is None and sorted(classes) == sorted(counted),
+        "exact": (theta >= 1 and whole and background is None
+                  and sorted(classes) == sorted(counted)),
         "theta": min(theta, 1.0),
         "classes": [{"servers": sorted(ids[index] for index in members), "pages": pages}
                     for members, pages in classes],
@@ -102,23 +195,59 @@ def page_classes(hashes_of: dict[str, numpy.ndarray], seed: int, theta: float = 
 
 
 def _count_sets(ids: list[str], hashes_of: dict[str, numpy.ndarray],
-                seed: int) -> list[tuple[tuple[int, ...], int]]:
-    hashes = numpy.concatenate([hashes_of[server] for server in ids]
-                               or [numpy.empty(0, dtype=numpy.uint64)])
+                seed: int) -> tuple[list[tuple[tuple[int, ...], int]], bool]:
+    """Count part by part of the hash space, so that working memory stays a part of the whole.
+
+    Where servers share in very many ways, the rarest sets are folded as _fold does, and the second
+    value is false.
+    """
+    tokens = numpy.random.default_rng(seed).integers(
+        0, _HASH_SPACE, size=len(ids), dtype=numpy.uint64)
+    ordered = [hashes_of[server] for server in ids]
+    parts = max(1, sum(map(len, ordered)) // _PART_HASHES)
+    highest = max((int(hashes[-1]) for hashes in ordered if len(hashes)), default=0)
+    edges = [numpy.uint64(highest * part // parts) for part in range(1, parts)]
+    cuts = [[0, *numpy.searchsorted(hashes, edges).tolist(), len(hashes)] for hashes in ordered]
+    counted: dict[int, int] = collections.defaultdict(int)
+    members_of: dict[int, tuple[int, ...]] = {}
+    whole = True
+    for part in range(parts):
+        _count_part([hashes[cut[part]:cut[part + 1]]
+                     for hashes, cut in zip(ordered, cuts, strict=True)],
+                    tokens, counted, members_of)
+        if len(counted) > _MOST_SETS:
+            _fold_rare(tokens, counted, members_of)
+            whole = False
+    return [(members_of[key], count) for key, count in counted.items()], whole
+
+
+def _fold_rare(tokens: numpy.ndarray, counted: dict, members_of: dict) -> None:
+    shared = sorted((key for key in counted if len(members_of[key]) > 1), key=counted.get)
+    for key in shared[:-_MOST_SETS // 2]:
+        pages = counted.pop(key)
+        for member in members_of.pop(key):
+            alone = int(tokens[member])
+            members_of[alone] = (member,)
+            counted[alone] += pages
+
+
+def _count_part(ordered: list[numpy.ndarray], tokens: numpy.ndarray, counted: dict,
+                members_of: dict) -> None:
+    hashes = numpy.concatenate(ordered) if ordered else numpy.empty(0, dtype=numpy.uint64)
     if not len(hashes):
-        return []
-    owners = numpy.repeat(numpy.arange(len(ids), dtype=numpy.uint32),
-                          [len(hashes_of[server]) for server in ids])
+        return
+    owners = numpy.repeat(numpy.arange(len(ordered), dtype=numpy.uint32),
+                          [len(part) for part in ordered])
     order = numpy.argsort(hashes, kind="stable")
     hashes, owners = hashes[order], owners[order]
     starts = numpy.flatnonzero(numpy.concatenate(([True], hashes[1:] != hashes[:-1])))
     ends = numpy.append(starts[1:], len(hashes))
-    tokens = numpy.random.default_rng(seed).integers(
-        0, _HASH_SPACE, size=len(ids), dtype=numpy.uint64)
     set_keys = numpy.bitwise_xor.reduceat(tokens[owners], starts)
-    _, first_runs, counts = numpy.unique(set_keys, return_index=True, return_counts=True)
-    return [(tuple(owners[starts[run]:ends[run]].tolist()), count)
-            for run, count in zip(first_runs.tolist(), counts.tolist(), strict=True)]
+    keys, first_runs, counts = numpy.unique(set_keys, return_index=True, return_counts=True)
+    for key, run, count in zip(keys.tolist(), first_runs.tolist(), counts.tolist(), strict=True):
+        counted[key] += count
+        if key not in members_of:
+            members_of[key] = tuple(owners[starts[run]:ends[run]].tolist())
 
 
 def _fold(counted: list, servers: int, max_classes: int) -> tuple[list, dict | None]:

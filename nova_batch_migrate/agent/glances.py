@@ -65,11 +65,12 @@ def _yield_to_guests() -> None:
 def _glance_all(series, servers, pages, lags, read_bytes_per_second) -> list[dict]:
     _forget_old()
     pace = memory.Pace(read_bytes_per_second)
-    buffer = memoryview(bytearray(RUN_PAGES * memory.PAGE_BYTES))
+    buffer = memory.Buffer()
+    hasher = fingerprint.Hasher(buffer.view[:RUN_PAGES * memory.PAGE_BYTES], _SEED)
     found = []
     for server in servers:
         try:
-            windows = _glance(series, server, pages, lags, pace, buffer)
+            windows = _glance(series, server, pages, lags, pace, (buffer, hasher))
         except memory.GuestMemoryError as error:
             found.append({"id": server["id"], "error": str(error)})
         else:
@@ -77,14 +78,14 @@ def _glance_all(series, servers, pages, lags, read_bytes_per_second) -> list[dic
     return found
 
 
-def _glance(series, server, pages, lags, pace, buffer) -> list[list[float]]:
+def _glance(series, server, pages, lags, pace, tools) -> list[list[float]]:
     pid = memory.qemu_pid(server["pid_file"], server["id"])
     guest = memory.GuestMemory(pid, server["blocks_bytes"])
     try:
         watched = _watched_of((series, server["id"]), pid, guest, pages, max(lags))
         now = time.monotonic()
         hashes = numpy.concatenate(
-            [_hashes(guest, run, pace, buffer) for run in watched.runs])
+            [_hashes(guest, run, pace, *tools) for run in watched.runs])
     finally:
         guest.close()
     windows = []
@@ -121,13 +122,14 @@ def _runs(guest: memory.GuestMemory, pages: int) -> list[memory.Slice]:
             for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
 
 
-def _hashes(guest, run: memory.Slice, pace: memory.Pace, buffer) -> numpy.ndarray:
+def _hashes(guest, run: memory.Slice, pace: memory.Pace, buffer: memory.Buffer,
+            hasher: fingerprint.Hasher) -> numpy.ndarray:
     present, swapped = guest.presence(run)
     hashes = numpy.full(run.pages, _ZERO, dtype=numpy.uint64)
     if present.any():
         pace.spend(int(numpy.count_nonzero(present)) * memory.PAGE_BYTES)
         size = guest.read(run, present, buffer)
-        hashes[present] = fingerprint.hash_pages(buffer[:size], _SEED)
+        hashes[present] = hasher.hash(size // memory.PAGE_BYTES)
     hashes[swapped] = _UNREAD
     return hashes
 

@@ -20,8 +20,10 @@ LOG = log.getLogger(__name__)
 CHUNK = 50
 KEEP_SECONDS = 600
 
-#: (job, servers, windows_seconds, max_wait_seconds) -> (ServerTelemetry dicts, PageClasses dict)
-Measure = collections.abc.Callable[[str, list[str], list[float], float], tuple[list[dict], dict]]
+#: (job, servers, windows_seconds, max_wait_seconds, seconds) -> (ServerTelemetry dicts, fields of
+#: HostTelemetry)
+Measure = collections.abc.Callable[[str, list[str], list[float], float, float],
+                                   tuple[list[dict], dict]]
 
 
 @dataclasses.dataclass
@@ -31,7 +33,7 @@ class _Job:
     state: str = "running"
     error: str | None = None
     servers: list[dict] = dataclasses.field(default_factory=list)
-    page_classes: dict | None = None
+    host: dict | None = None
     ended_at: float | None = None
 
 
@@ -45,11 +47,14 @@ class Jobs:
         self._turn = threading.Lock()
 
     def start(self, batch_id: str, servers: list[str], windows_seconds: list[float],
-              max_wait_seconds: float = 0.0) -> str:
-        """Start a job and return its id; one that is already running for the same is returned."""
+              max_wait_seconds: float = 0.0, seconds: float = 0.0) -> str:
+        """Start a job and return its id; one that is already running for the same is returned.
+
+        Reading takes about ``seconds`` at most where that is not 0.
+        """
         if not windows_seconds or min(windows_seconds) <= 0:
             raise exception.AgentRefused(reason="windows_seconds must be lengths above 0")
-        asked = (batch_id, tuple(servers), tuple(windows_seconds), max_wait_seconds)
+        asked = (batch_id, tuple(servers), tuple(windows_seconds), max_wait_seconds, seconds)
         with self._lock:
             self._forget_old()
             for job in self._jobs.values():
@@ -77,22 +82,22 @@ class Jobs:
             "error": job.error,
             "servers": job.servers[offset:end],
             "next_offset": end if end < len(job.servers) else None,
-            "page_classes": job.page_classes if is_last else None,
+            "host": job.host if is_last else None,
         }
 
     def _run(self, job: _Job) -> None:
-        _, servers, windows_seconds, max_wait_seconds = job.asked
+        _, servers, windows_seconds, max_wait_seconds, seconds = job.asked
         with self._turn:
             try:
                 found = self._measure(job.id, list(servers), list(windows_seconds),
-                                      max_wait_seconds)
+                                      max_wait_seconds, seconds)
             # the thread's end: whatever it is, the conductor is told instead of waiting
             except Exception as error:  # noqa: BLE001
                 LOG.exception("measure job %s failed", job.id)
                 job.error = f"{type(error).__name__}: {error}"
                 job.state = "failed"
             else:
-                job.servers, job.page_classes = found
+                job.servers, job.host = found
                 job.state = "done"
             job.ended_at = time.monotonic()
 

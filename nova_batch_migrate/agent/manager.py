@@ -63,9 +63,11 @@ class AgentManager:
 
     @_answers
     def start_measure(self, ctxt, batch_id: str, servers: list[str],
-                      windows_seconds: list[float], max_wait_seconds: float = 0.0) -> dict:
+                      windows_seconds: list[float], max_wait_seconds: float = 0.0,
+                      seconds: float = 0.0) -> dict:
         """Start a measure job; servers that are not here come back with an error each."""
-        return {"job": self._jobs.start(batch_id, servers, windows_seconds, max_wait_seconds)}
+        return {"job": self._jobs.start(batch_id, servers, windows_seconds, max_wait_seconds,
+                                        seconds)}
 
     @_answers
     def get_measure(self, ctxt, job: str, offset: int) -> dict:
@@ -196,7 +198,8 @@ class AgentService:
         self._sampler = sampler.Sampler(conf, hypervisor, history.Histories(
             os.path.join(conf.state_path, HISTORY_FILE) if conf.agent.history else None))
         measure = functools.partial(measurement.measure, conf, measurement.Parts(
-            hypervisor, keys.KeySource(conf.agent.fingerprint_secret), self._sampler, seen))
+            hypervisor, keys.KeySource(conf.agent.fingerprint_secret), self._sampler, seen,
+            measurement.Recent(conf.agent.reuse_seconds)))
         self._server = rpc.get_server(
             rpc.get_agent_transport(conf), rpc.agent_target(conf.host),
             [AgentManager(conf, hypervisor, jobs.Jobs(measure), seen)])

@@ -1,11 +1,13 @@
 """One measurement of servers of this host: memory content, dirty rates and disks put together.
 
-Called by jobs.py in a thread of its own. A guest that is migrating is not measured (design 5).
+Called by jobs.py in a thread of its own. A guest that is migrating is not measured (design 5); one
+that was measured a moment ago is not measured again.
 """
 
 import concurrent.futures
 import dataclasses
 import datetime
+import time
 
 from oslo_log import log
 
@@ -15,6 +17,7 @@ from nova_batch_migrate.agent import (
     disks,
     domains,
     feedback,
+    frames,
     keys,
     sampler,
     scan,
@@ -24,12 +27,33 @@ from nova_batch_migrate.planning.telemetry import (
     DirtyWindow,
     History,
     PageClasses,
+    PageSequence,
     ServerTelemetry,
 )
 
 LOG = log.getLogger(__name__)
 
 MIB = 1 << 20
+
+
+class Recent:
+    """Telemetry of servers that were measured completely, for as long as it is young."""
+
+    def __init__(self, reuse_seconds: float):
+        self.reuse_seconds = reuse_seconds
+        self._held: dict[str, tuple[float, ServerTelemetry]] = {}
+
+    def keep(self, value: ServerTelemetry) -> None:
+        """Take what was just measured; what is too old to be used is forgotten."""
+        now = time.monotonic()
+        self._held = {server: held for server, held in self._held.items()
+                      if now - held[0] <= self.reuse_seconds}
+        self._held[value.id] = (now, value)
+
+    def of(self, server_id: str) -> ServerTelemetry | None:
+        """Return a server's telemetry if it is young enough."""
+        at, value = self._held.get(server_id, (0.0, None))
+        return value if value and time.monotonic() - at <= self.reuse_seconds else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +64,18 @@ class Parts:
     keys: keys.KeySource
     sampler: sampler.Sampler
     feedback: feedback.Feedback
+    recent: Recent = dataclasses.field(default_factory=lambda: Recent(0.0))
 
 
 def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds: list[float],
-            max_wait_seconds: float = 0.0) -> tuple[list[dict], dict]:
-    """Measure servers; return the JSON of their ServerTelemetry and of their PageClasses.
+            max_wait_seconds: float = 0.0, seconds: float = 0.0) -> tuple[list[dict], dict]:
+    """Measure servers; return the JSON of their ServerTelemetry, and what they have in common.
 
-    A server that can't be measured has ``id`` and ``error`` only. With ``max_wait_seconds`` (how
-    long one may wait for a quiet moment) servers without much history are followed to find their
-    period ([0072]).
+    The latter by the names of HostTelemetry's fields, null where it was not looked for. A server
+    that can't be measured has ``id`` and ``error`` only. With ``max_wait_seconds`` (how long one
+    may wait for a quiet moment) servers without much history are followed to find their period
+    ([0072]). Reading takes about ``seconds`` at most where that is not 0: what was not read by then
+    is counted as unlike anything else.
     """
     hypervisor = parts.hypervisor
     refused, watches = {}, {}
@@ -65,9 +92,11 @@ def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds
             measured.append(domain)
             watches[server_id] = disks.DiskWatch(hypervisor, domain)
     with concurrent.futures.ThreadPoolExecutor(2) as beside:
-        asking = beside.submit(dirty_rate.ask_qemu, hypervisor, measured, conf.agent)
+        asking = beside.submit(
+            dirty_rate.ask_qemu, hypervisor,
+            [domain for domain in measured if parts.recent.of(domain.id) is None], conf.agent)
         following = beside.submit(parts.sampler.follow_for, measured, max_wait_seconds)
-        counts, page_classes = _scan(conf, parts.keys, job, measured, windows_seconds)
+        counts, host = _scan(conf, parts, job, measured, windows_seconds, seconds)
         sampled, touched = asking.result()
         following.result()
     values = []
@@ -79,10 +108,22 @@ def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds
         rates = _Rates(sampled.get(domain.id, []),
                        touched.get(domain.id) or _fed_back(parts.feedback, domain.id),
                        parts.sampler.history_of(domain))
-        value = _telemetry(conf, domain, counts[domain.id], rates, watches[domain.id].result())
+        value = _value(conf, parts.recent, domain, counts[domain.id], rates, watches[domain.id])
         values.append(value.to_dict())
     values += [{"id": server_id, "error": reason} for server_id, reason in refused.items()]
-    return values, page_classes
+    return values, host
+
+
+def _value(conf, recent: Recent, domain, counts: dict, rates, watch) -> ServerTelemetry:
+    """Return a server's telemetry: young figures again, with what is counted anew each time."""
+    value = recent.of(domain.id)
+    if value is None or not counts.get("reused"):
+        value = _telemetry(conf, domain, counts, rates, watch.result())
+        if value.error is None and counts.get("complete"):
+            recent.keep(value)
+    sequence = counts.get("sequence")
+    return dataclasses.replace(value, history=rates.history,
+                               sequence=sequence and PageSequence.from_dict(sequence))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,21 +160,38 @@ def _moved(hypervisor, server_id: str) -> str | None:
     return None
 
 
-def _scan(conf, key_source, job: str, measured: list, windows_seconds: list[float]):
-    """Return counts by server id, and the page classes, from the privileged process."""
+def _scan(conf, parts: Parts, job: str, measured: list, windows_seconds: list[float],
+          seconds: float):
+    """Return counts by server id, and what they have in common, from the privileged processes."""
     wanted = [{"id": domain.id, "pid_file": domain.pid_file,
                "blocks_bytes": list(domain.definition.memory_blocks_bytes)}
               for domain in measured]
-    key = key_source.current(datetime.datetime.now(datetime.UTC))
+    key = parts.keys.current(datetime.datetime.now(datetime.UTC))
+    settings = scan.Settings(
+        seed=key.seed, page_budget=conf.agent.page_budget,
+        read_bytes_per_second=conf.agent.read_mib_s * MIB, seconds=seconds,
+        reuse_seconds=parts.recent.reuse_seconds, sketch_key=key.sketch_key,
+        sketch_key_id=key.key_id, portion_bytes=conf.agent.portion_bytes)
     try:
-        found = scan.measure(job, wanted, windows_seconds, key.seed, conf.agent.page_budget,
-                             conf.agent.read_mib_s * MIB)
+        found = scan.measure(job, wanted, windows_seconds, dataclasses.asdict(settings))
     except privsep.FAILURES as error:
         LOG.exception("guest memory cannot be read")
         reason = f"the privileged process failed: {error}"
         return ({domain.id: {"error": reason} for domain in measured},
-                PageClasses(exact=False, theta=1.0).to_dict())
-    return {counted["id"]: counted for counted in found["servers"]}, found["page_classes"]
+                {"page_classes": PageClasses(exact=False, theta=1.0).to_dict()})
+    counts = {counted["id"]: counted for counted in found.pop("servers")}
+    return counts, found | {"mapped_classes": _mapped(conf, wanted)}
+
+
+def _mapped(conf, wanted: list[dict]) -> dict | None:
+    """Return the page frames that servers map together, if the operator wants them looked at."""
+    if not conf.agent.mapped_pages:
+        return None
+    try:
+        return frames.mapped(wanted, conf.agent.page_budget)
+    except privsep.FAILURES:
+        LOG.exception("page frames cannot be looked at; set [nova_batch_frames] helper_command")
+        return None
 
 
 def _telemetry(conf, domain, counts: dict, rates: _Rates, domain_disks: list) -> ServerTelemetry:
@@ -151,8 +209,8 @@ def _telemetry(conf, domain, counts: dict, rates: _Rates, domain_disks: list) ->
         note += f"; {rates.touched.note}"
     if "error" in counts:
         note += f"; memory is counted as full and unlike any other: {counts['error']}"
-    elif counts["tracked_share"] < 1:
-        note += f"; {100 * counts['tracked_share']:.0f} % of memory was compared"
+    else:
+        note += _caveats(counts)
     return ServerTelemetry(
         id=domain.id,
         name=definition.name,
@@ -166,6 +224,8 @@ def _telemetry(conf, domain, counts: dict, rates: _Rates, domain_disks: list) ->
         zero_pages=counts.get("zero_pages", 0),
         distinct_pages=counts.get("distinct_pages", total_pages),
         self_duplicate_pages=counts.get("self_duplicate_pages", 0),
+        swapped_pages=counts.get("swapped_pages", 0),
+        contents_read=counts.get("complete", True),
         touched=touched,
         changed=changed,
         windows=(*content, *rates.sampled, *rates.touched.windows),
@@ -176,3 +236,16 @@ def _telemetry(conf, domain, counts: dict, rates: _Rates, domain_disks: list) ->
         measured_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         source_note=note,
     )
+
+
+def _caveats(counts: dict) -> str:
+    """Return what of a guest was not looked at, and what it is taken for."""
+    said = ""
+    if counts["tracked_share"] < 1:
+        said += f"; {100 * counts['tracked_share']:.2g} % of memory was compared"
+    if not counts.get("complete", True):
+        said += "; its contents were not read in the time allowed and count as unlike any other"
+    if counts.get("swapped_pages"):
+        said += (f"; {counts['swapped_pages']} pages in swap, or that QEMU has not mapped, were "
+                 "not read and count as unlike any other")
+    return said

@@ -13,7 +13,8 @@ class AgentAPI:
     """Calls to the agent of one host; ``host`` is its name in Nova.
 
     1.0 - initial version.
-    1.1 - relay, open_group, close_group, leave_group, limit_group, relay_statistics.
+    1.1 - start_measure: max_wait_seconds, seconds. get_measure: host, with page_classes in it.
+        relay, open_group, close_group, leave_group, limit_group, relay_statistics.
     """
 
     def __init__(self, conf, transport=None):
@@ -36,19 +37,24 @@ class AgentAPI:
         return self._call(ctxt, host, "inventory")
 
     def start_measure(self, ctxt, host: str, batch_id: str, servers: list[str],
-                      windows_seconds: list[float], max_wait_seconds: float = 0.0) -> dict:
+                      windows_seconds: list[float], max_wait_seconds: float = 0.0,
+                      seconds: float = 0.0) -> dict:
         """Start to measure servers of this host; return ``{"job": id}``.
 
         ``max_wait_seconds``: how long the batch lets a server wait for a quiet moment; above 0
-        servers are followed until their period shows.
+        servers are followed until their period shows. Reading ends after about ``seconds`` (0: no
+        limit) with what it has; the next job goes on.
         """
         return self._call(ctxt, host, "start_measure", batch_id=batch_id, servers=servers,
-                          windows_seconds=windows_seconds, max_wait_seconds=max_wait_seconds)
+                          windows_seconds=windows_seconds, max_wait_seconds=max_wait_seconds,
+                          seconds=seconds)
 
     def get_measure(self, ctxt, host: str, job: str, offset: int = 0) -> dict:
         """Return a job's state and, once it is done, up to 50 ServerTelemetry from ``offset`` on.
 
-        ``page_classes`` comes with the last of them; ``next_offset`` is null then.
+        With the last of them, when ``next_offset`` is null, comes ``host``: what they have in
+        common, as the fields of HostTelemetry are named (page_classes, mapped_classes, portions,
+        confirmation, sketch).
         """
         return self._call(ctxt, host, "get_measure", job=job, offset=offset)
 

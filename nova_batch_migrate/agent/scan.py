@@ -1,13 +1,11 @@
 """Scans the memory of several guests and says what changes, what is common and what compresses.
 
 The privileged side of a measurement: measurement.py and jobs.py call it through oslo.privsep. Gives
-back counts; pages and their hashes never leave this process (design 5).
+back counts and keyed sketches; pages and their hashes never leave this process (design 5).
 """
 
 import concurrent.futures
 import dataclasses
-import itertools
-import math
 import os
 import threading
 import time
@@ -15,40 +13,69 @@ import time
 import numpy
 
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import compressibility, fingerprint, memory
+from nova_batch_migrate.agent import (
+    comparing,
+    confirm,
+    fingerprint,
+    guest_scan,
+    memory,
+    portions,
+    sequence,
+)
+from nova_batch_migrate.agent.memory import PAGE_BYTES
 
-#: Part of the shortest gap between two looks to fill with first looks: the second ones are in time.
-_FILL = 0.8
-#: Stands for a swapped-out page: its content is there, but reading would bring it back.
-_UNREAD = numpy.uint64(0)
-#: Guests first, but not so much that a busy host stretches every window.
-_NICENESS = 5
-#: Comparing ends after this time; what was not reached by then is read once.
-_TRACK_SECONDS = 60.0
-_AGENDA_SECONDS = 0.02
-_SAMPLE_SLICES = 8
-_SAMPLE_CHANGED_PAGES = 1024
+#: Entries of page sequences: of one server, and of all together (they are stored and sent).
+_SEQUENCE_PAGES = 20_000
+_SEQUENCES_PAGES = 200_000
+#: Blocks of pages that are held for each page of the budget.
+_BLOCKS_SHARE = 0.25
+_KEEP_SECONDS = 3600.0
+#: Slices whose presence is asked for at once when contents are read.
+_SLICES_AT_ONCE = 8
+#: Niceness where the kernel does not know SCHED_IDLE.
+_NICENESS = 19
 
 _progress: dict[str, float] = {}
+_known: dict[str, guest_scan.Known] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a scan is to be done; crosses to the privileged process as a dict."""
+
+    #: Of XXH3, from the epoch's key.
+    seed: int
+    #: Pages of all guests whose fingerprints are held.
+    page_budget: int = 1_000_000
+    read_bytes_per_second: float = float("inf")
+    #: Most time to take; what was not read then is left to the next scan. 0: no limit.
+    seconds: float = 0.0
+    #: Contents that were read completely at most so long ago are used again.
+    reuse_seconds: float = 0.0
+    #: Hex key of the sketch's BLAKE3 and the name of its epoch; empty: no sketch.
+    sketch_key: str = ""
+    sketch_key_id: str = ""
+    #: Size of the blocks looked for inside of pages; 0: none.
+    portion_bytes: int = 0
 
 
 @privsep.memory_pctxt.entrypoint
-def measure(job: str, servers: list[dict], windows_seconds: list[float], seed: int,
-            page_budget: int, read_bytes_per_second: float) -> dict:
-    """Scan guests and return ``{"servers": [counts of each], "page_classes": PageClasses}``.
+def measure(job: str, servers: list[dict], windows_seconds: list[float], settings: dict) -> dict:
+    """Scan guests and return ``{"servers": [counts of each]}`` and what they have in common.
 
-    ``servers`` has id, pid_file and blocks_bytes of each. A guest that can't be read has only an
-    ``error``. Windows are measured per page: each page is read again the same time after its first
-    read, whatever the size of the guest. Beyond ``page_budget`` present pages in all, distinct
-    contents are counted in a share theta of the hash space, and changes in the same share of the
-    slices. Slices are taken in random order, so that a slow host compares fewer of them and not the
-    wrong ones.
+    That is ``page_classes``, ``portions``, ``confirmation`` and ``sketch``, in the JSON form of
+    planning.telemetry.HostTelemetry. ``servers`` has id, pid_file and blocks_bytes of each. A guest
+    that can't be read has only an ``error``. ``settings`` are those of Settings.
+
+    Windows are measured per page: each page is read again the same time after its first read,
+    whatever the size of the guest. Beyond ``page_budget`` resident pages in all, distinct contents
+    are counted in a share theta of the hash space.
     """
-    windows = sorted(set(windows_seconds))
     _progress[job] = 0.0
     try:
-        with concurrent.futures.ThreadPoolExecutor(1, initializer=_yield_to_guests) as pool:
-            scan = _Scan(job, servers, windows, seed, page_budget, read_bytes_per_second)
+        # niceness is per thread in Linux, and this thread ends with its scan
+        with concurrent.futures.ThreadPoolExecutor(1, initializer=yield_to_guests) as pool:
+            scan = _Scan(job, servers, sorted(set(windows_seconds)), Settings(**settings))
             return pool.submit(scan.run).result()
     finally:
         del _progress[job]
@@ -66,229 +93,251 @@ def probe() -> int:
     return os.getpid()
 
 
-def _yield_to_guests() -> None:
-    # niceness is per thread in Linux, and this thread ends with its scan
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+def yield_to_guests() -> None:
+    """Let the calling thread run only where no guest wants to."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
-class _Guest:
-    """What a scan knows of one guest."""
-
-    def __init__(self, server_id: str):
-        self.id = server_id
-        self.error: str | None = None
-        self.memory: memory.GuestMemory | None = None
-        self.slices: list[memory.Slice] = []
-        self.collector: fingerprint.Collector | None = None
-        self.present_pages = 0
-        self.tracked_pages = 0
-        #: (first look, second look) -> [changed pages, page-seconds between both]
-        self.windows: dict[tuple[int, int], list[float]] = {}
-        self.unchanged = compressibility.Gauge()
-        self.changed = compressibility.Gauge()
-
-
-@dataclasses.dataclass
-class _Tracked:
-    """A slice that is looked at several times: when, and the hash of each page."""
-
-    guest: _Guest
-    part: memory.Slice
-    times: list[float]
-    hashes: list[numpy.ndarray]
+def unread(guest: guest_scan.Guest):
+    """Yield what is not read yet, several slices at a time where they lie together."""
+    slices = guest.memory.slices()
+    left = numpy.flatnonzero(guest.unread).tolist()
+    while left and not guest.error:
+        first, taken = slices[left[0]], 1
+        pages = first.pages
+        while taken < min(_SLICES_AT_ONCE, len(left)):
+            following = slices[left[taken]]
+            if following.address != first.address + pages * PAGE_BYTES:
+                break
+            pages += following.pages
+            taken += 1
+        yield dataclasses.replace(first, pages=pages)
+        guest.unread[left[:taken]] = False
+        del left[:taken]
 
 
 class _Scan:
-    def __init__(self, job: str, servers: list[dict], windows: list[float], seed: int,
-                 page_budget: int, read_bytes_per_second: float):
+    def __init__(self, job: str, servers: list[dict], windows: list[float], settings: Settings):
         self._job = job
         self._servers = servers
         self._windows = windows
-        self._seed = seed
-        self._page_budget = page_budget
-        self._zero = fingerprint.zero_hash(seed)
-        self._random = numpy.random.default_rng(seed)
-        self._pace = memory.Pace(read_bytes_per_second)
-        self._buffer = memoryview(bytearray(memory.SLICE_PAGES * memory.PAGE_BYTES))
-        self._reads_planned = self._reads_done = 0
+        self._settings = settings
+        self._random = numpy.random.default_rng(settings.seed)
+        self._pace = memory.Pace(settings.read_bytes_per_second)
+        self._buffer = memory.Buffer()
+        self._reader = ContentReader(settings.seed, self._pace, self._buffer,
+                                     settings.portion_bytes)
+        self._end = time.monotonic() + settings.seconds if settings.seconds else None
+        self._guests: list[guest_scan.Guest] = []
+        self._theta = self._sample_theta = 1.0
 
     def run(self) -> dict:
-        guests = [self._open(server) for server in self._servers]
         try:
-            present = sum(guest.present_pages for guest in guests)
-            theta = min(1.0, self._page_budget / present) if present else 1.0
-            self._look_at_all(guests, theta)
+            self._guests = [self._open(server) for server in self._servers]
+            self._choose_shares()
+            self._read()
+            return self._results()
         finally:
-            for guest in guests:
-                if guest.memory is not None:
-                    guest.memory.close()
-        contents = {guest.id: guest.collector.contents() for guest in guests if not guest.error}
-        return {
-            "servers": [self._result(guest, contents) for guest in guests],
-            "page_classes": fingerprint.page_classes(
-                {server: found.hashes for server, found in contents.items()}, self._seed, theta),
-        }
+            for guest in self._guests:
+                guest.close()
 
-    def _open(self, server: dict) -> _Guest:
-        guest = _Guest(server["id"])
-        try:
-            pid = memory.qemu_pid(server["pid_file"], server["id"])
-            guest.memory = memory.GuestMemory(pid, server["blocks_bytes"])
-            guest.slices = guest.memory.slices()
-            for part in guest.slices:
-                present, _ = guest.memory.presence(part)
-                guest.present_pages += int(numpy.count_nonzero(present))
-        except memory.GuestMemoryError as error:
-            guest.error = str(error)
+    def _open(self, server: dict) -> guest_scan.Guest:
+        guest = guest_scan.Guest(server["id"])
+        guest.open(server["pid_file"], server["blocks_bytes"])
+        known = _known.get(guest.id)
+        if known is not None and not guest.error and self._is_young(known, guest):
+            guest.known = known
         return guest
 
-    def _look_at_all(self, guests: list[_Guest], theta: float) -> None:
-        everything = []
+    def _is_young(self, known: guest_scan.Known, guest: guest_scan.Guest) -> bool:
+        if self._settings.portion_bytes:
+            # blocks are not kept, and need all guests at the same share
+            return False
+        return (time.monotonic() - known.at_seconds <= self._settings.reuse_seconds
+                and known.seed == self._settings.seed
+                and known.identity == guest.memory.identity())
+
+    def _choose_shares(self) -> None:
+        """Choose how much of the hash space is held, so that memory stays within the budget."""
+        resident = [guest.resident_pages for guest in self._guests if not guest.error]
+        total = max(1, sum(resident))
+        self._theta = min([1.0, self._settings.page_budget / total,
+                           *(g.known.contents.theta for g in self._guests if g.known)])
+        self._sample_theta = min([self._theta, _SEQUENCES_PAGES / total,
+                                  _SEQUENCE_PAGES / max([1, *resident]),
+                                  *(g.known.sample.theta for g in self._guests if g.known)])
+
+    def _read(self) -> None:
+        """Compare what changes, then read once what has not been read by then."""
+        guests = [guest for guest in self._guests if not guest.error and guest.known is None]
         for guest in guests:
-            if not guest.error:
-                guest.present_pages = 0
-                guest.collector = fingerprint.Collector(self._zero, theta)
-                everything += [(guest, part) for part in guest.slices]
-        tracked = math.ceil(theta * len(everything))
-        self._reads_planned = len(everything) + tracked * len(self._windows)
-        order = self._random.permutation(len(everything)).tolist()
-        work = (everything[index] for index in order if not everything[index][0].error)
-        self._compare(itertools.islice(work, tracked))
-        for guest, part in work:
-            self._first_look(guest, part)
+            guest.collect(self._reader.zero, self._theta, self._sample_theta)
+            if self._settings.portion_bytes:
+                guest.portions = portions.Collector(self._block_theta())
+        looks = comparing.Comparing(guests, self._windows, self._reader, self._random,
+                                    self._settings.seconds, self._tell)
+        looks.run()
+        pages = sum(guest.memory.total_pages for guest in guests if not guest.error)
+        done = sum(guest.seen.pages for guest in guests)
+        # those with the least memory go first, so their contents matter first
+        for guest in sorted(guests, key=lambda guest: guest.resident_pages):
+            for part in unread(guest):
+                if self._end is not None and time.monotonic() >= self._end:
+                    return
+                self._reader.read_contents(guest, part)
+                done += part.pages
+                self._tell(0.5 + 0.5 * done / pages)
+            self._remember(guest)
 
-    def _compare(self, work) -> None:
-        """Look at slices once and again after each window, many slices at a time.
+    def _block_theta(self) -> float:
+        """Return the share of blocks held: of all guests, known ones too, the same."""
+        pages = max(1, sum(guest.resident_pages for guest in self._guests if not guest.error))
+        blocks = pages * PAGE_BYTES / self._settings.portion_bytes
+        return min([1.0, _BLOCKS_SHARE * self._settings.page_budget / blocks])
 
-        A cohort is what is read in `busy` seconds; cohorts begin when none of their looks falls
-        into one of another's.
-        """
-        busy = _FILL * min(late - early
-                           for early, late in itertools.pairwise([0.0, *self._windows]))
-        #: looks to come: when, which, of what
-        agenda: list[tuple[float, int, list[_Tracked]]] = []
-        deadline = time.monotonic() + _TRACK_SECONDS
-        while True:
-            now = time.monotonic()
-            agenda.sort(key=lambda entry: entry[0])
-            if agenda and agenda[0][0] <= now:
-                _, look, cohort = agenda.pop(0)
-                for entry in cohort:
-                    self._look_again(entry, look, self._windows[look - 1])
-            elif now < deadline and self._has_room(agenda, now, busy):
-                cohort = self._first_looks(work, now + busy)
-                if not cohort:
-                    deadline = now
-                agenda += [(now + window, look, cohort)
-                           for look, window in enumerate(self._windows, start=1) if cohort]
-            elif agenda:
-                time.sleep(min(_AGENDA_SECONDS, max(0.0, agenda[0][0] - now)))
-            else:
-                return
+    def _tell(self, share: float) -> None:
+        _progress[self._job] = min(100.0, 100 * share)
 
-    def _has_room(self, agenda, now: float, busy: float) -> bool:
-        looks = [now, *(now + window for window in self._windows)]
-        return all(abs(begin - look) >= busy for begin, _, _ in agenda for look in looks)
-
-    def _first_looks(self, work, end: float) -> list[_Tracked]:
-        cohort = []
-        for guest, part in work:
-            entry = self._first_look(guest, part)
-            if entry is not None:
-                cohort.append(entry)
-                guest.tracked_pages += part.pages
-            if time.monotonic() >= end:
-                break
-        return cohort
-
-    def _first_look(self, guest: _Guest, part: memory.Slice) -> _Tracked | None:
-        looked = self._look(guest, part)
-        if looked is None:
-            return None
-        begun, hashes, present = looked
-        guest.present_pages += int(numpy.count_nonzero(present))
-        guest.collector.add(hashes[present])
-        return _Tracked(guest, part, [begun], [hashes])
-
-    def _look_again(self, entry: _Tracked, look: int, window: float) -> None:
-        wait = entry.times[0] + window - time.monotonic()
-        if wait > 0:
-            time.sleep(wait)
-        looked = self._look(entry.guest, entry.part)
-        if looked is None:
+    def _remember(self, guest: guest_scan.Guest) -> None:
+        if guest.error or not guest.complete:
             return
-        begun, hashes, present = looked
-        for earlier, (then, before) in enumerate(zip(entry.times, entry.hashes, strict=True)):
-            changed = (before != hashes) & (before != _UNREAD) & (hashes != _UNREAD)
-            window_sums = entry.guest.windows.setdefault((earlier, look), [0.0, 0.0])
-            window_sums[0] += int(numpy.count_nonzero(changed))
-            window_sums[1] += (begun - then) * entry.part.pages
-        entry.times.append(begun)
-        entry.hashes.append(hashes)
-        if look == len(self._windows):
-            self._sample(entry, present)
+        now = time.monotonic()
+        for server_id in [i for i, held in _known.items()
+                          if now - held.at_seconds > _KEEP_SECONDS]:
+            del _known[server_id]
+        try:
+            identity = guest.memory.identity()
+        except memory.GuestMemoryError as error:
+            guest.error = str(error)
+            return
+        _known.pop(guest.id, None)
+        _known[guest.id] = guest_scan.Known(
+            identity, self._settings.seed, now, guest.counts(), guest.contents(1.0),
+            guest.sample(1.0))
+        held = sum(len(known.contents.hashes) for known in _known.values())
+        while held > 2 * self._settings.page_budget and len(_known) > 1:
+            held -= len(_known.pop(next(iter(_known))).contents.hashes)
 
-    def _look(self, guest: _Guest, part: memory.Slice):
-        """Read a slice; return when, its hashes (holes as zero pages) and which are present.
+    def _results(self) -> dict:
+        complete = [guest for guest in self._guests if guest.complete]
+        counts = {guest.id: guest.counts() for guest in self._guests}
+        samples = {guest.id: guest.sample(self._sample_theta) for guest in complete}
+        sequences = sequence.build(
+            {server: (sample.pages, sample.hashes) for server, sample in samples.items()},
+            self._sample_theta)
+        for server, found in sequences.items():
+            counts[server]["sequence"] = found
+        pages = confirm.PageReader(self._buffer, self._pace)
+        opened = [(guest.memory, samples[guest.id]) for guest in complete]
+        return {
+            "servers": list(counts.values()),
+            "page_classes": self._page_classes(complete, counts),
+            "portions": self._portions(complete),
+            "confirmation": confirm.compare(opened, pages, self._random),
+            "sketch": self._sketch(opened, pages),
+        }
+
+    def _page_classes(self, complete: list[guest_scan.Guest], counts: dict) -> dict:
+        """Count sets of servers; what nobody looked at is unlike any other."""
+        found = fingerprint.page_classes(
+            {guest.id: guest.contents(self._theta).hashes for guest in complete},
+            self._settings.seed, self._theta)
+        alone = {server: value["swapped_pages"] for server, value in counts.items()
+                 if "error" not in value}
+        alone |= {guest.id: counts[guest.id]["distinct_pages"] for guest in self._guests
+                  if not guest.error and not guest.complete}
+        own = {tuple(entry["servers"]): entry for entry in found["classes"]}
+        for server, pages in alone.items():
+            if pages:
+                entry = own.get((server,))
+                if entry is None:
+                    found["classes"].append({"servers": [server], "pages": 0})
+                    entry = found["classes"][-1]
+                entry["pages"] += round(pages * self._theta)
+                found["exact"] = found["exact"] and counts[server].get("complete", True)
+        return found
+
+    def _portions(self, complete: list[guest_scan.Guest]) -> dict | None:
+        collected = {guest.id: guest.portions for guest in complete if guest.portions}
+        return portions.classes(collected, self._settings.portion_bytes, self._settings.seed)
+
+    def _sketch(self, opened: list, pages: confirm.PageReader) -> dict | None:
+        if not self._settings.sketch_key:
+            return None
+        return confirm.sketch(opened, pages, self._settings.seed,
+                              bytes.fromhex(self._settings.sketch_key),
+                              self._settings.sketch_key_id)
+
+
+class ContentReader:
+    """Reads slices of guests and hashes their pages; the one way from memory to fingerprints."""
+
+    def __init__(self, seed: int, pace: memory.Pace, buffer: memory.Buffer | None = None,
+                 portion_bytes: int = 0):
+        self.buffer = buffer or memory.Buffer()
+        self.zero = fingerprint.zero_hash(seed)
+        self._pace = pace
+        self._hasher = fingerprint.Hasher(self.buffer.view, seed)
+        self._blocks = (portions.BlockReader(self.buffer.view, seed, portion_bytes)
+                        if portion_bytes else None)
+
+    def look(self, guest: guest_scan.Guest, part: memory.Slice):
+        """Read a slice; return when, its hashes (holes as zero pages), present and swapped pages.
 
         None for a guest that has been given up.
         """
-        self._reads_done += 1
-        _progress[self._job] = 100 * self._reads_done / self._reads_planned
         if guest.error:
             return None
         try:
             present, swapped = guest.memory.presence(part)
-            self._pace.spend(int(numpy.count_nonzero(present)) * memory.PAGE_BYTES)
+            self._pace.spend(int(numpy.count_nonzero(present)) * PAGE_BYTES)
             begun = time.monotonic()
-            size = guest.memory.read(part, present, self._buffer)
+            return begun, self._hashes(guest, part, present), present, swapped
         except memory.GuestMemoryError as error:
             guest.error = str(error)
             return None
-        hashes = numpy.full(part.pages, self._zero, dtype=numpy.uint64)
-        hashes[present] = fingerprint.hash_pages(self._buffer[:size], self._seed)
-        hashes[swapped] = _UNREAD
-        return begun, hashes, present
 
-    def _sample(self, entry: _Tracked, present: numpy.ndarray) -> None:
-        """Compress samples of a slice that was read for the last time and is in the buffer."""
-        guest = entry.guest
-        last = entry.hashes[-1][present]
-        changed = last != entry.hashes[0][present]
-        content = last != numpy.uint64(self._zero)
-        if self._random.random() < _SAMPLE_SLICES / len(guest.slices):
-            self._add_pages(guest.unchanged, content & ~changed)
-        if guest.changed.raw_bytes < _SAMPLE_CHANGED_PAGES * memory.PAGE_BYTES:
-            seen = guest.windows.get((0, 1), [0, 0])[0]
-            picked = self._random.random(len(last)) < _SAMPLE_CHANGED_PAGES / max(1, seen)
-            self._add_pages(guest.changed, content & changed & picked)
+    def _hashes(self, guest: guest_scan.Guest, part: memory.Slice, present) -> numpy.ndarray:
+        count = guest.memory.read(part, present, self.buffer) // PAGE_BYTES
+        found = self._hasher.hash(count)
+        if count == part.pages:
+            return found
+        hashes = numpy.full(part.pages, self.zero, dtype=numpy.uint64)
+        hashes[present] = found
+        return hashes
 
-    def _add_pages(self, gauge: compressibility.Gauge, wanted: numpy.ndarray) -> None:
-        size = memory.PAGE_BYTES
-        pages = [self._buffer[index * size:(index + 1) * size]
-                 for index in numpy.flatnonzero(wanted).tolist()]
-        if pages:
-            gauge.add(pages)
-
-    def _result(self, guest: _Guest, contents: dict[str, fingerprint.Contents]) -> dict:
+    def read_contents(self, guest: guest_scan.Guest, part: memory.Slice) -> None:
+        """Read a part of any size, slice by slice, and collect what it holds."""
         if guest.error:
-            return {"id": guest.id, "error": guest.error}
-        total_pages = guest.memory.total_pages
-        distinct_pages = contents[guest.id].distinct_pages
-        windows = [
-            {"seconds": page_seconds / guest.tracked_pages,
-             "changed_pages": changed * total_pages / guest.tracked_pages}
-            for changed, page_seconds in guest.windows.values()
-        ]
-        return {
-            "id": guest.id,
-            "total_pages": total_pages,
-            "present_pages": guest.present_pages,
-            "zero_pages": guest.collector.zero_pages,
-            "distinct_pages": distinct_pages,
-            "self_duplicate_pages": guest.collector.nonzero_pages - distinct_pages,
-            "windows": sorted(windows, key=lambda window: window["seconds"]),
-            "tracked_share": guest.tracked_pages / total_pages,
-            "compress_unchanged": guest.unchanged.ratio,
-            "compress_changed": guest.changed.ratio,
-        }
+            return
+        hashes = numpy.empty(part.pages, dtype=numpy.uint64)
+        try:
+            present, swapped = guest.memory.presence(part)
+            for start in range(0, part.pages, memory.SLICE_PAGES):
+                pages = slice(start, min(start + memory.SLICE_PAGES, part.pages))
+                here = present[pages]
+                self._pace.spend(int(numpy.count_nonzero(here)) * PAGE_BYTES)
+                hashes[pages] = self._hashes(guest, memory.Slice(
+                    part.address + start * PAGE_BYTES, len(here)), here)
+                self._collect_blocks(guest, hashes[pages], here)
+        except memory.GuestMemoryError as error:
+            guest.error = str(error)
+            return
+        self._collect(guest, part, hashes, present, swapped)
+
+    def collect(self, guest: guest_scan.Guest, part: memory.Slice, hashes, present,
+                swapped) -> None:
+        """Take a slice that was just looked at for read; its pages are in the buffer."""
+        self._collect_blocks(guest, hashes, present)
+        self._collect(guest, part, hashes, present, swapped)
+
+    def _collect(self, guest, part: memory.Slice, hashes, present, swapped) -> None:
+        guest.collector.add(part.first_page, hashes, present)
+        guest.seen.add(present, swapped, hashes == numpy.uint64(self.zero))
+
+    def _collect_blocks(self, guest, hashes, present) -> None:
+        if guest.portions is not None:
+            self._blocks.add(guest.portions, hashes[present])

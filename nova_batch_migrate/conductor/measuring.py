@@ -34,7 +34,8 @@ class Measurer:
 
     def _all_young(self, batch: dict, host: str, servers: list[str]) -> bool:
         stored = {server["id"]: server.get("measured_at") for server in
-                  (batch["telemetry"] or {}).get(host, {}).get("servers", ())}
+                  (batch["telemetry"] or {}).get(host, {}).get("servers", ())
+                  if server.get("contents_read", True)}
         now = timeutils.utcnow()
         return all(
             stored.get(server) and timeutils.delta_seconds(
@@ -93,7 +94,7 @@ class Measurer:
             job["job"] = self._agents.start_measure(
                 ctxt, host, batch["id"], job["servers"],
                 [float(seconds) for seconds in self._conf.measure_windows_seconds],
-                float(max_wait))["job"]
+                float(max_wait), self._seconds(batch))["job"]
             return
         answer = self._agents.get_measure(ctxt, host, job["job"], 0)
         if answer["state"] == "failed":
@@ -105,24 +106,33 @@ class Measurer:
         while answer["next_offset"] is not None:
             answer = self._agents.get_measure(ctxt, host, job["job"], answer["next_offset"])
             servers += answer["servers"]
-        self._store(ctxt, batch, host, servers, answer["page_classes"])
+        self._store(ctxt, batch, host, servers, answer["host"])
         job["done"] = True
 
+    def _seconds(self, batch: dict) -> float:
+        """Return how long migrations may wait for measuring; where none are to begin, no limit."""
+        started = batch["control"]["started"] or not batch["request"]["plan_only"]
+        return self._conf.measure_seconds if started else 0.0
+
     def _store(self, ctxt, batch: dict, host: str, servers: list[dict],
-               classes: dict | None) -> None:
-        """Merge a host's figures: new ones replace old ones, server by server."""
+               common: dict | None) -> None:
+        """Merge a host's figures: new ones replace old ones, server by server.
+
+        Numbers of page sequences are those of one measurement: older sequences mean nothing beside
+        new ones, and are dropped.
+        """
         preflight = self._agents.preflight(ctxt, host)
         stored = dict(db.get_batch(batch["id"])["telemetry"] or {})
-        known = {server["id"]: server for server in stored.get(host, {}).get("servers", ())}
+        known = {server["id"]: server | {"sequence": None}
+                 for server in stored.get(host, {}).get("servers", ())}
         known.update({server["id"]: server for server in servers
                       if not server.get("error") or known.get(server["id"], server).get("error")})
-        value = telemetry.HostTelemetry(
-            host=host,
-            bandwidth=telemetry.Bandwidth.from_dict(self._agents.bandwidth(ctxt, host)),
-            options=telemetry.MigrationOptions.from_nova(preflight["nova_options"]),
-            servers=tuple(telemetry.ServerTelemetry.from_dict(known[key])
-                          for key in sorted(known)),
-            page_classes=classes and telemetry.PageClasses.from_dict(classes))
+        value = telemetry.HostTelemetry.from_dict({
+            **(common or {}),
+            "host": host,
+            "bandwidth": self._agents.bandwidth(ctxt, host),
+            "options": telemetry.MigrationOptions.from_nova(preflight["nova_options"]).to_dict(),
+            "servers": [known[key] for key in sorted(known)]})
         stored[host] = value.to_dict()
         db.update_batch(batch["id"], {"telemetry": stored})
         for problem in preflight["problems"]:

@@ -30,6 +30,12 @@ OPTS = [
                 help="Lengths of the windows in which changed pages are counted; at least two. The "
                      "shortest shows the pages that are always hot, which decide whether a busy "
                      "service converges; the longest shows how large the working set is."),
+    cfg.FloatOpt("measure_seconds", default=20.0, min=1,
+                 help="Most time that a measurement takes where migrations wait for it. Contents "
+                      "that were not read by then count as unlike any other; the measurements that "
+                      "run beside the migrations read on. 20 s are less than 5 % of a batch of "
+                      "100 guests of 4 GiB on 1 Gbit/s, even if 16 % of their memory crosses. A "
+                      "batch that is only planned is measured to the end."),
     cfg.IntOpt("measure_timeout_seconds", default=600, min=10,
                help="A measurement that takes longer is given up and reported."),
     cfg.FloatOpt("reuse_measure_seconds", default=60, min=0,

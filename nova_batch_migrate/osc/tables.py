@@ -176,6 +176,22 @@ def commonality_lines(chart: dict[str, Any]) -> list[str]:
     )]
     if len(pairs) > _PAIRS_SHOWN:
         lines.append(f"... and {len(pairs) - _PAIRS_SHOWN} pairs with less; -f json has them all")
+    lines += _told_apart(chart["pairs"])
     if not chart["exact"]:
         lines.append("Estimated from a sample of the contents.")
+    confirmed = chart["confirmation"]
+    if confirmed:
+        lines.append(f"{confirmed['held']} of {confirmed['pairs']} pairs of pages compared byte by "
+                     "byte were still equal.")
+    return lines
+
+
+def _told_apart(pairs: Sequence[dict[str, Any]]) -> list[str]:
+    """Say what of the pairs' memory is one frame already, and what is common inside of pages."""
+    lines = []
+    for name, what in (("mapped_bytes", "are mapped by both already (KSM)"),
+                       ("portion_bytes", "are blocks in common inside of other pages")):
+        known = [pair[name] for pair in pairs if pair[name] is not None]
+        if known:
+            lines.append(f"Over all pairs, {text.size(sum(known))} {what}.")
     return lines

@@ -92,8 +92,12 @@ def chart(hosts: Iterable[HostTelemetry]) -> dict:
     """Return the chart of FIG. 3 in bytes: totals per server and every pair of a host.
 
     `share` is of the smaller one's distinct contents. Servers of different hosts are not
-    compared. `exact` is false if classes were sampled or background was folded.
+    compared. `exact` is false if classes were sampled or background was folded. Of each pair three
+    things are told apart: contents of whole pages in common, the page frames among them that are
+    one already (`mapped_bytes`), and blocks in common inside of other pages (`portion_bytes`); null
+    where they were not looked for. `confirmation` adds up the pages compared byte by byte.
     """
+    hosts = list(hosts)
     servers, pairs = [], []
     exact, background = True, 0.0
     for host in hosts:
@@ -108,11 +112,33 @@ def chart(hosts: Iterable[HostTelemetry]) -> dict:
                 "self_duplicate_bytes": server.self_duplicate_pages * PAGE_BYTES,
                 "common_bytes": round(known.shared_pages(server.id)) * PAGE_BYTES})
         common = known.pair_pages()
+        mapped, portions = _pairs_bytes(host, known.server_ids)
         for a, b in itertools.combinations(range(len(known.server_ids)), 2):
             pairs.append(_pair(measured[known.server_ids[a]], measured[known.server_ids[b]],
-                               float(common[a, b])))
+                               float(common[a, b])) | {
+                "mapped_bytes": None if mapped is None else round(mapped[a, b]),
+                "portion_bytes": None if portions is None else round(portions[a, b])})
     return {"servers": servers, "pairs": pairs, "exact": exact,
-            "background_bytes": round(background)}
+            "background_bytes": round(background), "confirmation": _confirmation(hosts)}
+
+
+def _pairs_bytes(host: HostTelemetry, server_ids: Sequence[str]) -> tuple:
+    """Return bytes of frames, and of blocks, in common of every pair; None for what is unknown."""
+    mapped = portions = None
+    if host.mapped_classes is not None:
+        mapped = Commonality(server_ids, host.mapped_classes).pair_pages() * PAGE_BYTES
+    if host.portions is not None:
+        blocks = PageClasses(False, host.portions.theta, host.portions.classes)
+        portions = Commonality(server_ids, blocks).pair_pages() * host.portions.block_bytes
+    return mapped, portions
+
+
+def _confirmation(hosts: Iterable[HostTelemetry]) -> dict | None:
+    """Return how many equal hashes were equal pages when they were compared ([0044])."""
+    known = [host.confirmation for host in hosts if host.confirmation is not None]
+    if not known:
+        return None
+    return {"pairs": sum(each.pairs for each in known), "held": sum(each.held for each in known)}
 
 
 def _pair(a, b, pages: float) -> dict:

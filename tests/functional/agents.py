@@ -43,7 +43,7 @@ class Guest:
         """Return what the privileged process says of one guest."""
         model = telemetry.DirtyModel(self.dirty_pages_per_second, self.working_set_pages)
         return {
-            "id": self.id, "total_pages": self.pages, "present_pages": self.pages,
+            "id": self.id, "complete": True, "total_pages": self.pages, "present_pages": self.pages,
             "zero_pages": self.pages - self.distinct_pages,
             "distinct_pages": self.distinct_pages, "self_duplicate_pages": 0,
             "windows": [{"seconds": seconds, "changed_pages": model.pages(seconds)}
@@ -86,7 +86,7 @@ class Guests(fixtures.Fixture):
     def release_measures(self) -> None:
         self._measurable.set()
 
-    def _measure(self, job, servers, windows_seconds, seed, page_budget, read_bytes_per_second):
+    def _measure(self, job, servers, windows_seconds, settings):
         self._measurable.wait(HOLD_SECONDS)
         found = [self._by_id[server["id"]] for server in servers]
         shared = min((guest.shared_pages for guest in found), default=0)

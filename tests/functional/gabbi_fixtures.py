@@ -74,7 +74,12 @@ def measured(batch_id: str, empty: bool = False) -> None:
         options=telemetry.MigrationOptions(),
         servers=tuple(_telemetry(each) for each in pending),
         page_classes=telemetry.PageClasses(True, 1.0, (telemetry.PageClass(
-            tuple(each["server_id"] for each in pending), 4096),)))
+            tuple(each["server_id"] for each in pending), 4096),)),
+        mapped_classes=telemetry.PageClasses(True, 1.0, (telemetry.PageClass(
+            tuple(each["server_id"] for each in pending), 1024),)),
+        portions=telemetry.Portions(512, 1.0, (telemetry.PageClass(
+            tuple(each["server_id"] for each in pending), 512),)),
+        confirmation=telemetry.Confirmation(512, 509))
     made = plan.make_plan(request.PlanRequest(
         hosts=(host,), destinations=(request.Destination("cmpb", 1024 * MIB, 8, 100),),
         movable=tuple(request.Movable(each["server_id"], ("cmpb",), 256 * MIB, 1, 1)

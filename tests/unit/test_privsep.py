@@ -3,7 +3,7 @@ from oslo_privsep import capabilities
 from oslotest import base
 
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import scan
+from nova_batch_migrate.agent import frames, scan
 
 
 class TestContext(base.BaseTestCase):
@@ -12,6 +12,13 @@ class TestContext(base.BaseTestCase):
         self.assertEqual(
             {capabilities.CAP_SYS_PTRACE, capabilities.CAP_DAC_READ_SEARCH},
             set(cfg.CONF[privsep.SECTION].capabilities))
+
+    def test_frame_numbers_need_more_in_a_process_of_its_own(self):
+        self.assertEqual(
+            {capabilities.CAP_SYS_PTRACE, capabilities.CAP_DAC_READ_SEARCH,
+             capabilities.CAP_SYS_ADMIN},
+            set(cfg.CONF[privsep.FRAMES_SECTION].capabilities))
+        self.assertTrue(privsep.frames_pctxt.is_entrypoint(frames.mapped))
 
     def test_only_the_scan_is_called_there(self):
         for entrypoint in (scan.measure, scan.progress, scan.probe):

@@ -47,7 +47,7 @@ class ShowCommonality(base.ShowBatch):
         if parsed_args.formatter != "table":
             return _all_of(chart)
         self.say(parsed_args, tables.commonality_lines(chart))
-        return _some_of(chart, ("exact", "background_bytes"))
+        return _some_of(chart, ("exact", "background_bytes", "confirmation"))
 
 
 class ListEvents(base.ApiCommand, command.Lister):

@@ -10,6 +10,8 @@ import uuid
 import fixtures
 
 PAGE = 4096
+#: In place of a seed: what a balloon does, bring the page to swap, let KSM merge it.
+HOLE, SWAP, MERGE = -1, -2, -3
 #: Sizes that no other mapping of a Python process has.
 PAGES = 2 * 512 + 3
 
@@ -17,8 +19,8 @@ _PROGRAM = """
 import mmap, os, random, sys
 kind, pages = sys.argv[1], int(sys.argv[2])
 size = pages * 4096
-if kind == "memfd":
-    fd = os.memfd_create("ram")
+if kind in ("memfd", "hugetlb"):
+    fd = os.memfd_create("ram", os.MFD_HUGETLB if kind == "hugetlb" else 0)
     os.ftruncate(fd, size)
     ram = mmap.mmap(fd, size, mmap.MAP_SHARED)
 else:
@@ -26,10 +28,17 @@ else:
     ram = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 # as QEMU does; it also keeps the mapping apart from its neighbours
 ram.madvise(mmap.MADV_DONTFORK)
-ram.madvise(mmap.MADV_NOHUGEPAGE)
+if kind != "hugetlb":
+    ram.madvise(mmap.MADV_NOHUGEPAGE)
 print(fd, flush=True)
 for line in sys.stdin:
     page, seed = map(int, line.split())
+    advice = {-1: mmap.MADV_DONTNEED if fd < 0 else mmap.MADV_REMOVE, -2: 21, -3: 12}.get(seed)
+    if advice is not None:
+        # a balloon, MADV_PAGEOUT, MADV_MERGEABLE
+        ram.madvise(advice, page * 4096, 4096)
+        print("advised", flush=True)
+        continue
     content = random.Random(seed).randbytes(4096) if seed else bytes(4096)
     ram[page * 4096:(page + 1) * 4096] = content
     print("written", flush=True)
@@ -53,7 +62,7 @@ class Guest(fixtures.Fixture):
             [sys.executable, "-c", _PROGRAM, self.kind, str(self.pages), "-uuid", self.id],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.addCleanup(self.end)
-        self._fd = int(self._process.stdout.readline())
+        self.fd = int(self._process.stdout.readline())
         self.pid = self._process.pid
         directory = self.useFixture(fixtures.TempDir()).path
         self.pid_file = os.path.join(directory, "guest.pid")
@@ -72,7 +81,7 @@ class Guest(fixtures.Fixture):
 
     def file_bytes(self) -> int:
         """Return what the memfd really occupies."""
-        return os.stat(f"/proc/{self.pid}/fd/{self._fd}").st_blocks * 512
+        return os.stat(f"/proc/{self.pid}/fd/{self.fd}").st_blocks * 512
 
     def end(self) -> None:
         """Kill the process, as a crash would."""

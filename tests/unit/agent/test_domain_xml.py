@@ -41,6 +41,14 @@ class TestParse(base.BaseTestCase):
     def test_numa_cells_are_blocks_of_memory(self):
         self.assertEqual((256 << 20, 256 << 20), domain_xml.parse(XML % NUMA).memory_blocks_bytes)
 
+    def test_memory_devices_are_blocks_of_their_own(self):
+        devices = """<devices><memory model='dimm'><target><size unit='KiB'>131072</size>
+            <node>0</node></target></memory></devices>"""
+        self.assertEqual((384 << 20, 128 << 20),
+                         domain_xml.parse(XML % devices).memory_blocks_bytes)
+        self.assertEqual((256 << 20, 256 << 20, 128 << 20),
+                         domain_xml.parse(XML % (NUMA + devices)).memory_blocks_bytes)
+
     def test_disks_with_a_medium(self):
         self.assertEqual(
             [("vda", "file", "/d/disk"), ("vdb", "network", ""), ("vdc", "block", "/dev/sdc")],

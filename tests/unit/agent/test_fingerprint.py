@@ -1,5 +1,6 @@
 import collections
 
+import fixtures
 import numpy
 from hypothesis import given, settings, strategies
 from oslotest import base
@@ -36,24 +37,43 @@ class TestHashing(base.BaseTestCase):
 
     def test_equal_pages_and_only_they_have_equal_hashes(self):
         pages = content(1) + content(2) + content(1) + bytes(PAGE)
-        found = fingerprint.hash_pages(memoryview(pages), SEED)
+        found = fingerprint.Hasher(memoryview(pages), SEED).hash(4)
         self.assertEqual(found[0], found[2])
         self.assertEqual(3, len(set(found.tolist())))
         self.assertEqual(fingerprint.zero_hash(SEED), int(found[3]))
 
+    @settings(deadline=None)
+    @given(strategies.integers(0, (1 << 64) - 1), strategies.integers(0, 1000))
+    def test_the_extension_hashes_as_the_package_does(self, seed, number):
+        if fingerprint._speed is None:
+            self.skipTest("the extension module was not built")
+        pages = content(number) + content(number + 1)
+        self.assertEqual([fingerprint.hash_page(pages[:PAGE], seed),
+                          fingerprint.hash_page(pages[PAGE:], seed)],
+                         fingerprint.Hasher(memoryview(pages), seed).hash(2).tolist())
+
+    def test_without_the_extension_hashes_are_the_same(self):
+        pages = memoryview(content(1) + content(2) + bytes(PAGE))
+        found = fingerprint.Hasher(pages, SEED).hash(3).tolist()
+        self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.fingerprint._speed", None))
+        self.assertEqual(found, fingerprint.Hasher(pages, SEED).hash(3).tolist())
+
     def test_another_seed_gives_other_hashes(self):
         pages = memoryview(content(1))
-        self.assertNotEqual(fingerprint.hash_pages(pages, 1).tolist(),
-                            fingerprint.hash_pages(pages, 2).tolist())
+        self.assertNotEqual(fingerprint.Hasher(pages, 1).hash(1).tolist(),
+                            fingerprint.Hasher(pages, 2).hash(1).tolist())
 
 
 class TestCollector(base.BaseTestCase):
 
-    def collect(self, pages, theta):
+    def collect(self, pages, theta, sample_theta=1.0):
         zero = fingerprint.zero_hash(SEED)
-        collector = fingerprint.Collector(zero, theta)
+        collector = fingerprint.Collector(zero, theta, sample_theta)
         for start in range(0, len(pages), 100 * PAGE):
-            collector.add(fingerprint.hash_pages(memoryview(pages[start:start + 100 * PAGE]), SEED))
+            part = memoryview(pages[start:start + 100 * PAGE])
+            count = len(part) // PAGE
+            collector.add(start // PAGE, fingerprint.Hasher(part, SEED).hash(count),
+                          numpy.ones(count, dtype=bool))
         return collector
 
     def test_counts_zero_distinct_and_repeated_pages_across_slices(self):
@@ -69,6 +89,16 @@ class TestCollector(base.BaseTestCase):
         self.assertTrue(850 < len(found.hashes) < 1150, len(found.hashes))
         self.assertAlmostEqual(len(found.hashes) / 0.25, found.distinct_pages, delta=1)
         self.assertLess(int(found.hashes.max()), 1 << 62)
+
+    def test_the_sample_says_where_contents_lie(self):
+        pages = b"".join(number.to_bytes(PAGE, "little") for number in range(1, 401))
+        found = self.collect(pages, 1.0, 0.5).sample()
+        whole = fingerprint.Hasher(memoryview(pages), SEED).hash(400)
+        self.assertEqual(whole[found.pages].tolist(), found.hashes.tolist())
+        self.assertEqual(sorted(found.pages.tolist()),
+                         numpy.flatnonzero(whole < numpy.uint64(1 << 63)).tolist())
+        self.assertEqual(numpy.flatnonzero(whole < numpy.uint64(1 << 62)).tolist(),
+                         found.below(0.25).pages.tolist())
 
 
 class TestPageClasses(base.BaseTestCase):
@@ -105,6 +135,25 @@ class TestPageClasses(base.BaseTestCase):
         found = fingerprint.page_classes(arrays({"a": {1, 2}, "b": {2}}), SEED, theta=0.5)
         value = PageClasses.from_dict(found)
         self.assertEqual((False, 0.5), (value.exact, value.theta))
+
+    def test_parts_of_the_hash_space_count_as_the_whole(self):
+        random = numpy.random.default_rng(1)
+        contents = {name: set(random.integers(1, 1 << 63, 3000).tolist()) for name in "abc"}
+        contents["b"] |= set(list(contents["a"])[:1000])
+        whole = fingerprint.page_classes(arrays(contents), SEED)
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova_batch_migrate.agent.fingerprint._PART_HASHES", 1000))
+        self.assertEqual(as_sets(whole), as_sets(fingerprint.page_classes(arrays(contents), SEED)))
+
+    def test_very_many_sets_are_folded_while_they_are_counted(self):
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova_batch_migrate.agent.fingerprint._MOST_SETS", 3))
+        contents = {"a": {1, 2, 3, 10}, "b": {1, 2, 4, 10}, "c": {1, 3, 4, 10}}
+        found = fingerprint.page_classes(arrays(contents), SEED)
+        self.assertFalse(found["exact"])
+        for server, held in contents.items():
+            self.assertGreaterEqual(sum(entry["pages"] for entry in found["classes"]
+                                        if server in entry["servers"]), len(held) - 1)
 
     def test_no_server_has_no_class(self):
         self.assertEqual([], fingerprint.page_classes({}, SEED)["classes"])

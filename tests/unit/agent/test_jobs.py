@@ -7,7 +7,7 @@ from nova_batch_migrate import exception, privsep
 from nova_batch_migrate.agent import jobs
 
 WINDOWS = [0.5, 2.0]
-CLASSES = {"exact": True, "theta": 1.0, "classes": [], "background": None}
+HOST = {"page_classes": {"exact": True, "theta": 1.0, "classes": [], "background": None}}
 
 
 class JobsCase(base.BaseTestCase):
@@ -20,10 +20,10 @@ class JobsCase(base.BaseTestCase):
         self.addCleanup(self.may_end.set)
         self.running = []
 
-    def measure(self, job, servers, windows_seconds, max_wait_seconds):
+    def measure(self, job, servers, windows_seconds, max_wait_seconds, seconds):
         self.running.append(job)
         self.may_end.wait(60)
-        return [{"id": server} for server in servers], CLASSES
+        return [{"id": server} for server in servers], HOST
 
     def ended(self, held, job):
         """Return the first answer about a job that ended."""
@@ -41,10 +41,10 @@ class TestJobs(JobsCase):
         job = held.start("batch", ["a", "b"], WINDOWS)
         self.assertEqual(("running", [], None, None), tuple(
             held.get(job, 0)[name] for name in ("state", "servers", "next_offset",
-                                                "page_classes")))
+                                                "host")))
         self.assertEqual({"state": "done", "progress": 100, "error": None,
                           "servers": [{"id": "a"}, {"id": "b"}], "next_offset": None,
-                          "page_classes": CLASSES}, self.ended(held, job))
+                          "host": HOST}, self.ended(held, job))
 
     def test_many_servers_come_in_chunks_and_the_classes_with_the_last(self):
         held = jobs.Jobs(self.measure)
@@ -56,7 +56,7 @@ class TestJobs(JobsCase):
             answer = held.get(job, offset)
             found += [server["id"] for server in answer["servers"]]
             self.assertLessEqual(len(answer["servers"]), 50)
-            self.assertEqual(answer["next_offset"] is None, answer["page_classes"] is not None)
+            self.assertEqual(answer["next_offset"] is None, answer["host"] is not None)
             offset = answer["next_offset"]
         self.assertEqual(names, found)
 
@@ -77,7 +77,7 @@ class TestJobs(JobsCase):
         self.assertEqual(set(started), set(self.running))
 
     def test_a_failure_is_told(self):
-        def fail(job, servers, windows_seconds, max_wait_seconds):
+        def fail(job, servers, windows_seconds, max_wait_seconds, seconds):
             raise exception.AgentUnavailable("libvirt is gone")
         held = jobs.Jobs(fail)
         answer = self.ended(held, held.start("batch", ["a"], WINDOWS))

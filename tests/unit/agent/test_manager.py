@@ -59,9 +59,9 @@ class TestOverTheBus(base.BaseTestCase):
         transport = rpc.get_agent_transport(self.conf)
         self.host = Host()
         self.seen = feedback.Feedback()
-        held = jobs.Jobs(lambda job, servers, windows, max_wait: (
+        held = jobs.Jobs(lambda job, servers, windows, max_wait, seconds: (
             [{"id": server} for server in servers],
-            {"exact": True, "theta": 1.0, "classes": [], "background": None}))
+            {"page_classes": None}))
         server = rpc.get_server(transport, rpc.agent_target("cmpa"),
                                 [manager.AgentManager(self.conf, self.host, held, self.seen)])
         server.start()

@@ -70,10 +70,10 @@ class TestMeasure(base.BaseTestCase):
             sampler.Sampler(self.conf, self.host, history.Histories(None)), feedback.Feedback())
 
     def measure(self, *servers):
-        found, classes = measurement.measure(
+        found, self.common = measurement.measure(
             self.conf, self.parts, "job", list(servers), [0.05, 0.1], self.max_wait_seconds)
         return ({server["id"]: ServerTelemetry.from_dict(server) for server in found},
-                PageClasses.from_dict(classes))
+                PageClasses.from_dict(self.common["page_classes"]))
 
     def test_servers_of_this_host(self):
         one, two = self.useFixture(Guest("memfd")), self.useFixture(Guest())

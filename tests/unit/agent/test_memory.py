@@ -13,13 +13,13 @@ from tests.unit.agent.processes import PAGE, PAGES, Guest
 
 def read_all(ram):
     """Return {page: bytes} of all present pages."""
-    buffer = memoryview(bytearray(memory.SLICE_PAGES * PAGE))
+    buffer = memory.Buffer()
     found, first = {}, 0
     for part in ram.slices():
         present, _ = ram.presence(part)
         size = ram.read(part, present, buffer)
         for index, page in enumerate(numpy.flatnonzero(present).tolist()):
-            found[first + page] = bytes(buffer[index * PAGE:(index + 1) * PAGE])
+            found[first + page] = bytes(buffer.view[index * PAGE:(index + 1) * PAGE])
         assert size == len(numpy.flatnonzero(present)) * PAGE
         first += part.pages
     return found
@@ -47,6 +47,56 @@ class TestGuestMemory(base.BaseTestCase):
         before = guest.file_bytes()
         self.assertEqual(2, len(read_all(self.open(guest))))
         self.assertEqual((2 * PAGE, 2 * PAGE), (before, guest.file_bytes()))
+
+    def test_what_a_balloon_gave_back_is_a_hole(self):
+        for kind in ("anonymous", "memfd"):
+            guest = self.useFixture(Guest(kind))
+            guest.write({3: 1, 4: 2, 5: 3})
+            guest.write({4: processes.HOLE})
+            self.assertEqual({3, 5}, set(read_all(self.open(guest))), kind)
+
+    def test_what_the_file_holds_beyond_the_mapped_pages_is_known(self):
+        guest = self.useFixture(Guest("memfd"))
+        guest.write({0: 1, 1: 2})
+        # another process (vhost-user) writes to the shared memory
+        with open(f"/proc/{guest.pid}/fd/{guest.fd}", "r+b") as shared:
+            shared.seek(7 * PAGE)
+            shared.write(processes.content(3))
+        ram = self.open(guest)
+        self.assertEqual({0, 1}, set(read_all(ram)))
+        self.assertEqual((3, 2), (ram.file_pages(), ram.resident_pages()))
+        self.assertEqual(0, self.open(self.useFixture(Guest())).file_pages())
+
+    def test_pages_of_hugetlbfs(self):
+        if int(pathlib.Path("/proc/sys/vm/nr_hugepages").read_text()) < 4:
+            self.skipTest("the machine has no free huge pages: set vm.nr_hugepages")
+        guest = self.useFixture(Guest("hugetlb", pages=4 * 512))
+        guest.write({0: 1, 513: 2})
+        found = read_all(self.open(guest))
+        self.assertEqual(set(range(1024)), set(found))
+        self.assertEqual((processes.content(1), processes.content(2)), (found[0], found[513]))
+        self.assertEqual(1024 * PAGE, guest.file_bytes())
+
+    def test_pages_in_swap_are_left_there(self):
+        if len(pathlib.Path("/proc/swaps").read_text().splitlines()) < 2:
+            self.skipTest("the machine has no swap")
+        guest = self.useFixture(Guest())
+        guest.write({page: page + 1 for page in range(20)})
+        guest.write(dict.fromkeys(range(10), processes.SWAP))
+        ram = self.open(guest)
+        present, swapped = ram.presence(ram.slices()[0])
+        self.assertEqual((10, 10), (numpy.count_nonzero(present), numpy.count_nonzero(swapped)))
+        self.assertEqual(set(range(10, 20)), set(read_all(ram)))
+        self.assertEqual(10, numpy.count_nonzero(ram.presence(ram.slices()[0])[1]))
+
+    def test_a_page_is_found_by_its_number_in_all_blocks(self):
+        ram = self.open(self.useFixture(Guest()))
+        ram.blocks = [memory.Block(1 << 30, 2 * PAGE), memory.Block(1 << 32, 3 * PAGE)]
+        self.assertEqual([1 << 30, (1 << 30) + PAGE, 1 << 32, (1 << 32) + 2 * PAGE],
+                         [ram.page_address(page) for page in (0, 1, 2, 4)])
+        self.assertRaises(memory.GuestMemoryError, ram.page_address, 5)
+        self.assertEqual([(1 << 30, 2, 0), (1 << 32, 2, 2), ((1 << 32) + 2 * PAGE, 1, 4)],
+                         [(part.address, part.pages, part.first_page) for part in ram.slices(2)])
 
     def test_slices_cover_ram_without_overlap(self):
         slices = self.open(self.useFixture(Guest())).slices()

@@ -46,7 +46,7 @@ class Relays(base.BaseTestCase):
         self.conf.set_override("control_socket", os.path.join(directory.name, "s"), "relay")
         self.conf.set_override("nova_config_files", [self.nova_conf], "agent")
         self.relay = Relay()
-        self.manager = manager.AgentManager(self.conf, None, None)
+        self.manager = manager.AgentManager(self.conf, None, None, None)
 
     def start(self):
         server = control.Server(self.conf.relay.control_socket, None, self.relay)

@@ -28,18 +28,19 @@ class ScanCase(base.BaseTestCase):
         privsep.memory_pctxt.set_client_mode(False)
         self.addCleanup(privsep.memory_pctxt.set_client_mode, True)
         self.clock = Clock()
-        for module in ("scan", "memory"):
+        for module in ("scan", "comparing", "memory"):
             self.useFixture(fixtures.MonkeyPatch(
                 f"nova_batch_migrate.agent.{module}.time", self.clock))
 
-    def measure(self, *guests, windows=(0.5, 2.0), page_budget=100_000, speed=1e9):
-        return scan.measure("job", [guest.wanted() for guest in guests], list(windows), 7,
-                            page_budget, speed)
+    def measure(self, *guests, windows=(0.5, 2.0), page_budget=100_000, speed=1e9, **settings):
+        return scan.measure("job", [guest.wanted() for guest in guests], list(windows),
+                            {"seed": 7, "page_budget": page_budget,
+                             "read_bytes_per_second": speed, **settings})
 
     def behind_first_looks(self, looks, action):
         """Let something happen when this many slices have been read."""
         done = []
-        real_look = scan._Scan._look
+        real_look = scan.ContentReader.look
 
         def look(this, guest, part):
             found = real_look(this, guest, part)
@@ -48,7 +49,8 @@ class ScanCase(base.BaseTestCase):
                 action()
             return found
 
-        self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.scan._Scan._look", look))
+        self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.scan.ContentReader.look",
+                                             look))
 
 
 class TestContents(ScanCase):
@@ -86,7 +88,7 @@ class TestContents(ScanCase):
                                         found["page_classes"]["exact"]))
         self.assertEqual(2000, counts["present_pages"])
         self.assertTrue(1800 < counts["distinct_pages"] <= 2000, counts)
-        self.assertEqual(0.5, counts["tracked_share"])
+        self.assertEqual(1.0, counts["tracked_share"])
         self.assertTrue(900 < found["page_classes"]["classes"][0]["pages"] < 1100)
 
     def test_compressibility_of_what_lies_still(self):
@@ -155,7 +157,7 @@ class TestFailures(ScanCase):
     def test_a_guest_without_process_has_an_error(self):
         guest = self.useFixture(Guest())
         wanted = guest.wanted() | {"pid_file": "/nowhere.pid"}
-        found = scan.measure("job", [wanted], [0.1], 7, 1000, 1e12)
+        found = scan.measure("job", [wanted], [0.1], {"seed": 7})
         self.assertIn("/nowhere.pid", found["servers"][0]["error"])
         self.assertEqual([], found["page_classes"]["classes"])
 
@@ -164,5 +166,5 @@ class TestFailures(ScanCase):
         seen = []
         self.behind_first_looks(6, lambda: seen.append(scan.progress("job")))
         self.measure(guest)
-        self.assertEqual([100 * 6 / 9], seen)
+        self.assertAlmostEqual(50 * 6 / 9, seen[0])
         self.assertEqual(0.0, scan.progress("job"))

@@ -355,8 +355,9 @@ class InsightTest(CommandTestCase):
                  "self_duplicate_bytes": 0, "common_bytes": 2**19}
                 for server_id, name in (("s1", "web"), ("s2", fakes.HOSTILE))
             ],
-            "pairs": [{"a": "s1", "b": "s2", "bytes": 2**19, "share": 0.5}],
-            "exact": True, "background_bytes": 0,
+            "pairs": [{"a": "s1", "b": "s2", "bytes": 2**19, "share": 0.5,
+                       "mapped_bytes": None, "portion_bytes": None}],
+            "exact": True, "background_bytes": 0, "confirmation": None,
         }
         self.http.get(f"{URL}/commonality", json={"commonality": chart})
 

@@ -77,10 +77,12 @@ class CommonalityLinesTest(base.BaseTestCase):
              "self_duplicate_bytes": 0, "common_bytes": 2**19} for i in range(count)
         ]
         pairs = [
-            {"a": f"s{a}", "b": f"s{b}", "bytes": (a + b) * 2**18, "share": 0.25}
+            {"a": f"s{a}", "b": f"s{b}", "bytes": (a + b) * 2**18, "share": 0.25,
+             "mapped_bytes": None, "portion_bytes": None}
             for a in range(count) for b in range(a + 1, count)
         ]
-        return {"servers": servers, "pairs": pairs, "exact": exact, "background_bytes": 0}
+        return {"servers": servers, "pairs": pairs, "exact": exact, "background_bytes": 0,
+                "confirmation": None}
 
     def test_pairs_with_most_in_common_come_first(self):
         lines = tables.commonality_lines(self.chart(3))
@@ -94,3 +96,14 @@ class CommonalityLinesTest(base.BaseTestCase):
 
         self.assertEqual("... and 5 pairs with less; -f json has them all", lines[-2])
         self.assertEqual("Estimated from a sample of the contents.", lines[-1])
+
+    def test_what_is_one_already_and_what_was_confirmed_is_said(self):
+        chart = self.chart(2)
+        chart["pairs"][0] |= {"mapped_bytes": 2**20, "portion_bytes": 2**21}
+        chart["confirmation"] = {"pairs": 512, "held": 500}
+
+        self.assertEqual(
+            ["Over all pairs, 1.0 MiB are mapped by both already (KSM).",
+             "Over all pairs, 2.0 MiB are blocks in common inside of other pages.",
+             "500 of 512 pairs of pages compared byte by byte were still equal."],
+            tables.commonality_lines(chart)[-3:])

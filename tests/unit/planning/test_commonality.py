@@ -84,6 +84,26 @@ class TestChart(base.BaseTestCase):
             [(p["a"], p["b"], p["bytes"] // PAGE_BYTES, p["share"]) for p in found["pairs"]])
         self.assertEqual((True, 0), (found["exact"], found["background_bytes"]))
 
+    def test_frames_blocks_and_confirmed_pages_are_told_apart(self):
+        host = builders.host([builders.server("a", distinct_pages=100),
+                              builders.server("b", distinct_pages=50)],
+                             builders.classes(("a b", 20)))
+        data = {**host.to_dict(),
+                "mapped_classes": {"exact": True, "theta": 1.0, "classes": [
+                    {"servers": ["id-a", "id-b"], "pages": 6}]},
+                "portions": {"block_bytes": 512, "theta": 0.5, "classes": [
+                    {"servers": ["id-a", "id-b"], "pages": 4}]},
+                "confirmation": {"pairs": 10, "held": 9}}
+        found = commonality.chart([type(host).from_dict(data), type(host).from_dict(
+            {**data, "host": "cmpc", "servers": []})])
+        self.assertEqual((20 * PAGE_BYTES, 6 * PAGE_BYTES, 8 * 512), tuple(
+            found["pairs"][0][name] for name in ("bytes", "mapped_bytes", "portion_bytes")))
+        self.assertEqual({"pairs": 20, "held": 18}, found["confirmation"])
+        plain = commonality.chart([host])
+        self.assertEqual((None, None, None), (
+            plain["pairs"][0]["mapped_bytes"], plain["pairs"][0]["portion_bytes"],
+            plain["confirmation"]))
+
     def test_hosts_are_not_compared_and_unmeasured_servers_are_left_out(self):
         one = builders.host([builders.server("a"), builders.server("x", error="gone")])
         two = builders.host([builders.server("b")], name="cmpc")

@@ -1,0 +1,194 @@
+"""Looks at slices of guests several times and counts the pages whose content changed between.
+
+Used by scan.py inside the privileged process: the content diff of design 5. Keeps hashes of what it
+is about to look at again, and samples of pages' sizes behind zstd; never a page.
+"""
+
+import dataclasses
+import itertools
+import time
+
+import numpy
+
+from nova_batch_migrate.agent import compressibility, memory
+from nova_batch_migrate.agent.memory import PAGE_BYTES
+
+#: Part of the shortest gap between two looks to fill with first looks: the second ones are in time.
+_FILL = 0.8
+#: Stands for a swapped-out page: its content is there, but reading would bring it back.
+_UNREAD = numpy.uint32(0)
+#: First looks end after this time; what was not reached by then is read once.
+_FIRST_LOOKS_SECONDS = 30.0
+#: Memory of up to this much is compared whole; of more, pieces that lie spread over it.
+_WHOLE_BYTES = 4 << 30
+PIECE_PAGES = 32
+#: Of the time that a scan may take at most.
+_COMPARE_SHARE = 0.6
+_AGENDA_SECONDS = 0.02
+#: Pages of one guest whose compression is tried: unchanged ones, changed ones.
+_SAMPLE_UNCHANGED_PAGES = 4096
+_SAMPLE_CHANGED_PAGES = 1024
+
+
+@dataclasses.dataclass
+class _Tracked:
+    """A slice that is looked at several times: when, and the hash (32 bits) of each page."""
+
+    guest: object
+    part: memory.Slice
+    times: list[float]
+    hashes: list[numpy.ndarray]
+
+
+class Comparing:
+    """One comparison of guests (guest_scan.Guest, made ready by `collect`).
+
+    Slices are taken in random order, so that a slow host compares fewer of them and not the wrong
+    ones. Where all of memory is compared, a first look also counts as having read the slice.
+    """
+
+    def __init__(self, guests: list, windows: list[float], reader, random: numpy.random.Generator,
+                 seconds: float, tell):
+        self._guests = guests
+        self._windows = windows
+        self._reader = reader
+        self._random = random
+        self._tell = tell
+        self._looks_seconds = _FIRST_LOOKS_SECONDS
+        if seconds and windows:
+            self._looks_seconds = max(1.0, min(_FIRST_LOOKS_SECONDS,
+                                               _COMPARE_SHARE * seconds - windows[-1]))
+        resident = sum(guest.resident_pages for guest in guests)
+        self._whole = resident * PAGE_BYTES <= _WHOLE_BYTES
+        self._looks_done = self._looks_planned = 0
+        self._begun = 0.0
+
+    def run(self) -> None:
+        """Look at slices once and again after each window, many slices at a time.
+
+        A cohort is what is read in `busy` seconds; cohorts begin when none of their looks falls
+        into one of another's.
+        """
+        if not self._windows or not self._guests:
+            return
+        work = self._work()
+        busy = _FILL * min(late - early
+                           for early, late in itertools.pairwise([0.0, *self._windows]))
+        #: looks to come: when, which, of what
+        agenda: list[tuple[float, int, list[_Tracked]]] = []
+        self._begun = time.monotonic()
+        deadline = self._begun + self._looks_seconds
+        while True:
+            now = time.monotonic()
+            agenda.sort(key=lambda entry: entry[0])
+            if agenda and agenda[0][0] <= now:
+                _, look, cohort = agenda.pop(0)
+                for entry in cohort:
+                    self._look_again(entry, look, self._windows[look - 1])
+            elif now < deadline and self._has_room(agenda, now, busy):
+                cohort = self._first_looks(work, now + busy)
+                if not cohort:
+                    deadline = now
+                agenda += [(now + window, look, cohort)
+                           for look, window in enumerate(self._windows, start=1) if cohort]
+            elif agenda:
+                time.sleep(min(_AGENDA_SECONDS, max(0.0, agenda[0][0] - now)))
+            else:
+                return
+
+    def _work(self):
+        """Yield (guest, number of the slice, slice) in random order."""
+        size = memory.SLICE_PAGES if self._whole else PIECE_PAGES
+        slices = [guest.memory.slices(size) for guest in self._guests]
+        ends = numpy.cumsum([len(each) for each in slices])
+        self._looks_planned = int(ends[-1]) * (1 + len(self._windows))
+        for number in self._order(int(ends[-1])):
+            at = int(numpy.searchsorted(ends, number, side="right"))
+            index = number - int(ends[at]) + len(slices[at])
+            yield self._guests[at], index, slices[at][index]
+
+    def _order(self, count: int):
+        if self._whole:
+            return self._random.permutation(count).tolist()
+        # a piece taken twice is rare and harmless; an order of all of them would be long
+        return (int(number) for _ in range(count) for number in
+                self._random.integers(0, count, size=1))
+
+    def _has_room(self, agenda, now: float, busy: float) -> bool:
+        looks = [now, *(now + window for window in self._windows)]
+        return all(abs(begin - look) >= busy for begin, _, _ in agenda for look in looks)
+
+    def _first_looks(self, work, end: float) -> list[_Tracked]:
+        cohort = []
+        for guest, index, part in work:
+            entry = self._first_look(guest, index, part)
+            if entry is not None:
+                cohort.append(entry)
+                guest.tracked_pages += part.pages
+            if time.monotonic() >= end:
+                break
+        return cohort
+
+    def _first_look(self, guest, index: int, part: memory.Slice) -> _Tracked | None:
+        looked = self._look(guest, part)
+        if looked is None:
+            return None
+        begun, hashes, present, swapped = looked
+        if self._whole:
+            self._reader.collect(guest, part, hashes, present, swapped)
+            guest.unread[index] = False
+        else:
+            guest.spread.add(present, swapped, hashes == numpy.uint64(self._reader.zero))
+        return _Tracked(guest, part, [begun], [_short(hashes, swapped)])
+
+    def _look_again(self, entry: _Tracked, look: int, window: float) -> None:
+        wait = entry.times[0] + window - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        looked = self._look(entry.guest, entry.part)
+        if looked is None:
+            return
+        begun, hashes, present, swapped = looked
+        short = _short(hashes, swapped)
+        for earlier, (then, before) in enumerate(zip(entry.times, entry.hashes, strict=True)):
+            changed = (before != short) & (before != _UNREAD) & (short != _UNREAD)
+            window_sums = entry.guest.windows.setdefault((earlier, look), [0.0, 0.0])
+            window_sums[0] += int(numpy.count_nonzero(changed))
+            window_sums[1] += (begun - then) * entry.part.pages
+        entry.times.append(begun)
+        entry.hashes.append(short)
+        if look == len(self._windows):
+            self._sample(entry, present, hashes != numpy.uint64(self._reader.zero))
+
+    def _look(self, guest, part: memory.Slice):
+        self._looks_done += 1
+        share = (self._looks_done / self._looks_planned if self._whole else
+                 (time.monotonic() - self._begun) / (self._looks_seconds + self._windows[-1]))
+        self._tell(0.5 * min(1.0, share))
+        return self._reader.look(guest, part)
+
+    def _sample(self, entry: _Tracked, present: numpy.ndarray, content: numpy.ndarray) -> None:
+        """Compress samples of a slice that was read for the last time and is in the buffer."""
+        guest = entry.guest
+        changed = (entry.hashes[-1] != entry.hashes[0])[present]
+        content = content[present]
+        if guest.unchanged.raw_bytes < _SAMPLE_UNCHANGED_PAGES * PAGE_BYTES:
+            self._add_pages(guest.unchanged, content & ~changed)
+        if guest.changed.raw_bytes < _SAMPLE_CHANGED_PAGES * PAGE_BYTES:
+            seen = guest.windows.get((0, 1), [0, 0])[0]
+            picked = self._random.random(len(changed)) < _SAMPLE_CHANGED_PAGES / max(1, seen)
+            self._add_pages(guest.changed, content & changed & picked)
+
+    def _add_pages(self, gauge: compressibility.Gauge, wanted: numpy.ndarray) -> None:
+        view = self._reader.buffer.view
+        pages = [view[index * PAGE_BYTES:(index + 1) * PAGE_BYTES]
+                 for index in numpy.flatnonzero(wanted).tolist()]
+        if pages:
+            gauge.add(pages)
+
+
+def _short(hashes: numpy.ndarray, swapped: numpy.ndarray) -> numpy.ndarray:
+    """Return 32 bits of each hash: unlike ones of one page agree once in four thousand million."""
+    short = hashes.astype(numpy.uint32)
+    short[swapped] = _UNREAD
+    return short

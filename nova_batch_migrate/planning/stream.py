@@ -151,8 +151,8 @@ class Stream:
         #: Wire bytes in the socket all the time, and those written in advance beyond them.
         self._buffered: float | None = None
         self._ahead = 0.0
-        #: (pages left, bytes ahead, downtime limit) behind each reading of the dirty log.
-        self._seen: set[tuple[float, float, float]] = set()
+        #: (pages left, bytes ahead, near rounds, downtime limit) behind each reading of the log.
+        self._seen: set[tuple[float, float, int, float]] = set()
         #: The downtime limit under which the tests repeat themselves without an end.
         self._repeats_under: float | None = None
         self._rate: float | None = None
@@ -335,9 +335,9 @@ class Stream:
             self._stop(rate)
             return
         downtime = self.load.schedule.downtime_at(self.seconds)
-        state = (round(self._pages_left, 1), round(self._ahead), downtime)
-        if (state in self._seen and self._throttle is None and self.load.cycle is None
-                and (not self._room or self._near_rounds > LUCKY_ROUNDS)):
+        state = (round(self._pages_left, 1), round(self._ahead),
+                 min(self._near_rounds, LUCKY_ROUNDS + 1), downtime)
+        if state in self._seen and self._throttle is None and self.load.cycle is None:
             self._repeats_under = downtime
         self._seen.add(state)
         if self.rounds >= _MOST_ROUNDS:

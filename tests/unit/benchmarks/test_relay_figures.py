@@ -1,0 +1,69 @@
+from oslotest import base
+
+from tests.unit.benchmarks import paths  # noqa: F401  (before nbmbench)
+
+from nbmbench.suite import downtime, drain_time, relay_throughput  # noqa: E402  isort: skip
+
+
+def alone(way, seconds, status="completed"):
+    return {"kind": "alone", "way": way, "status": status, "downtime_seconds": seconds}
+
+
+def members(*each):
+    return [{"status": "completed", "downtime_seconds": pause, "resumed_at": moment}
+            for pause, moment in each]
+
+
+class TestDowntime(base.BaseTestCase):
+    def test_what_the_relay_adds(self):
+        told = downtime.measured([alone("plain", each) for each in (0.1, 0.2, 0.3)]
+                                 + [alone("relay", each) for each in (0.2, 0.25, 0.5)])
+        self.assertAlmostEqual(0.05, told["added_seconds_median"])
+        self.assertAlmostEqual(0.2, told["added_seconds_worst"])
+
+    def test_a_run_that_failed_leaves_the_figure_unmeasured(self):
+        self.assertEqual({}, downtime.measured(
+            [alone("plain", 0.1), alone("relay", 0.1), alone("relay", 9, "aborted")]))
+
+    def test_skew_and_pause_of_a_set(self):
+        told = downtime.measured([
+            alone("plain", 0.1), alone("relay", 0.1),
+            {"kind": "gang", "members": members((0.1, 5.0), (0.15, 5.03))},
+            {"kind": "gang", "members": members((0.12, 7.0), (0.1, 7.01))}])
+        self.assertAlmostEqual(0.02, told["gang_skew_seconds"])       # of 0.03 and 0.01
+        self.assertAlmostEqual(0.05, told["gang_added_pause_seconds"])
+
+
+class TestRelayThroughput(base.BaseTestCase):
+    def case(self, mode, source, destination=0.0, **more):
+        return {"mode": mode, "raw_bytes": 10**9, "wall_seconds": 1.0, "wire_bytes": 10**8,
+                "source_cpu_seconds": source, "destination_cpu_seconds": destination, **more}
+
+    def test_the_slower_process_counts(self):
+        told = relay_throughput.measured([
+            self.case("dedup", 1.0, 2.0, profile="10 Gbit/s"),
+            self.case("dedup-zstd", 1.25, 1.0, profile="10 Gbit/s"),
+            self.case("dedup-zstd", 9.0, 1.0, profile="300 Mbit/s"),
+            self.case("rival", 2.5), self.case("splice", 0.5), self.case("forwarder", 0.4)])
+        self.assertEqual(5e8, told["dedup_bytes_per_second"])
+        self.assertEqual(2.0, told["dedup_zstd_vs_rival"])
+        self.assertEqual(0.8, told["splice_vs_forwarder"])
+
+
+class TestDrainTime(base.BaseTestCase):
+    def case(self, way, seconds, moved=8, link=300):
+        return {"fleet": "alike", "link_mbit": link, "way": way, "seconds": seconds,
+                "moved": moved, "guests": 8}
+
+    def test_the_best_contender_on_the_goals_link(self):
+        told = drain_time.measured([
+            self.case("nova-serial", 80), self.case("nova-all", 40), self.case("project", 10),
+            self.case("nova-all", 1, link=1000), self.case("qemu-all", 20)])
+        self.assertEqual((0.25, 0.5), (told["alike_vs_best"], told["alike_vs_multifd_zstd"]))
+
+    def test_who_did_not_move_all_is_no_contender(self):
+        told = drain_time.measured([
+            self.case("nova-all", 5, moved=7), self.case("nova-five", 50),
+            self.case("project", 10)])
+        self.assertEqual(0.2, told["alike_vs_best"])
+        self.assertNotIn("alike_300_nova_all_seconds", told)

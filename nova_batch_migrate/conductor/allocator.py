@@ -12,6 +12,7 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from nova_batch_migrate import exception
+from nova_batch_migrate.conductor import relays
 from nova_batch_migrate.planning import allocation, projection, telemetry
 
 LOG = log.getLogger(__name__)
@@ -21,18 +22,50 @@ LOOK_SECONDS = 10.0
 APPLY_AGAIN_SECONDS = 5.0
 
 
-class QemuSteering:
-    """Caps the stream in the source's QEMU: that is what there is without a relay."""
+class Steering:
+    """Caps a relay's group at the source's relay, and any other stream in the source's QEMU.
+
+    A cap in QEMU would count bytes of a relay's stream that never leave the host.
+    """
 
     def __init__(self, agents):
         self._agents = agents
 
-    def steer(self, ctxt, source: str, server_id: str, bytes_per_second: int | None) -> None:
+    def steer(self, ctxt, row: dict, bytes_per_second: int | None) -> None:
         """Let a stream, running or about to, send so much payload; None lifts the cap.
 
-        Raises AgentUnavailable, or AgentRefused where the server is not there any more.
+        Raises AgentUnavailable, or AgentRefused where it is not there any more.
         """
-        self._agents.tune(ctxt, source, server_id, bytes_per_second=bytes_per_second or 0)
+        if row.get("relay_group"):
+            self._agents.limit_group(ctxt, row["source"], row["server_id"], bytes_per_second)
+        else:
+            self._agents.tune(ctxt, row["source"], row["server_id"],
+                              bytes_per_second=bytes_per_second or 0)
+
+
+def through_relays(batch: dict, rows: Mapping[str, dict], streams: list[str]
+                   ) -> dict[str, dict]:
+    """Return the rows of what shares the wire: a relay's group, one stream after the other, is one.
+
+    ``streams`` are servers that migrate or are about to. A group that is about to be opened is
+    left out: it is opened with its cap.
+    """
+    shared: dict[str, dict] = {}
+    for row in (rows[server_id] for server_id in streams):
+        key = f"{row['source']}/{row['group_index']}"
+        if relays.carries(batch, row):
+            unit = relays.group_id(batch["id"], row["source"], row["group_index"],
+                                   row["destination"])
+            left = _need(row, 0.0, _UNKNOWN).remaining_bytes
+            group = shared.setdefault(unit, {
+                "server_id": unit, "source": row["source"], "status": "migrating",
+                "relay_group": True, "progress": None, "memory_bytes": 0,
+                "current_projection": {"raw_bytes": 0}})
+            group["current_projection"]["raw_bytes"] += left
+        elif row["status"] == "migrating" or not (batch["plan"] or {}).get("relay") \
+                or key in (batch["state"].get("relay_groups") or {}):
+            shared[row["server_id"]] = row
+    return shared
 
 
 class Allocator:
@@ -48,12 +81,16 @@ class Allocator:
 
         ``rows`` are the batch's servers by id, ``save`` writes keys of the batch's state.
         """
+        moving = through_relays(batch, rows, streams)
+        self._allocate(ctxt, batch, {**rows, **moving}, moving, save)
+
+    def _allocate(self, ctxt, batch: dict, rows: Mapping[str, dict], moving: Mapping[str, dict],
+                  save) -> None:
         kept = batch["state"].get("allocation") or {}
-        if not streams and not kept.get("applied"):
+        if not moving and not kept.get("applied"):
             if kept.get("shares"):
                 save(allocation=None)
             return
-        moving = {server_id: rows[server_id] for server_id in streams}
         links = self._look(ctxt, batch, moving, save)
         shares = self._shares(batch, moving, links, kept)
         applied = kept.get("applied") or {}
@@ -108,6 +145,8 @@ class Allocator:
             beside == 1 or links[source]["free"] is None)
         if not needless and math.isfinite(share):
             return int(share)
+        if moving[server_id].get("relay_group") and applied.get(server_id) is not None:
+            return int(share * relays.UNDER_LINK) if math.isfinite(share) else None
         most = links[source]["most"]
         return int(most) if most is not None and applied.get(server_id) is not None else None
 
@@ -120,7 +159,7 @@ class Allocator:
         applied, now = dict(kept.get("applied") or {}), timeutils.utcnow_ts(True)
         again = now - kept.get("at", 0.0) > APPLY_AGAIN_SECONDS
         for server_id in [i for i in applied if i not in shares]:
-            if rows[server_id]["status"] == "completed":
+            if server_id not in rows or rows[server_id]["status"] == "completed":
                 del applied[server_id]
             else:
                 wanted[server_id] = None
@@ -147,7 +186,7 @@ class Allocator:
     def _steer(self, ctxt, row: dict, cap: int | None) -> bool:
         """Apply one cap; False where that has to be tried again."""
         try:
-            self._steering.steer(ctxt, row["source"], row["server_id"], cap)
+            self._steering.steer(ctxt, row, cap)
         except exception.AgentRefused as error:
             LOG.info("server %s is not held: %s", row["server_id"], error)
         except exception.AgentUnavailable as error:

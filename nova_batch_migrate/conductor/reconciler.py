@@ -11,7 +11,6 @@ from oslo_utils import timeutils
 
 from nova_batch_migrate import context, exception
 from nova_batch_migrate.conductor import decide, loading, state, survey
-from nova_batch_migrate.conductor import relays as relay_groups
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import telemetry
 
@@ -56,8 +55,6 @@ class Reconciler:
         """Share the wire among the streams that run and those that are about to begin."""
         streams = [server_id for server_id, row in rows.items() if row["status"] == "migrating"]
         streams += [action.server_id for action in actions if isinstance(action, state.Issue)]
-        # the relay holds its streams to the cap; a cap in QEMU would count bytes that never leave
-        streams = [i for i in streams if not relay_groups.carries(batch, rows[i])]
         self._allocator.allocate(ctxt, batch, rows, streams,
                                  lambda **changes: self._save(batch, **changes))
 

@@ -39,7 +39,7 @@ def make_reconciler(conf, nova_client, agents) -> reconciler.Reconciler:
         executor.Executor(conf, nova_client, agents, healer, through),
         measuring.Measurer(conf, agents),
         planner.Planner(conf, nova_client, placement_client, through),
-        allocator.Allocator(agents, allocator.QemuSteering(agents)), through)
+        allocator.Allocator(agents, allocator.Steering(agents)), through)
 
 
 class ConductorService:

@@ -5,7 +5,7 @@ Called by the manager. Takes database rows, gives JSON; times end in Z, what is 
 
 import datetime
 
-from nova_batch_migrate.conductor import state
+from nova_batch_migrate.conductor import relays, state
 from nova_batch_migrate.conductor.request import DEFAULTS
 
 REQUEST_FIELDS = ("hosts", "target_hosts", "exclude_hosts", "strategy", "plan_only",
@@ -28,8 +28,7 @@ def batch(row: dict, servers: list[dict] | None, now: datetime.datetime) -> dict
     if servers is not None:
         wire = (row["state"].get("allocation") or {}).get("wire") or {}
         views = [server(each, row["started_at"], now) | {
-            "bandwidth_bytes_per_second": wire.get(each["server_id"])
-            if each["status"] == "migrating" else None} for each in servers]
+            "bandwidth_bytes_per_second": _share(row["id"], each, wire)} for each in servers]
         shown |= _totals(row, servers, views, now) | {"servers": views}
     return shown
 
@@ -95,11 +94,26 @@ def _totals(row: dict, rows: list[dict], views: list[dict], now: datetime.dateti
         "projected_bytes": first.get("raw_bytes"),
         "raw_bytes": sum(view["raw_bytes"] or 0 for view in views),
         "wire_bytes": sum(view["wire_bytes"] or 0 for view in views),
-        "bandwidth_bytes_per_second": sum(
-            view["bandwidth_bytes_per_second"] or 0 for view in views) or None,
+        "bandwidth_bytes_per_second": _shares(row, rows),
         "deadline_met": _deadline_met(row),
         "notes": plan.get("notes", []),
     }
+
+
+def _share(batch_id: str, row: dict, wire: dict) -> int | None:
+    """Return a migrating server's share of the wire, or that of its group at the relay."""
+    if row["status"] != "migrating":
+        return None
+    group = relays.group_id(batch_id, row["source"], row["group_index"], row["destination"])
+    return wire.get(row["server_id"], wire.get(group))
+
+
+def _shares(batch_row: dict, rows: list[dict]) -> int | None:
+    """Return what all that migrates may send; null while nothing does, or where nobody knows."""
+    wire = (batch_row["state"].get("allocation") or {}).get("wire") or {}
+    if not any(row["status"] == "migrating" for row in rows) or None in wire.values():
+        return None
+    return sum(wire.values()) or None
 
 
 def _deadline_met(row: dict) -> bool | None:

@@ -34,6 +34,9 @@ class FakeAgents:
             raise self.refusal
         self.tuned.append((server, bytes_per_second / MIB))
 
+    def limit_group(self, ctxt, host, group, bytes_per_second):
+        self.tuned.append((group, bytes_per_second / MIB))
+
 
 class AllocatorTest(base.BaseTestCase):
     def setUp(self):
@@ -54,7 +57,7 @@ class AllocatorTest(base.BaseTestCase):
     def allocate(self, *streams):
         """Let a conductor that remembers nothing allocate; return what it asked for."""
         self.agents.tuned = []
-        allocator.Allocator(self.agents, allocator.QemuSteering(self.agents)).allocate(
+        allocator.Allocator(self.agents, allocator.Steering(self.agents)).allocate(
             None, self.batch, self.rows, list(streams), self.save)
         return self.agents.tuned
 
@@ -142,3 +145,22 @@ class AllocatorTest(base.BaseTestCase):
         self.assertEqual([("a", sent), ("b", sent)], self.allocate("a", "b"))
         self.rows["b"]["status"] = "completed"
         self.assertEqual([], self.allocate("a"))
+
+    def test_a_relays_group_is_one_stream_and_is_held_by_the_relay(self):
+        self.batch["request"]["max_bandwidth_mib_s"] = 16
+        self.batch["plan"] = {"relay": True}
+        self.rows["c"] = self.row("c", source="cmpz")
+        for name in "ab":
+            self.rows[name]["status"] = "pending"
+        self.assertEqual([], self.allocate("a", "b"), "the group is opened with its cap")
+        for name in "ab":
+            self.rows[name]["status"] = "migrating"
+        self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb"], "cmpz/0": []}}
+        # 200 MiB through the relay of cmpa, 100 without one from cmpz, of 8 in all
+        (group, more), (alone, some) = self.allocate("a", "b", "c")
+        self.assertEqual(("b1/cmpa/0/cmpb", "c"), (group, alone))
+        least = allocation.LEAST_BYTES_PER_SECOND / MIB
+        self.assertAlmostEqual(least + (8 - 2 * least) / 3, some, delta=0.01)
+        self.assertAlmostEqual(8.0, some + more, delta=0.01)
+        self.rows["a"]["status"] = self.rows["b"]["status"] = "completed"
+        self.assertEqual([("c", 8.0)], self.allocate("c"))

@@ -45,11 +45,16 @@ class ViewsTest(base.BaseTestCase):
     def test_the_share_of_the_wire_is_shown_while_it_migrates(self):
         rows = [server_row(status="migrating", issued_at=build.NOW),
                 server_row(server_id="s2", status="completed")]
-        shown = views.batch(batch_row(state={"allocation": {"wire": {"s1": 900, "s2": 70}}}),
-                            rows, build.NOW)
+        shown = views.batch(batch_row(state={"allocation": {"wire": {"s1": 900}}}), rows,
+                            build.NOW)
         self.assertEqual([900, None],
                          [s["bandwidth_bytes_per_second"] for s in shown["servers"]])
         self.assertEqual(900, shown["bandwidth_bytes_per_second"])
+        through = views.batch(batch_row(state={"allocation": {"wire": {"b1/cmpa/0/cmpb": 50}}}),
+                              [rows[0], rows[0] | {"server_id": "s3"}], build.NOW)
+        self.assertEqual(([50, 50], 50), (
+            [s["bandwidth_bytes_per_second"] for s in through["servers"]],
+            through["bandwidth_bytes_per_second"]))
         self.assertIsNone(views.batch(batch_row(), [], build.NOW)["bandwidth_bytes_per_second"])
 
     def test_a_deadline_by_the_plan_then_by_the_clock(self):

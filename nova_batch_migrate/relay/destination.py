@@ -212,7 +212,8 @@ class Delivery:
                         self._port, reason)
             if self._connection is not None:
                 source_stream.reset_on_close(self._connection)
-                splice.shut(self._connection, socket.SHUT_RD)
+                # wakes who waits for QEMU in either direction
+                splice.shut(self._connection, socket.SHUT_RDWR)
         self._queue.put(None)
 
     def _run(self) -> None:

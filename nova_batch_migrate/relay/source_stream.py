@@ -53,7 +53,7 @@ class SourceStream:
         self._group = group
         self._log = group.log(member.scope)
         self._gang: switchover.Gang | None = gang
-        self._returned: queue.Queue = queue.Queue(_RETURN_QUEUE_LENGTH)
+        self._returned: queue.SimpleQueue = queue.SimpleQueue()
         self._ended = threading.Event()
         self._pace = pacing.Pace()
         #: None until either side has spoken.
@@ -64,10 +64,10 @@ class SourceStream:
 
     def returned(self, data: bytes) -> None:
         """Take what the destination sent back; never waits."""
-        try:
-            self._returned.put_nowait(data)
-        except queue.Full:
+        if self._returned.qsize() > _RETURN_QUEUE_LENGTH:
             self.reset("its source does not take what the destination sends back")
+        else:
+            self._returned.put(data)
 
     def return_ended(self) -> None:
         """The destination sends nothing more."""
@@ -85,7 +85,6 @@ class SourceStream:
         splice.shut(self._connection, socket.SHUT_RD)
         reset_on_close(self._connection)
         self._connection.close()
-        self._returned = queue.Queue()
         self._returned.put(None)
 
     # ---- the thread of the connection -----------------------------------------------------
@@ -99,6 +98,7 @@ class SourceStream:
             back = threading.Thread(target=self._give_back, daemon=True)
             back.start()
             self._take()
+            self._group.turns.leave(self._number)
             back.join()
             if self.outcome == "running":
                 self.outcome = "done"
@@ -205,12 +205,20 @@ class SourceStream:
         """Wait, the guest running, until all members are there; then they all have the turn."""
         begun = time.monotonic()
         self._group.turns.pass_on(self._number)
-        going_on = self._gang.hold(self.member.server_id)
+        going_on = self._gang.hold(self.member.server_id, self._source_listens)
         LOG.info("synchronized server %s was held running for %.2f s", self.member.server_id,
                  time.monotonic() - begun)
         if not going_on:
             raise exception.RelayError(
                 reason="a synchronized server failed or came too late: all stay where they run.")
+
+    def _source_listens(self) -> bool:
+        """Tell whether QEMU still has its end open, without reading what it has sent."""
+        if self._ended.is_set():
+            return False
+        poll = select.poll()
+        poll.register(self._connection, select.POLLRDHUP)
+        return not poll.poll(0)
 
     # ---- the way back ---------------------------------------------------------------------
 

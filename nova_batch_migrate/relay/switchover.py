@@ -8,10 +8,12 @@ state. Both holds are bounded: when in doubt a member goes on, or all stay where
 import enum
 import threading
 import time
+from collections.abc import Callable
 
 from oslo_log import log
 
 LOG = log.getLogger(__name__)
+_LOOK_SECONDS = 0.2
 
 
 class Policy(enum.StrEnum):
@@ -50,22 +52,25 @@ class Gang:
     def called_off(self) -> bool:
         return self._called_off
 
-    def hold(self, server_id: str) -> bool:
+    def hold(self, server_id: str, alive: Callable[[], bool] = lambda: True) -> bool:
         """Return True when the member may go on to its switchover, False when it has to stay.
 
-        Waits until all are there, for ``hold_seconds`` from the first one on.
+        Waits until all are there, for ``hold_seconds`` from the first one on; a member that is
+        not ``alive`` any more (its migration was aborted) has failed.
         """
         with self._changed:
             self._there.add(server_id)
             if self._hold_ends is None:
                 self._hold_ends = self._clock() + self._hold_seconds
             self._settle()
-            while not (self._released or self._called_off):
+            while not (self._released or self._called_off or server_id in self._failed):
                 left = self._hold_ends - self._clock()
                 if left <= 0:
                     self._give_up_waiting()
                     break
-                self._changed.wait(left)
+                self._changed.wait(min(left, _LOOK_SECONDS))
+                if not alive():
+                    self._fail(server_id)
             return self._released and server_id not in self._failed
 
     def loaded(self, server_id: str) -> None:
@@ -90,15 +95,17 @@ class Gang:
     def failed(self, server_id: str) -> None:
         """Count a member out: its stream has ended before it switched over."""
         with self._changed:
-            if server_id in self._loaded or server_id in self._failed:
-                return
-            self._failed.add(server_id)
-            if not self._released and self._policy is Policy.TOGETHER:
-                self._called_off = True
-            self._settle()
+            if server_id not in self._loaded and server_id not in self._failed:
+                self._fail(server_id)
+
+    def _fail(self, server_id: str) -> None:
+        self._failed.add(server_id)
+        if not self._released and self._policy is Policy.TOGETHER:
+            self._called_off = True
+        self._settle()
 
     def _settle(self) -> None:
-        if not self._called_off and self.members - self._failed <= self._there:
+        if not self._called_off and self.members <= self._there | self._failed:
             self._released = True
         self._changed.notify_all()
 

@@ -34,7 +34,7 @@ class Gang(base.BaseTestCase):
         self.assertFalse(gang.hold("b"))
 
     def test_released_the_rest_goes_without_one_that_is_late(self):
-        gang = self.gang("abc", hold=0.05, policy=Policy.RELEASE)
+        gang = self.gang("abc", hold=0.5, policy=Policy.RELEASE)
         waiting = [self.started(gang.hold, name) for name in "ab"]
         for thread, result in waiting:
             thread.join(5)
@@ -46,6 +46,16 @@ class Gang(base.BaseTestCase):
             gang = self.gang(policy=policy)
             thread, result = self.started(gang.hold, "a")
             gang.failed("b")
+            thread.join(5)
+            self.assertEqual([goes], result)
+
+    def test_a_member_that_is_aborted_while_it_is_held_has_failed(self):
+        for policy, goes in ((Policy.TOGETHER, False), (Policy.RELEASE, True)):
+            gang = self.gang("abc", policy=policy)
+            thread, result = self.started(gang.hold, "a")
+            self.assertFalse(gang.hold("b", lambda: False))
+            if policy is Policy.RELEASE:
+                self.assertTrue(gang.hold("c"))
             thread.join(5)
             self.assertEqual([goes], result)
 

@@ -1,4 +1,4 @@
-from hypothesis import given, strategies
+from hypothesis import HealthCheck, given, settings, strategies
 from oslotest import base
 
 from nova_batch_migrate.planning.cycle import LEAST_CONFIDENCE, Cycle
@@ -28,6 +28,7 @@ class TestCycle(base.BaseTestCase):
                       periodicity(minimum_lasts_seconds=30.0)):
             self.assertIsNone(Cycle.of(found))
 
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(strategies.floats(1, 100), strategies.floats(0, 0.99), strategies.floats(0.01, 0.99),
            strategies.floats(0, 1e6), strategies.integers(1, 9))
     def test_whole_periods_are_as_busy_as_the_mean(self, period, begins, share, start, periods):

@@ -1,5 +1,5 @@
 import ddt
-from hypothesis import given, strategies
+from hypothesis import HealthCheck, given, settings, strategies
 from oslotest import base
 
 from nova_batch_migrate.planning import learning
@@ -56,6 +56,7 @@ class TestCorrected(base.BaseTestCase):
         self.assertIsNone(
             learning.corrected(Learned(5, 1.2, 0.1), 10.0, 5.0, 4.0, (18.0, None))[1][1])
 
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(strategies.floats(0.5, 2), strategies.floats(0, 1), strategies.floats(0.1, 1e4),
            strategies.floats(0, 1e4), strategies.floats(0, 100))
     def test_scatter_only_widens(self, factor, spread, stream, queue, nova):

@@ -158,6 +158,8 @@ class SourceStream:
                     held = True
                     self._log.flush(self._number)
                     self._hold()
+                elif held and self._gang is not None and position.round == 0:
+                    self._gang.keep_step(self.member.server_id, _remaining_bytes(position))
                 self._pace.took(taken, self._speed(position))
 
     def _yield_if_stalled(self, moved_at: float) -> None:
@@ -175,9 +177,7 @@ class SourceStream:
         link = self._group.wire_bytes_per_second()
         if link is None:
             return None
-        remaining = None
-        if position.round == 0:
-            remaining = int((1 - position.round0_share) * position.ram_bytes)
+        remaining = _remaining_bytes(position) if position.round == 0 else None
         return pacing.taking_speed(remaining, link / self._changed_ratio(position),
                                    self._group.group.downtime_seconds)
 
@@ -196,7 +196,7 @@ class SourceStream:
     def _at_hold(self, position: qemu_stream.Position) -> bool:
         if position.round > 0:
             return True
-        remaining = (1 - position.round0_share) * position.ram_bytes
+        remaining = _remaining_bytes(position)
         link = self._group.wire_bytes_per_second() or 0
         downtime = self._group.group.downtime_seconds
         return remaining <= max(_HOLD_SHARE * position.ram_bytes, 3 * downtime * link)
@@ -248,6 +248,11 @@ class SourceStream:
             self._gang.loaded(self.member.server_id)
         self._connection.sendall(message)
         self._group.turns.leave(self._number)
+
+
+def _remaining_bytes(position: qemu_stream.Position) -> int:
+    """Return the guest memory that round 0 has still before it."""
+    return int((1 - position.round0_share) * position.ram_bytes)
 
 
 def wire_metadata(port: int, server_id: str) -> bytes:

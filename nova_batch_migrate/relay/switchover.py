@@ -14,6 +14,9 @@ from oslo_log import log
 
 LOG = log.getLogger(__name__)
 _LOOK_SECONDS = 0.2
+#: How far a member may be ahead of the last one on the way to its switchover.
+_STEP_BYTES = 1 << 20
+_STEP_SECONDS = 0.5
 
 
 class Policy(enum.StrEnum):
@@ -38,6 +41,7 @@ class Gang:
         self._there: set[str] = set()
         self._loaded: set[str] = set()
         self._failed: set[str] = set()
+        self._remaining: dict[str, float] = {}
         self._released = self._called_off = False
         self._hold_ends: float | None = None
         self._pause_ends: float | None = None
@@ -72,6 +76,26 @@ class Gang:
                 if not alive():
                     self._fail(server_id)
             return self._released and server_id not in self._failed
+
+    def keep_step(self, server_id: str, remaining_bytes: float) -> None:
+        """Wait while a released member has less of round 0 before it than another has.
+
+        So all come to their switchover at once; nobody waits long for one that stands still.
+        """
+        with self._changed:
+            self._remaining[server_id] = remaining_bytes
+            self._changed.notify_all()
+            end = self._clock() + _STEP_SECONDS
+            while remaining_bytes + _STEP_BYTES < self._most_remaining():
+                left = end - self._clock()
+                if left <= 0:
+                    return
+                self._changed.wait(left)
+
+    def _most_remaining(self) -> float:
+        return max((remaining for server_id, remaining in self._remaining.items()
+                    if server_id not in self._failed and server_id not in self._loaded),
+                   default=0)
 
     def loaded(self, server_id: str) -> None:
         """Return when the member's last step may be let go; never later than the pause allows.

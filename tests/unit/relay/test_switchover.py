@@ -59,6 +59,27 @@ class Gang(base.BaseTestCase):
             thread.join(5)
             self.assertEqual([goes], result)
 
+    def test_who_is_ahead_on_the_way_waits_for_the_others(self):
+        gang = self.gang()
+        gang.keep_step("a", 50e6)
+        ahead, _ = self.started(gang.keep_step, "b", 40e6)
+        time.sleep(0.05)
+        self.assertTrue(ahead.is_alive())
+        gang.keep_step("a", 40.5e6)
+        ahead.join(0.3)
+        self.assertFalse(ahead.is_alive())
+
+    def test_nobody_waits_on_the_way_for_one_that_has_failed_or_stands_still(self):
+        gang = self.gang()
+        gang.keep_step("a", 50e6)
+        still, _ = self.started(gang.keep_step, "b", 40e6)
+        still.join(5)
+        self.assertFalse(still.is_alive())
+        gang.failed("a")
+        begun = time.monotonic()
+        gang.keep_step("b", 10e6)
+        self.assertLess(time.monotonic() - begun, 0.4)
+
     def test_the_last_step_waits_until_every_destination_has_loaded(self):
         gang = self.gang()
         waiting, _ = self.started(gang.hold, "a")

@@ -32,6 +32,7 @@ _FOLLOW_LAGS = [1, 4, 16]
 FOLLOW_INTERVAL_SECONDS = 1.0
 #: Pages of all followed servers that are read in a second, and the least of each.
 _FOLLOW_PAGES = 1 << 16
+_MOST_PAGES = 4096
 _LEAST_PAGES = 512
 #: Times the longest wait: 2.5 periods, of which at most half are not open to a wait.
 _FOLLOW_WAITS = 5.0
@@ -157,7 +158,7 @@ class Sampler:
         """
         if not domains:
             return {}
-        pages = max(_LEAST_PAGES, min(self._conf.history_pages, _FOLLOW_PAGES // len(domains)))
+        pages = max(_LEAST_PAGES, min(_MOST_PAGES, _FOLLOW_PAGES // len(domains)))
         interval = max(FOLLOW_INTERVAL_SECONDS, pages * len(domains) / _FOLLOW_PAGES)
         series = f"follow-{threading.get_ident()}-{time.monotonic()}"
         samples: dict[str, list[history.Sample]] = {domain.id: [] for domain in domains}

@@ -87,7 +87,7 @@ class WaitingTestCase(base.BaseTestCase):
         busy = self.moved(at_once)
         for name, server in (("quiet", quiet), ("busy", busy)):
             shell.say(f"{name}: {server['raw_bytes'] / 2 ** 20:.1f} MiB in "
-                      f"{server["actual_stream_seconds"]:.1f} s, downtime "
+                      f"{server['actual_stream_seconds']:.1f} s, downtime "
                       f"{1000 * server['downtime_seconds']:.0f} ms, projected "
                       f"{server['projected_stream_seconds']:.1f} s")
         self.assertLess(quiet["raw_bytes"], 0.95 * busy["raw_bytes"])

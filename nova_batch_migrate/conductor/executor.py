@@ -223,8 +223,9 @@ class Executor:
         """Let a server wait for its quiet stretch, as the plan says; its patience begins once."""
         progress = dict(row["progress"] or {})
         now = timeutils.utcnow()
-        until = now + datetime.timedelta(seconds=batch["request"]["max_wait_seconds"])
-        if progress.setdefault("wait_until", until.isoformat()) == until.isoformat():
+        if "wait_until" not in progress:
+            patience = datetime.timedelta(seconds=batch["request"]["max_wait_seconds"])
+            progress["wait_until"] = (now + patience).isoformat()
             db.add_event(batch["id"], "waiting", f"waits {seconds:.0f} s for its quiet moment",
                          row["server_id"], ctxt.request_id)
         db.update_server(batch["id"], row["server_id"], {

@@ -1,7 +1,9 @@
 """Issue, follow, complete, abort, heal: on a real database, with Nova and the agents played."""
 
 import dataclasses
+import datetime
 
+from oslo_utils import fixture as time_fixture
 from oslo_utils import timeutils
 from oslotest import base
 
@@ -143,6 +145,23 @@ class ExecutorTest(base.BaseTestCase):
             self.nova.shown = shown
             self.assertEqual(status, self.issue()["status"])
         self.assertEqual([], self.nova.asked)
+
+    def test_a_quiet_moment_is_waited_for_and_patience_begins_once(self):
+        now = timeutils.utcnow()
+        self.useFixture(time_fixture.TimeFixture(now))
+        self.batch["request"]["max_wait_seconds"] = 60
+        row = self.carry_out(state.AwaitMoment("s1", 12.0))
+        self.assertEqual(("waiting", now + datetime.timedelta(seconds=12)),
+                         (row["status"], row["next_attempt_at"]))
+        self.assertIn("waits for its quiet moment, in 12 s", row["reason"])
+        until = (now + datetime.timedelta(seconds=60)).isoformat()
+        self.assertEqual(until, row["progress"]["wait_until"])
+        timeutils.advance_time_seconds(30)
+        row = self.carry_out(state.AwaitMoment("s1", 5.0))
+        self.assertEqual(until, row["progress"]["wait_until"])
+        self.assertEqual(["waiting"], self.events())
+        row = self.issue()
+        self.assertEqual(("migrating", None), (row["status"], row["reason"]))
 
     def test_progress_is_followed(self):
         self.issue()

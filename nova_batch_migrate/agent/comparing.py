@@ -99,6 +99,8 @@ class Comparing:
     def _work(self):
         """Yield (guest, number of the slice, slice) in random order."""
         size = memory.SLICE_PAGES if self._whole else PIECE_PAGES
+        for guest in self._guests:
+            guest.slice_pages = size
         slices = [guest.memory.slices(size) for guest in self._guests]
         ends = numpy.cumsum([len(each) for each in slices])
         self._looks_planned = int(ends[-1]) * (1 + len(self._windows))

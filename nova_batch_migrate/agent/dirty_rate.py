@@ -157,16 +157,18 @@ def touched_model(changed: DirtyModel, windows: list[DirtyWindow],
 
 
 def choose(memory_pages: int, content: list[DirtyWindow], tracked_share: float,
-           sampled: list[DirtyWindow], samples_per_gib: int = 0) -> tuple[DirtyModel, str]:
+           sampled: list[DirtyWindow], samples_per_gib: int = 0,
+           slice_pages: int = _SLICE_PAGES) -> tuple[DirtyModel, str]:
     """Return the better founded model of changed pages and a sentence on how it was chosen.
 
-    ``content`` are windows of which ``tracked_share`` of memory was compared page by page; either
-    list may be empty. Better founded is the smaller relative error.
+    ``content`` are windows of which ``tracked_share`` of memory was compared page by page, in
+    slices of ``slice_pages``; either list may be empty. Better founded is the smaller relative
+    error.
     """
     models = []
     if content:
         model = dirty_model.fit(content, memory_pages)
-        models.append(_at_least(model, _cluster_error(content, tracked_share)))
+        models.append(_at_least(model, _cluster_error(content, tracked_share, slice_pages)))
     if sampled:
         model = dirty_model.fit(sampled, memory_pages)
         models.append(_at_least(model, _hit_error(sampled, memory_pages,
@@ -192,7 +194,7 @@ def _hit_error(windows: list[DirtyWindow], memory_pages: int, samples_per_gib: i
     return 1 / math.sqrt(max(1.0, hits))
 
 
-def _cluster_error(windows: list[DirtyWindow], tracked_share: float) -> float:
+def _cluster_error(windows: list[DirtyWindow], tracked_share: float, slice_pages: int) -> float:
     """Error from comparing whole slices of a share of memory, where written pages lie together."""
-    changed_slices = tracked_share * max(w.changed_pages for w in windows) / _SLICE_PAGES
+    changed_slices = tracked_share * max(w.changed_pages for w in windows) / slice_pages
     return math.sqrt(max(0.0, 1 - tracked_share) / max(1.0, changed_slices))

@@ -55,6 +55,8 @@ class Guest:
         self.unread = numpy.empty(0, dtype=bool)
         self.resident_pages = 0
         self.tracked_pages = 0
+        #: Pages that are compared together.
+        self.slice_pages = memory.SLICE_PAGES
         #: Slices read for their contents.
         self.seen = Seen()
         #: Pieces compared that lie spread over a guest too large to be compared whole.
@@ -119,6 +121,7 @@ class Guest:
             **self._pages(total),
             "windows": sorted(windows, key=lambda window: window["seconds"]),
             "tracked_share": min(1.0, self.tracked_pages / total),
+            "slice_pages": self.slice_pages,
             "compress_unchanged": self.unchanged.ratio,
             "compress_changed": self.changed.ratio,
         }

@@ -19,6 +19,7 @@ from nova_batch_migrate.agent import (
     feedback,
     frames,
     keys,
+    memory,
     sampler,
     scan,
 )
@@ -47,13 +48,13 @@ class Recent:
         """Take what was just measured; what is too old to be used is forgotten."""
         now = time.monotonic()
         self._held = {server: held for server, held in self._held.items()
-                      if now - held[0] <= self.reuse_seconds}
+                      if now - held[0] < self.reuse_seconds}
         self._held[value.id] = (now, value)
 
     def of(self, server_id: str) -> ServerTelemetry | None:
         """Return a server's telemetry if it is young enough."""
         at, value = self._held.get(server_id, (0.0, None))
-        return value if value and time.monotonic() - at <= self.reuse_seconds else None
+        return value if value and time.monotonic() - at < self.reuse_seconds else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +204,8 @@ def _telemetry(conf, domain, counts: dict, rates: _Rates, domain_disks: list) ->
         return ServerTelemetry(id=domain.id, name=definition.name, host=conf.host,
                                error=counts.get("error", "no dirty rate could be measured"))
     changed, note = dirty_rate.choose(total_pages, content, counts.get("tracked_share", 0.0),
-                                      rates.sampled, conf.agent.page_sampling_per_gib)
+                                      rates.sampled, conf.agent.page_sampling_per_gib,
+                                      counts.get("slice_pages", memory.SLICE_PAGES))
     touched = dirty_rate.touched_model(changed, list(rates.touched.windows), total_pages)
     if touched is not None:
         note += f"; {rates.touched.note}"

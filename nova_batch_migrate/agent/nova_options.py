@@ -44,7 +44,7 @@ def read(config_files: list[str]) -> dict:
     conf.register_opts(_DEFAULT_OPTS)
     conf.register_opts(_LIBVIRT_OPTS, group="libvirt")
     try:
-        conf([], default_config_files=present, default_config_dirs=[])
+        conf([], default_config_files=present, default_config_dirs=[], use_env=False)
     except (OSError, cfg.Error) as error:
         LOG.warning("Nova's options are unknown: %s", error)
         return dict.fromkeys(names, UNKNOWN)

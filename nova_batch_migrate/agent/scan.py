@@ -156,7 +156,7 @@ class _Scan:
         if self._settings.portion_bytes:
             # blocks are not kept, and need all guests at the same share
             return False
-        return (time.monotonic() - known.at_seconds <= self._settings.reuse_seconds
+        return (time.monotonic() - known.at_seconds < self._settings.reuse_seconds
                 and known.seed == self._settings.seed
                 and known.identity == guest.memory.identity())
 

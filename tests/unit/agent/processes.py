@@ -19,7 +19,10 @@ _PROGRAM = """
 import mmap, os, random, sys
 kind, pages = sys.argv[1], int(sys.argv[2])
 size = pages * 4096
-if kind in ("memfd", "hugetlb"):
+if kind.startswith("/"):
+    fd = os.open(kind, os.O_RDWR)
+    ram = mmap.mmap(fd, size, mmap.MAP_SHARED)
+elif kind in ("memfd", "hugetlb"):
     fd = os.memfd_create("ram", os.MFD_HUGETLB if kind == "hugetlb" else 0)
     os.ftruncate(fd, size)
     ram = mmap.mmap(fd, size, mmap.MAP_SHARED)
@@ -51,7 +54,10 @@ def content(seed: int) -> bytes:
 
 
 class Guest(fixtures.Fixture):
-    """A process with ``pages`` pages of RAM, none present until written."""
+    """A process with ``pages`` pages of RAM, none present until written.
+
+    ``kind``: anonymous, memfd, hugetlb, or the path of a file of shared memory.
+    """
 
     def __init__(self, kind: str = "anonymous", pages: int = PAGES):
         self.kind, self.pages = kind, pages

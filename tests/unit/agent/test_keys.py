@@ -30,6 +30,18 @@ class TestKeySource(base.BaseTestCase):
         self.assertNotEqual(keys.KeySource(None).current(MORNING),
                             keys.KeySource("").current(MORNING))
 
+    def test_the_key_of_sketches_is_another_and_its_name_tells_the_secret_apart(self):
+        one, other = keys.KeySource("secret").current(MORNING), keys.KeySource("other").current(
+            MORNING)
+        self.assertEqual(64, len(one.sketch_key))
+        self.assertNotEqual(one.sketch_key, other.sketch_key)
+        self.assertNotEqual(one.key_id, other.key_id)
+        self.assertTrue(one.key_id.startswith("2026-11-23/"))
+        self.assertNotIn(one.sketch_key, repr(one))
+
+    def test_without_a_secret_there_is_nothing_to_compare_sketches_by(self):
+        self.assertEqual("", keys.KeySource(None).current(MORNING).sketch_key)
+
     def test_the_seed_is_not_shown(self):
         key = keys.KeySource("secret").current(MORNING)
         self.assertNotIn(str(key.seed), repr(key))

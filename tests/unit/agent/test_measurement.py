@@ -1,3 +1,5 @@
+import dataclasses
+
 import ddt
 import fixtures
 from oslotest import base
@@ -11,6 +13,7 @@ from nova_batch_migrate.agent import (
     keys,
     measurement,
     sampler,
+    scan,
 )
 from nova_batch_migrate.planning.telemetry import PageClasses, ServerTelemetry
 from tests.unit.agent.processes import PAGE, Guest
@@ -93,6 +96,63 @@ class TestMeasure(base.BaseTestCase):
         self.assertRegex(found.measured_at, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
         self.assertEqual({frozenset({one.id, two.id}), frozenset({two.id})},
                          {frozenset(entry.servers) for entry in classes.classes})
+
+    def test_what_was_just_measured_is_used_again(self):
+        self.addCleanup(scan._known.clear)
+        self.parts = dataclasses.replace(self.parts, recent=measurement.Recent(60.0))
+        one, two = self.useFixture(Guest()), self.useFixture(Guest())
+        for guest in (one, two):
+            guest.write({0: 1, 1: 2})
+            self.host.add(guest)
+        first = self.measure(one.id)[0][one.id]
+        one.write({0: 9})
+        servers, _ = self.measure(one.id, two.id)
+        again = servers[one.id]
+        self.assertEqual((first.measured_at, first.windows, 2),
+                         (again.measured_at, again.windows, again.distinct_pages))
+        self.assertEqual(((-2,), (0, 1)), (first.sequence.contents, again.sequence.contents))
+        # the page that was written since
+        self.assertEqual({"pairs": 2, "held": 1}, self.common["confirmation"])
+
+    def test_a_server_that_was_not_read_in_time_says_so(self):
+        guest = self.useFixture(Guest())
+        guest.write({page: page + 1 for page in range(40)})
+        self.host.add(guest)
+        found, _ = measurement.measure(self.conf, self.parts, "job", [guest.id], [0.05], 0.0,
+                                       seconds=1e-9)
+        self.assertFalse(found[0]["error"])
+        whole = ServerTelemetry.from_dict(found[0])
+        self.assertTrue(whole.contents_read)
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova_batch_migrate.agent.comparing._WHOLE_BYTES", 0))
+        found, _ = measurement.measure(self.conf, self.parts, "job", [guest.id], [0.05], 0.0,
+                                       seconds=1e-9)
+        part = ServerTelemetry.from_dict(found[0])
+        self.assertEqual((False, None), (part.contents_read, part.sequence))
+        self.assertIn("contents were not read in the time allowed", part.source_note)
+
+    def test_identities_leave_only_with_a_secret_that_others_have(self):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.host.add(guest)
+        self.measure(guest.id)
+        self.assertEqual(1, len(self.common["sketch"]["identities"]))
+        self.parts = dataclasses.replace(self.parts, keys=keys.KeySource(None))
+        self.measure(guest.id)
+        self.assertIsNone(self.common["sketch"])
+
+    def test_frames_are_looked_at_where_that_is_wanted(self):
+        asked = []
+        self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.frames.mapped",
+                                             lambda servers, budget: asked.append(servers)))
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.host.add(guest)
+        self.measure(guest.id)
+        self.assertEqual([], asked)
+        self.conf.set_override("mapped_pages", True, "agent")
+        self.measure(guest.id)
+        self.assertEqual([[guest.wanted()]], asked)
 
     def test_strangers_are_refused_one_by_one(self):
         guest = self.useFixture(Guest())

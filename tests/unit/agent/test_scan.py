@@ -34,8 +34,8 @@ class ScanCase(base.BaseTestCase):
 
     def measure(self, *guests, windows=(0.5, 2.0), page_budget=100_000, speed=1e9, **settings):
         return scan.measure("job", [guest.wanted() for guest in guests], list(windows),
-                            {"seed": 7, "page_budget": page_budget,
-                             "read_bytes_per_second": speed, **settings})
+                            {"seed": 7} | {"page_budget": page_budget,
+                             "read_bytes_per_second": speed} | settings)
 
     def behind_first_looks(self, looks, action):
         """Let something happen when this many slices have been read."""
@@ -97,6 +97,99 @@ class TestContents(ScanCase):
         counts, = self.measure(guest)["servers"]
         self.assertTrue(0.3 < counts["compress_unchanged"] < 0.5, counts)
         self.assertIsNone(counts["compress_changed"])
+
+
+class TestReuse(ScanCase):
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(scan._known.clear)
+
+    def looks(self):
+        """Return a list that grows with every slice that is read."""
+        seen, real_look, real_read = [], scan.ContentReader.look, scan.ContentReader.read_contents
+        for name, real in (("look", real_look), ("read_contents", real_read)):
+            def read(this, guest, part, real=real):
+                seen.append(guest.id)
+                return real(this, guest, part)
+            self.useFixture(fixtures.MonkeyPatch(
+                f"nova_batch_migrate.agent.scan.ContentReader.{name}", read))
+        return seen
+
+    def test_young_contents_are_used_again_beside_new_guests(self):
+        old, new = self.useFixture(Guest()), self.useFixture(Guest("memfd"))
+        old.write({0: 1, 1: 2})
+        new.write({5: 1})
+        first, = self.measure(old, reuse_seconds=60)["servers"]
+        seen = self.looks()
+        found = self.measure(old, new, reuse_seconds=60)
+        self.assertEqual({new.id}, set(seen))
+        again, fresh = found["servers"]
+        self.assertEqual((False, True, False),
+                         (first["reused"], again["reused"], fresh["reused"]))
+        self.assertEqual(first["windows"], again["windows"])
+        self.assertEqual({frozenset({old.id}): 1, frozenset({old.id, new.id}): 1},
+                         {frozenset(entry["servers"]): entry["pages"]
+                          for entry in found["page_classes"]["classes"]})
+        # numbers are those of one scan: both have the content that is in common
+        self.assertEqual(([0, -1], [0]), (again["sequence"]["contents"],
+                                          fresh["sequence"]["contents"]))
+        self.assertEqual({"pairs": 1, "held": 1}, found["confirmation"])
+
+    def test_old_contents_another_key_and_another_process_are_read_anew(self):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.measure(guest, reuse_seconds=60)
+        seen = self.looks()
+        self.assertTrue(self.measure(guest, reuse_seconds=60)["servers"][0]["reused"])
+        self.assertFalse(self.measure(guest, reuse_seconds=60, seed=8)["servers"][0]["reused"])
+        self.clock.now += 61
+        self.assertFalse(self.measure(guest, reuse_seconds=60)["servers"][0]["reused"])
+        self.assertFalse(self.measure(guest)["servers"][0]["reused"])
+        self.assertEqual(3 * 9, len(seen))
+
+
+class TestTime(ScanCase):
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(scan._known.clear)
+
+    def test_what_is_not_read_in_time_is_estimated_and_read_by_the_next_scan(self):
+        small, large = self.useFixture(Guest()), self.useFixture(Guest(pages=24 * 512))
+        small.write({page: 1 for page in range(512)})
+        large.write({page: 2 for page in range(0, 24 * 512, 4)})
+        # the time is enough for the small one
+        found = self.measure(small, large, windows=(), seconds=2.0, reuse_seconds=60,
+                             speed=PAGE * 400)
+        one, two = found["servers"]
+        self.assertEqual((True, False), (one["complete"], two["complete"]))
+        self.assertEqual((512, 1), (one["present_pages"], one["distinct_pages"]))
+        self.assertEqual(3072, two["present_pages"])
+        self.assertEqual((two["present_pages"], None),
+                         (two["distinct_pages"], two.get("sequence")))
+        self.assertFalse(found["page_classes"]["exact"])
+        self.assertIn(([large.id], two["distinct_pages"]),
+                      [(entry["servers"], entry["pages"])
+                       for entry in found["page_classes"]["classes"]])
+        again = self.measure(small, large, windows=(), seconds=100.0, reuse_seconds=60,
+                             speed=PAGE * 400)
+        self.assertEqual([True, False], [each["reused"] for each in again["servers"]])
+        self.assertEqual([True, True], [each["complete"] for each in again["servers"]])
+        self.assertEqual((3072, 1), (again["servers"][1]["present_pages"],
+                                     again["servers"][1]["distinct_pages"]))
+
+    def test_a_host_too_large_is_compared_in_pieces_and_its_contents_are_read_once(self):
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova_batch_migrate.agent.comparing._WHOLE_BYTES", 0))
+        guest = self.useFixture(Guest(pages=8 * 512))
+        guest.write({page: page + 1 for page in range(0, 8 * 512, 2)})
+        counts, = self.measure(guest, seconds=20.0, speed=PAGE * 4096)["servers"]
+        self.assertEqual((True, 2048, 2048, 32), (
+            counts["complete"], counts["present_pages"], counts["distinct_pages"],
+            counts["slice_pages"]))
+        self.assertEqual(3, len(counts["windows"]))
+        self.assertTrue(0 < counts["tracked_share"] <= 1, counts)
 
 
 class TestChanges(ScanCase):

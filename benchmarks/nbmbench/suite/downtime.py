@@ -34,17 +34,21 @@ def run(settings: Settings) -> list[dict]:
     pairs, gangs = (2, 1) if settings.quick else (PAIRS, GANGS)
     cases: list[dict] = []
     with Rig(settings.scratch / "rig") as rig:
-        guests = rig.boot_all([GuestSpec.writer(f"d{index}", BUSY)
-                               for index in range(GANG_SIZE)], ticks=4)
+        size = 1 if settings.options == ("alone",) else GANG_SIZE
+        guests = rig.boot_all([GuestSpec.writer(f"d{index}", BUSY) for index in range(size)],
+                              ticks=4)
         frozen = [guest.freeze(settings.scratch / f"{guest.spec.name}.stream")
                   for guest in guests]
         rig.link.cap(LINK_BYTES_PER_SECOND)
         relays = Relays(rig, settings.scratch / "relays")
         if not settings.options or "alone" in settings.options:
-            _pairs(rig, relays, frozen[0], pairs, cases)
+            for index in range(pairs):
+                _pair(rig, relays, frozen[0], index, cases)
+                settings.keep(cases)
         if not settings.options or "gang" in settings.options:
             for number in range(gangs):
                 _gang(rig, relays, frozen, number, cases)
+                settings.keep(cases)
         relays.stop()
     return cases
 
@@ -74,18 +78,17 @@ def _move(rig: Rig, states: list[Frozen]) -> list[dict]:
     return facts
 
 
-def _pairs(rig: Rig, relays: Relays, frozen: Frozen, pairs: int, cases: list[dict]) -> None:
-    for index in range(pairs):
-        tag = uuid.uuid4().hex[:6]
-        # without an open group no migration sees a relay
-        cases.append(_alone_case("plain", index, _move(rig, [_named(frozen, f"plain-{tag}")])))
-        states = [_named(frozen, f"{name}-{tag}") for name in ("teacher", "relayed")]
-        group = _group(relays, states)
-        # the first teaches the dictionary what the other holds, and does not count
-        _move(rig, states[:1])
-        cases.append(_alone_case("relay", index, _move(rig, states[1:])))
-        statistics = relays.close(group)
-        cases[-1]["relay"] = statistics["servers"][states[1].spec.uuid]
+def _pair(rig: Rig, relays: Relays, frozen: Frozen, index: int, cases: list[dict]) -> None:
+    tag = uuid.uuid4().hex[:6]
+    # without an open group no migration sees a relay
+    cases.append(_alone_case("plain", index, _move(rig, [_named(frozen, f"plain-{tag}")])))
+    states = [_named(frozen, f"{name}-{tag}") for name in ("teacher", "relayed")]
+    group = _group(relays, states)
+    # the first teaches the dictionary what the other holds, and does not count
+    _move(rig, states[:1])
+    cases.append(_alone_case("relay", index, _move(rig, states[1:])))
+    statistics = relays.close(group)
+    cases[-1]["relay"] = statistics["servers"][states[1].spec.uuid]
 
 
 def _alone_case(way: str, index: int, facts: list[dict]) -> dict:

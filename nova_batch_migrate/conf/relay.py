@@ -36,7 +36,8 @@ OPTS = [
     cfg.IntOpt("zstd_level", default=-1, min=-1, max=19,
                help="Level at which what nothing else saves is compressed; 0: not at all. -1: by "
                     "the speed of a group's link: 3 up to 60 MB/s, 1 up to 600 MB/s, beyond that "
-                    "not at all."),
+                    "not at all; from there it moves between not at all and 9 with what is "
+                    "scarce, the link or the core."),
     cfg.IntOpt("zstd_window_log", default=27, min=17, max=27,
                help="How far back compression looks, as a power of two of bytes; held in memory "
                     "by both ends."),

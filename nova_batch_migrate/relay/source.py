@@ -86,7 +86,7 @@ class SourceGroup:
                                  window_log=self.options.zstd_window_log,
                                  level=zstd_level(self.options.zstd_level,
                                                   self.group.known_bytes_per_second)),
-            self._bucket, self._rate)
+            self._bucket, self._rate, adapts=self.options.zstd_level == BY_LINK)
 
     def log(self, scope: str) -> source_log.SourceLog:
         return self._logs[scope]

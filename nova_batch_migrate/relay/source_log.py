@@ -11,7 +11,15 @@ import time
 from oslo_log import log
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.relay import channel, encoder, pacing, qemu_stream, settings, wire
+from nova_batch_migrate.relay import (
+    channel,
+    encoder,
+    levels,
+    pacing,
+    qemu_stream,
+    settings,
+    wire,
+)
 
 LOG = log.getLogger(__name__)
 
@@ -23,11 +31,12 @@ class SourceLog:
     """Feeds one encoder and sends what it makes; hands back what comes on the return paths.
 
     ``connect(session, anew)`` gives an SSL connection and the peer's answer; ``bucket`` and
-    ``rate`` are the group's.
+    ``rate`` are the group's. With ``adapts`` the level of compression moves with what is scarce,
+    the link or the core.
     """
 
     def __init__(self, connect, log_settings: settings.LogSettings, bucket: pacing.TokenBucket,
-                 rate: pacing.WireRate):
+                 rate: pacing.WireRate, adapts: bool = False):
         self._connect = connect
         self._settings = log_settings
         self._bucket, self._rate = bucket, rate
@@ -40,6 +49,7 @@ class SourceLog:
         self._streams: dict[int, object] = {}
         self._session = 0
         self._closed = False
+        self._levels = levels.LevelChooser(log_settings.level) if adapts else None
 
     def open(self, number: int, server_id: str, metadata: bytes, stream) -> None:
         """Begin a stream; ``stream`` gets ``returned``, ``return_ended`` and ``reset`` called."""
@@ -76,7 +86,7 @@ class SourceLog:
             after = (made.progress(number).position, made.room(number))
             return frames
         after = None
-        self._emit(fed)
+        self._emit(fed, len(data))
         return after
 
     def flush(self, number: int) -> None:
@@ -123,27 +133,34 @@ class SourceLog:
         self._closed = True
         self._broke(self._channel, "the group was closed")
 
-    def _emit(self, produce) -> None:
+    def _emit(self, produce, raw_bytes: int = 0) -> None:
         self._encode.acquire()
         try:
             self._require_channel()
             line = self._channel
+            begun = time.thread_time()
             frames = produce(self._encoder)
+            encode_seconds = time.thread_time() - begun
             self._order.acquire()
         finally:
             self._encode.release()
-        failure = None
+        failure, begun = None, time.monotonic()
         try:
             for frame in frames:
                 self._send(line, frame)
         except OSError as error:
             failure = error
         finally:
+            send_seconds = time.monotonic() - begun
             self._order.release()
         if failure is not None:
             self._broke(line, f"sending failed: {failure}")
             raise exception.RelayError(
                 reason=f"the connection of the relays broke: {failure}") from failure
+        if raw_bytes and self._levels is not None:
+            with self._encode:
+                self._encoder.set_level(
+                    self._levels.note(encode_seconds, send_seconds, raw_bytes))
 
     def _send(self, line: channel.Channel, frame) -> None:
         view = memoryview(frame)

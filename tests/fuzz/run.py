@@ -12,6 +12,7 @@ import faulthandler
 import pathlib
 import random
 import resource
+import signal
 import time
 
 from nova_batch_migrate.relay import kernel, reference
@@ -21,7 +22,7 @@ from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES, LogSettings
 from nova_batch_migrate.relay.wire import CannotResume, FrameReader, RelayError
 
 SEEDS = pathlib.Path(__file__).with_name("seeds")
-SECONDS_PER_STREAM = 20             # longer is a hang
+SECONDS_PER_STREAM = 20             # of a core; longer is a hang
 STREAMS_PER_LOG = 64
 GROWTH_BYTES = 64 << 20             # of the process, over what the first part of a run took
 BROKEN_FRAME_SHARE = 0.15
@@ -207,14 +208,15 @@ class Log:
 
 
 def run(count: int, seed: int, say=lambda line: None) -> Report:
-    """Send `count` streams; AssertionError or any other exception is a finding."""
+    """Send `count` streams; AssertionError is a finding, and so is an end by SIGVTALRM (a hang)."""
+    faulthandler.register(signal.SIGVTALRM, chain=True)
     seeds, report = load_seeds(), Report()
     chance, log, left, baseline = random.Random(seed), None, 0, None
     for number in range(count):
         if log is None or not left:
             log, left = Log(chance), STREAMS_PER_LOG
         data = mutate(chance, seeds)
-        faulthandler.dump_traceback_later(SECONDS_PER_STREAM, exit=True)
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS_PER_STREAM)
         try:
             intact = log.send(data, chance.random() < BROKEN_FRAME_SHARE, report)
         except CannotResume:
@@ -222,7 +224,7 @@ def run(count: int, seed: int, say=lambda line: None) -> Report:
         except Exception as error:
             raise AssertionError(f"stream {number} of seed {seed}: {error!r}") from error
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         left, log = left - 1, log if intact else None
         report.streams += 1
         report.bytes_fed += len(data)

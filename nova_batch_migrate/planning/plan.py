@@ -278,6 +278,9 @@ def _late_members(request: PlanRequest, groups: Sequence[PlanGroup]) -> list[str
     return notes
 
 
+_DECIDE_ON_RELAYS = {"live_migration_with_native_tls", "live_migration_permit_post_copy"}
+
+
 def unrelayed(host: HostTelemetry) -> str | None:
     """Return why no relay can carry the streams that leave a host; None where one can."""
     if host.options.native_tls:
@@ -286,6 +289,10 @@ def unrelayed(host: HostTelemetry) -> str | None:
     if host.options.permit_post_copy:
         return (f"{host.host}: Nova may go over to post-copy (live_migration_permit_post_copy), "
                 "and a guest then depends on the connection: no relay is put into it.")
+    unknown = sorted(_DECIDE_ON_RELAYS & set(host.options.assumed))
+    if unknown:
+        return (f"{host.host}: {' and '.join(unknown)} could not be read, so no relay is reckoned "
+                "with. Set [agent] nova_config_files to what nova-compute reads.")
     return None
 
 

@@ -27,6 +27,12 @@ class TestRead(base.BaseTestCase):
             found["live_migration_permit_post_copy"], found["live_migration_downtime"]))
         self.assertEqual((), MigrationOptions.from_nova(found).assumed)
 
+    def test_the_environment_decides_nothing(self):
+        self.useFixture(fixtures.EnvironmentVariable(
+            "OS_LIBVIRT__LIVE_MIGRATION_DOWNTIME", "7000"))
+        found = nova_options.read([self.file("nova.conf", "[DEFAULT]\nmy_ip = 10.0.0.5\n")])
+        self.assertEqual(500, found["live_migration_downtime"])
+
     def test_no_file_is_unknown(self):
         found = nova_options.read(["/nowhere/nova.conf"])
         self.assertEqual({"unknown"}, set(found.values()))

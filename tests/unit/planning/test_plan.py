@@ -64,7 +64,9 @@ class TestPlan(base.BaseTestCase):
 
     def test_it_says_where_no_relay_can_carry_the_streams(self):
         for options, word in (({"native_tls": True}, "encrypts"),
-                              ({"permit_post_copy": True}, "post-copy")):
+                              ({"permit_post_copy": True}, "post-copy"),
+                              ({"assumed": ("live_migration_with_native_tls",)},
+                               "live_migration_with_native_tls could not be read")):
             made = builders.host([builders.server("a")], **options)
             self.assertIn(word, plan.unrelayed(made))
             self.assertIn(plan.unrelayed(made),

@@ -55,6 +55,7 @@ class Facts:
         self.pages: list[float] = []
         self.classes: list[list[int]] = [[] for _ in self.ids]
         self.background: set[int] = set()
+        self._narrow: list[list[int] | None] = [None] * len(self.ids)
         wide = max(3.0, BACKGROUND_SHARE * len(self.ids))
         shared = [(index, held) for index, held in holders.items()
                   if len(held) > 1 and known.classes[index][1] > 0]
@@ -79,7 +80,9 @@ class Facts:
 
     def narrow(self, at: int) -> list[int]:
         """Return the server's classes that are no background, those that can save most first."""
-        return [c for c in self.classes[at] if c not in self.background]
+        if self._narrow[at] is None:
+            self._narrow[at] = [c for c in self.classes[at] if c not in self.background]
+        return self._narrow[at]
 
 
 class Group:

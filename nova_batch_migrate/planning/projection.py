@@ -287,8 +287,9 @@ def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_
             run.stream.begins_seconds = (timing.begins_seconds or 0.0) + now + timing.nova_seconds
             active.append(run)
         rates = _rates(active, link)
-        step = min(run.nova_left or run.stream.next_event(*rate)
-                   for run, rate in zip(active, rates, strict=True))
+        step = math.inf
+        for run, rate in zip(active, rates, strict=True):
+            step = min(step, run.nova_left or run.stream.next_event(*rate))
         if math.isinf(step):
             # Nothing will change any more, with the link as it is shared now.
             for run in active:
@@ -326,12 +327,13 @@ def _stream(load: StreamLoad, timing: Timing) -> Stream:
 
 def _rates(active: list[_Run], link: Link) -> list[tuple[float, float]]:
     """Return what each stream gets; a relay holds all but the first that transfers."""
-    rates = link.rates(sum(run.stream.transferring for run in active))
-    if not link.relay:
+    transferring = [run.stream.transferring for run in active]
+    rates = link.rates(sum(transferring))
+    if not link.relay or sum(transferring) < 2:
         return [rates] * len(active)
-    first = next((run for run in active if run.stream.transferring), None)
-    return [rates if run is first or not run.stream.transferring else (0.0, 0.0)
-            for run in active]
+    first = transferring.index(True)
+    return [(0.0, 0.0) if moves and at != first else rates
+            for at, moves in enumerate(transferring)]
 
 
 def _verdict(stream: Stream, link: Link, setup_seconds: float) -> tuple[str, float | None]:

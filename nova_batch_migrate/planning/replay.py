@@ -14,7 +14,7 @@ from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry
 
 #: Passes over all accesses before the rest is followed one by one.
-_MOST_PASSES = 48
+_MOST_PASSES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,8 @@ class Replay:
         theta = self._theta(ids)
         if not theta:
             return self._estimated(ids)
+        if len(ids) == 1 and (alone := self._alone(ids[0], theta)) is not None:
+            return {ids[0]: alone}
         contents, owners = self._accesses(ids)
         hit, crosses = replay(contents, owners, self._dictionary_pages * theta)
         within = numpy.bincount(owners[hit & ~crosses], minlength=len(ids))
@@ -112,6 +114,14 @@ class Replay:
                                 float(across[at]) / pages * self._held_share,
                                 float(across[at]) / theta * self._held_share)
         return found
+
+    def _alone(self, server_id: str, theta: float) -> Hits | None:
+        """Return the hits of a server by itself where all that it repeats fits, else None."""
+        contents, pages = self._sequence(server_id)
+        distinct = len(numpy.unique(contents))
+        if distinct > self._dictionary_pages * theta:
+            return None
+        return Hits((len(contents) - distinct) / pages * self._held_share) if pages else Hits()
 
     def _accesses(self, ids: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return contents that may come again, in order, and the place of their server in ids."""

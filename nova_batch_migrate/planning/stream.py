@@ -143,7 +143,7 @@ class Stream:
         self._pages_left = (load.content_pages
                             + load.zero_pages * ZERO_PAGE_WIRE_BYTES / PAGE_WIRE_BYTES)
         #: Of them, the share that never crossed yet.
-        self._first_share = 1.0
+        self._mix(1.0)
         self._since_test = 0.0
         self._since_sync = 0.0
         self._throttle = Throttle() if load.schedule.auto_converge else None
@@ -233,18 +233,16 @@ class Stream:
     def _memory_rate(self, rate: float) -> float:
         """Return the wire bytes per second of memory; mirrored disk writes come off the link."""
         left = max(0.0, rate - self._mirror_rate())
-        if self.load.wire is None:
+        if self.load.wire is None or math.isinf(self.load.wire.raw_bytes_per_second):
             return left
-        most = self.load.wire.raw_bytes_per_second / PAGE_WIRE_BYTES * self._page_bytes()
+        most = self.load.wire.raw_bytes_per_second / PAGE_WIRE_BYTES * self._page
         return min(left, most)
 
-    def _page_bytes(self) -> float:
-        """Return what a page of those that remain takes on the link, in the mean."""
-        wire = self.load.wire
-        if wire is None:
-            return PAGE_WIRE_BYTES
-        first = self._first_share
-        return first * wire.page_bytes(True) + (1.0 - first) * wire.page_bytes(False)
+    def _mix(self, first_share: float) -> None:
+        """Note which share of the pages that remain is of round 0, and what a page then takes."""
+        self._first_share, wire = first_share, self.load.wire
+        self._page = PAGE_WIRE_BYTES if wire is None else (
+            first_share * wire.page_bytes(True) + (1.0 - first_share) * wire.page_bytes(False))
 
     def _switchover_pages(self, rate: float) -> float:
         """Return S: what may remain, in pages, for a last copy within the downtime limit.
@@ -252,28 +250,28 @@ class Stream:
         QEMU takes the speed at which its bytes are taken for that of the link.
         """
         taken = rate if self.load.wire is None else (
-            self._memory_rate(rate) * PAGE_WIRE_BYTES / self._page_bytes())
+            self._memory_rate(rate) * PAGE_WIRE_BYTES / self._page)
         return self.load.schedule.downtime_at(self.seconds) * taken / PAGE_BYTES
 
     def _send(self, pages: float) -> None:
         pages = min(pages, self._pages_left)
         self._pages_left -= pages
-        self._count(pages * PAGE_WIRE_BYTES, pages * self._page_bytes())
+        self._count(pages * PAGE_WIRE_BYTES, pages * self._page)
         if self._throttle:
             self._throttle.sent(pages)
 
     def _fill_socket(self, rate: float) -> None:
         """Write as much as the socket and the queue of the link take at once."""
         wanted = self.load.socket.filled_bytes(rate) if self._room else 0.0
-        self._buffered = min(wanted, self._pages_left * self._page_bytes())
-        self._send(self._buffered / self._page_bytes())
+        self._buffered = min(wanted, self._pages_left * self._page)
+        self._send(self._buffered / self._page)
 
     def _wait_memory(self, rate: float) -> float:
         if self._buffered is None:
             self._fill_socket(rate)
         change = self.load.schedule.next_change(self.seconds)
         until_change = math.inf if change is None else change - self.seconds
-        memory_rate, page = self._memory_rate(rate), self._page_bytes()
+        memory_rate, page = self._memory_rate(rate), self._page
         if self._repeats_under is not None or memory_rate <= 0:
             return until_change
         spare = self._pages_left - self._switchover_pages(rate)
@@ -292,7 +290,7 @@ class Stream:
         memory_rate = self._memory_rate(rate)
         if self._repeats_under is not None:
             wire = seconds * memory_rate
-            self._count(wire * PAGE_WIRE_BYTES / self._page_bytes(), wire)
+            self._count(wire * PAGE_WIRE_BYTES / self._page, wire)
             if self.load.schedule.downtime_at(self.seconds) != self._repeats_under:
                 self._repeats_under = None
             return
@@ -302,8 +300,8 @@ class Stream:
             self._throttle.passed(seconds)
         paid = min(self._ahead, seconds * memory_rate)
         self._ahead -= paid
-        self._send((seconds * memory_rate - paid) / self._page_bytes())
-        left = self._pages_left * self._page_bytes()
+        self._send((seconds * memory_rate - paid) / self._page)
+        left = self._pages_left * self._page
         exhausted = self._room > 0 and left + self._ahead <= self._room + 1.0
         if exhausted:
             self._ahead += left
@@ -325,7 +323,7 @@ class Stream:
         least = self._least(self._pages_left, dirtied, limit)
         first = self._first_share * self._pages_left
         self._pages_left += dirtied
-        self._first_share = first / self._pages_left if self._pages_left > 0 else 0.0
+        self._mix(first / self._pages_left if self._pages_left > 0 else 0.0)
         self._since_sync = 0.0
         self.rounds += 1
         if self._throttle:
@@ -364,7 +362,7 @@ class Stream:
 
     def _stop(self, rate: float) -> None:
         """Stop the guest: what remains, what is in the socket, the devices."""
-        pages, page = self._pages_left, self._page_bytes()
+        pages, page = self._pages_left, self._page
         self._count(pages * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES, pages * page + DEVICE_STATE_BYTES)
         self._last_bytes_left = pages * page + self._buffered + self._ahead + DEVICE_STATE_BYTES
         self._finish_left = FINISH_SECONDS

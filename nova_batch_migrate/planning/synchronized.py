@@ -30,8 +30,8 @@ def merged(sets: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
 def refusals(request: PlanRequest) -> dict[str, str]:
     """Return why members of sets that cannot move together stay, by server id.
 
-    A relay has to let them go together, a set has to be on one source, whose nova-compute has to
-    let as many migrate at once, and every member must be one that may move.
+    A set has to be on one source, whose nova-compute has to let as many migrate at once, and every
+    member must be one that may move.
     """
     host_of = {server.id: host for host in request.hosts for server in host.servers}
     movable = {server.id for server in request.movable}
@@ -40,10 +40,7 @@ def refusals(request: PlanRequest) -> dict[str, str]:
         here = [i for i in members if i in movable]
         missing = [i for i in members if i not in movable]
         sources = sorted({host_of[i].host for i in here if i in host_of})
-        if not request.relay:
-            reason = (f"it moves together with {len(members) - 1} others, and no relay carries "
-                      "the streams, which alone could let them go together")
-        elif missing:
+        if missing:
             reason = f"it moves together with {', '.join(missing)}, which cannot move"
         elif len(sources) > 1:
             reason = (f"it moves together with servers of {' and '.join(sources)}: a set has to "

@@ -126,8 +126,7 @@ class Api(fixture.GabbiFixture):
         _served.app = wsgi_api.build(services.CONF)
 
     def _serve(self):
-        conductor = manager.ConductorManager(
-            services.CONF, PlayedNova(), types.SimpleNamespace(carry=lambda *_: False), measured)
+        conductor = manager.ConductorManager(services.CONF, PlayedNova(), measured)
         bus = rpc.get_server(rpc.get_transport(services.CONF), rpc.conductor_target("one"),
                              [conductor])
         bus.start()

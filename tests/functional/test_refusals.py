@@ -18,7 +18,7 @@ MALFORMED = (
         ("stopped", "kill"), ("fallback", "none"), ("urgent", "very"), ("synchronized", "all"),
         ("colour", "green"))))
 NOT_BUILT = (
-    ("stopped", "cold-migrate"),
+    ("synchronized", "server-groups"), ("stopped", "cold-migrate"),
     ("fallback", "refuse"), ("urgent", True))
 
 

@@ -8,6 +8,7 @@ back from swap (design 5).
 import contextlib
 import ctypes
 import dataclasses
+import mmap
 import os
 import re
 import time
@@ -115,12 +116,20 @@ class Pace:
 
 
 class Buffer:
-    """Room for a slice, written by the kernel and read as ``view``."""
+    """Room for a slice, written by the kernel and read as ``view``.
+
+    One huge page where the kernel gives it: guests on huge pages are read twice as fast into one.
+    """
 
     def __init__(self):
-        held = (ctypes.c_char * (SLICE_PAGES * PAGE_BYTES))()
-        self.view = memoryview(held).cast("B")
-        self.address = ctypes.addressof(held)
+        size = SLICE_PAGES * PAGE_BYTES
+        held = mmap.mmap(-1, 2 * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):
+            # a kernel without transparent huge pages
+            held.madvise(mmap.MADV_HUGEPAGE)
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(held))
+        self.view = memoryview(held)[-begin % size:][:size]
+        self.address = begin + -begin % size
 
     def fill(self, pid: int, runs: numpy.ndarray) -> int:
         """Read runs of a process behind each other; return how many bytes came.

@@ -58,14 +58,18 @@ class Drain(base.BatchTestCase):
         self.assertEqual((2, 2), (kinds.count("group-started"), kinds.count("group-ended")))
 
     def test_a_deadline_that_cannot_be_met_is_said_and_stops_nothing(self):
-        self.boot("a", memory_mib=2048)
-        soon = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5)).isoformat()
-        batch = self.drain(deadline=soon, plan_only=True)
+        server, = self.boot("a", memory_mib=2048)
+        self.hypervisors.hold()
+        deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5)
+        batch = self.drain(deadline=deadline.isoformat(), plan_only=True)
         batch = self.wait_for_batch(batch["id"], "planned")
         self.assertIs(False, batch["deadline_met"])
         self.assertIn("cannot be met", " ".join(batch["notes"]))
         self.assertIs(False, self.call("GET", f"/{batch['id']}/plan").body["plan"]["deadline_met"])
         self.act(batch["id"], "start")
+        self.wait_for_stream(server)
+        self.wait(lambda: datetime.datetime.now(datetime.UTC) > deadline, "the deadline to pass")
+        self.hypervisors.release()
         self.assertIs(False, self.wait_for_batch(batch["id"], "completed")["deadline_met"])
 
     def test_a_plan_of_an_empty_host_is_found_by_its_host(self):

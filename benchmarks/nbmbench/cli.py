@@ -18,6 +18,10 @@ import types
 from nbmbench import contract, machine, suite
 
 
+#: Among what is missing of a run that was ended before its time.
+CUT_SHORT = "the rest of a run that was ended"
+
+
 def names() -> list[str]:
     """Return the names of all benchmarks."""
     return sorted(module.name for module in pkgutil.iter_modules(suite.__path__))
@@ -32,7 +36,7 @@ def recompute(name: str, cases: list) -> dict:
     """Return the result that a benchmark's cases give: pure, the tests call it too."""
     module = load(name)
     return contract.result(name, module.GOALS, cases, module.measured,
-                           getattr(module, "intervals", None))
+                           getattr(module, "intervals", None), getattr(module, "missing", None))
 
 
 def main(arguments: list[str]) -> int:
@@ -86,7 +90,7 @@ def _measured(wanted: argparse.Namespace) -> dict:
     except SystemExit:
         if not kept:
             raise
-        told = recompute(wanted.name, kept) | {"incomplete": True}
+        told = contract.cut_short(recompute(wanted.name, kept), CUT_SHORT)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return told | {"machine": described, "quick": wanted.quick, "only": list(wanted.only),
@@ -101,8 +105,10 @@ def _merged(wanted: argparse.Namespace) -> dict:
         sys.exit(f"benchmarks/run: {others[0]} is not {wanted.name}; merge results of one "
                  "benchmark")
     told = recompute(wanted.name, [case for part in parts for case in part["cases"]])
+    # what a part lacks another may hold: a benchmark that can tell has told so
+    if not hasattr(load(wanted.name), "missing") and any(part["incomplete"] for part in parts):
+        told = contract.cut_short(told, CUT_SHORT)
     return told | {"machine": parts[0]["machine"], "quick": any(part["quick"] for part in parts),
-                   "incomplete": any(part.get("incomplete") for part in parts),
                    "parts": [{key: part[key] for key in ("only", "began", "seconds", "machine")}
                              for part in parts],
                    "seconds": sum(part["seconds"] for part in parts)}
@@ -116,7 +122,8 @@ def _summary(told: dict) -> None:
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         print(f"{name:28} {shown:>14}  {said}")
     print(f"{told['name']}: {'met' if told['met'] else 'not met'}"
-          f"{', inconclusive' if told['inconclusive'] else ''}, {len(told['cases'])} cases in "
+          f"{', inconclusive' if told['inconclusive'] else ''}"
+          f"{', incomplete' if told['incomplete'] else ''}, {len(told['cases'])} cases in "
           f"{told['seconds']:.0f} s")
 
 

@@ -7,8 +7,10 @@ A module of suite/ defines
             configuration carries "held_out": True;
   measured(cases) -> dict: a pure function, the figures by the issue's names; a figure that the
             cases do not give is left out. With noise, `intervals(cases)` -> dict of name ->
-            (low, high), the 95 % interval of a figure.
-Nothing here runs anything.
+            (low, high), the 95 % interval of a figure;
+  missing(cases) -> list of words: a pure function, what the goals need and the cases do not hold.
+            May be left out where a figure that lacks its cases is not measured at all.
+A result with something missing is `incomplete` and never `met`. Nothing here runs anything.
 """
 import dataclasses
 import math
@@ -82,23 +84,31 @@ def met(judged: Mapping[str, str]) -> bool:
 
 def result(name: str, goals: Mapping[str, Goal], cases: Sequence[Mapping],
            measured: Callable[[Sequence[Mapping]], Mapping],
-           intervals: Callable[[Sequence[Mapping]], Mapping] | None = None) -> dict:
+           intervals: Callable[[Sequence[Mapping]], Mapping] | None = None,
+           missing: Callable[[Sequence[Mapping]], Sequence[str]] | None = None) -> dict:
     """Return the JSON of a benchmark from its cases, without what only the run knows.
 
     Goals are judged on the cases that are not held out; the held-out ones have figures and
-    verdicts of their own under `held_out`.
+    verdicts of their own under `held_out`. `missing` tells what the goals need beside the cases.
     """
     seen = [case for case in cases if not case.get("held_out")]
     unseen = [case for case in cases if case.get("held_out")]
     figures = _figures(goals, seen, measured, intervals)
+    lacking = list(missing(seen)) if missing else []
     told = {"name": name, "measured": figures["measured"],
             "goals": {key: dataclasses.asdict(goal) for key, goal in goals.items()},
-            "met": met(figures["verdicts"]), "verdicts": figures["verdicts"],
+            "met": met(figures["verdicts"]) and not lacking, "incomplete": bool(lacking),
+            "missing": lacking, "verdicts": figures["verdicts"],
             "inconclusive": INCONCLUSIVE in figures["verdicts"].values(),
             "intervals": figures["intervals"]}
     if unseen:
         told["held_out"] = _figures(goals, unseen, measured, intervals)
     return told | {"cases": list(cases)}
+
+
+def cut_short(told: Mapping, reason: str) -> dict:
+    """Return a result as one of a run that did not come to its end: incomplete, never met."""
+    return {**told, "met": False, "incomplete": True, "missing": [*told["missing"], reason]}
 
 
 def _figures(goals, cases, measured, intervals) -> dict:

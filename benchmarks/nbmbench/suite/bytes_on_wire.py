@@ -233,6 +233,13 @@ def measured(cases) -> dict:
     return figures
 
 
+def missing(cases) -> list[str]:
+    """Return the fleets, idle and busy, that no relay has sent."""
+    have = {(case["fleet"], case["activity"]) for case in cases if case["contender"] == RELAY}
+    return [f"{fleet} {activity}" for activity in ("idle", "busy")
+            for fleet in (*ALIKE, "mixed", "unlike") if (fleet, activity) not in have]
+
+
 def _ratios(cases, wanted, rival):
     for case in cases:
         if case["contender"] != RELAY or (wanted and case["fleet"] not in wanted):

@@ -5,6 +5,7 @@ pagemap, reading, XXH3 of every page, collecting what is distinct; without a rat
 of runs is one after the other in turn, the bound with its better buffer size. Other cases tell
 what identical blocks inside of pages would save behind zstd.
 """
+import collections
 import functools
 import pathlib
 import subprocess
@@ -28,6 +29,7 @@ SOURCE = pathlib.Path(__file__).parents[1] / "read_and_hash.c"
 BOUND_BUFFERS_BYTES = (256 << 10, 2 << 20)
 BLOCKS_BYTES = (512, 1024, 2048)
 REFERENCE_BYTES = 8
+PAIRS = 25
 #: The relay's window, and the largest that zstd takes.
 WINDOW_LOGS = (27, 30)
 
@@ -47,7 +49,7 @@ def run(settings: contract.Settings) -> list[dict]:
         guests = rig.boot_all(specs)
         for guest in guests:
             guest.qmp.execute("stop")
-        pairs = 5 if settings.quick else 25
+        pairs = 5 if settings.quick else PAIRS
         reader = scan.ContentReader(SEED, memory.Pace(float("inf")))
         for guest in guests:
             # the first passes pay for memory that is fresh from the kernel
@@ -77,6 +79,13 @@ def intervals(cases: list[dict]) -> dict:
     """Return the 95 % interval of the ratio's median."""
     ratios = [_ratio(case) for case in cases if case["case"] == "speed"]
     return {"ratio": contract.bootstrap(ratios, numpy.median)} if len(ratios) > 1 else {}
+
+
+def missing(cases: list[dict]) -> list[str]:
+    """Return the guests with fewer pairs of runs than a whole benchmark has."""
+    pairs = collections.Counter(case["guest"] for case in cases if case["case"] == "speed")
+    return [f"{PAIRS - pairs[guest]} pairs of {guest}" for guest in ("alike1", "other", "redis")
+            if pairs[guest] < PAIRS]
 
 
 def _agent(case: dict) -> float:

@@ -4,6 +4,7 @@ Two kinds of cases, each of a seeded random host: `optimal`, 5 to 13 servers who
 the same limits HiGHS finds; `replay`, 8 to 40 servers whose groups go through the dictionary beside
 one group of all and a random order. Words for --only: `optimal`, `replay`.
 """
+import collections
 import functools
 
 import numpy
@@ -55,6 +56,13 @@ def measured(cases) -> dict:
     if simple:
         told |= {"saving_vs_baseline": _total(cases), "saving_vs_baseline_min": min(simple)}
     return told
+
+
+def missing(cases) -> list[str]:
+    """Return of what kind there are fewer cases than a whole benchmark has."""
+    found = collections.Counter(case["kind"] for case in cases)
+    return [f"{count - found[kind]} cases of {kind}"
+            for kind, count in (("optimal", OPTIMAL), ("replay", REPLAY)) if found[kind] < count]
 
 
 def intervals(cases) -> dict:

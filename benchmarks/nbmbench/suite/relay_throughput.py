@@ -3,6 +3,7 @@
 Streams of frozen alike guests are replayed through two real relay processes; what comes out is
 compared by a sum. The rivals are a splice loop in C and `zstd -1 --long=30 -T1`.
 """
+import collections
 import dataclasses
 import pathlib
 import subprocess
@@ -189,6 +190,16 @@ def intervals(cases) -> dict:
     """Return 95 % intervals of the medians over the repetitions."""
     return {name: contract.bootstrap(values) for name, values in _series(cases).items()
             if len(values) > 1}
+
+
+def missing(cases) -> list[str]:
+    """Return the modes with fewer repetitions on alike guests than a whole benchmark has."""
+    found = collections.Counter(
+        (case["mode"], case.get("profile")) for case in cases if case["fleet"] == "alike")
+    wanted = [(mode, profile) for mode, _, profile in MODES]
+    wanted += [("splice", None), ("forwarder", None), ("rival", None)]
+    return [f"{REPETITIONS - found[each]} of {each[0]} {each[1] or ''}".strip()
+            for each in wanted if found[each] < REPETITIONS]
 
 
 def _series(cases) -> dict[str, list[float]]:

@@ -37,6 +37,8 @@ SETTLE_SECONDS = 20
 #: The least share of raw bytes that a relay was seen to send: the shortest batch, the hardest case.
 WIRE_SHARE = 0.16
 GOODPUT_BYTES_PER_SECOND = 117.5e6
+#: As few as the slowdown's goal takes.
+PAIRS = 30
 HOST = {"guests": 100, "memory_bytes": 4 << 30}
 
 
@@ -48,7 +50,7 @@ def run(settings: contract.Settings) -> list[dict]:
     if both or "host" in words:
         cases.append(_host())
     if both or "pairs" in words:
-        count = int(words.get("pairs") or (2 if settings.quick else 16))
+        count = int(words.get("pairs") or (2 if settings.quick else PAIRS))
         cases += _pairs(settings, count, settings.held_out(f"order {len(cases)}"))
     return cases
 
@@ -65,6 +67,12 @@ def measured(cases: list[dict]) -> dict:
         found["agent_bytes"] = max(case["scan_peak_bytes"] + case["agent_peak_bytes"]
                                    for case in hosts)
     return found
+
+
+def missing(cases: list[dict]) -> list[str]:
+    """Return the pairs that are left of those that the goal asks for."""
+    left = PAIRS - len(_slowdowns(cases))
+    return [f"{left} pairs"] if left > 0 else []
 
 
 def intervals(cases: list[dict]) -> dict:

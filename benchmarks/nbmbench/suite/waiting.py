@@ -103,6 +103,12 @@ def measured(cases) -> dict:
     return figures
 
 
+def missing(cases) -> list[str]:
+    """Return the rounds that are left of a whole benchmark."""
+    left = ROUNDS - len(_pairs(cases, "total_seconds")[0])
+    return [f"{left} rounds"] if left > 0 else []
+
+
 def intervals(cases) -> dict:
     """Return the 95 % intervals of the shares, from drawing pairs anew."""
     found = {}

@@ -47,6 +47,19 @@ class TestResult(base.BaseTestCase):
         self.assertIs(False, told["met"])
         self.assertEqual({"mean": "not measured"}, told["verdicts"])
 
+    def test_what_goals_need_and_cases_lack_makes_it_incomplete(self):
+        cases = [{"value": 1}, {"value": 5, "held_out": True}]
+        lacks = contract.result("x", self.GOALS, cases, self.measured,
+                                missing=lambda cases: [f"{4 - len(cases)} values"])
+        self.assertEqual((False, True, ["3 values"], {"mean": "met"}), (
+            lacks["met"], lacks["incomplete"], lacks["missing"], lacks["verdicts"]))
+        whole = contract.result("x", self.GOALS, cases, self.measured, missing=lambda cases: [])
+        self.assertEqual((True, False, []),
+                         (whole["met"], whole["incomplete"], whole["missing"]))
+        cut = contract.cut_short(whole, "the rest")
+        self.assertEqual((False, True, ["the rest"]),
+                         (cut["met"], cut["incomplete"], cut["missing"]))
+
     def test_noise_makes_it_inconclusive(self):
         told = contract.result("x", self.GOALS, [{"value": 2}], self.measured,
                                lambda cases: {"mean": (1, 5)})

@@ -62,10 +62,15 @@ class Executor:
             return self.close(ctxt, batch, row, "skipped", why.reason, why.certainty, why.command)
         if looked.busy:
             return self._wait(batch, row, 2.0)
+        if relays.refuses(batch) and relays.lacks(batch, row):
+            return self.close(
+                ctxt, batch, row, "skipped",
+                f"no relay could be opened towards {row['destination']}, and {relays.REFUSED}",
+                survey.LIKELY, _by_hand(row))
         known = [migration.id for migration in self._nova.migrations(row["server_id"])]
         intent = {"status": "migrating", "issued_at": timeutils.utcnow(), "migration_id": None,
                   "known_migrations": known, "attempts": row["attempts"] + 1, "reason": None,
-                  "progress": {"group_started_at": group_started}}
+                  "progress": {"group_started_at": group_started} | _kept(row)}
         db.update_server(batch["id"], row["server_id"], intent)
         self._call(ctxt, batch, row | intent)
 
@@ -208,16 +213,24 @@ class Executor:
     def _end_attempt(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
         if batch["control"]["abort"]:
             return self.close(ctxt, batch, row, "aborted", reason)
+        carried = relays.carries(batch, row)
+        if retry and carried and relays.refuses(batch):
+            reason, retry = f"{reason}; {relays.REFUSED}", False
         if not retry:
-            return self.close(ctxt, batch, row, "failed", reason, survey.LIKELY,
-                              f"openstack server migrate --live-migration {row['server_id']}")
-        if relays.carries(batch, row):
-            self._relays.go_plain(ctxt, batch, row)
+            return self.close(ctxt, batch, row, "failed", reason, survey.LIKELY, _by_hand(row))
+        if carried:
+            self._go_plain(ctxt, batch, row)
             reason += "; it goes the plain way now"
         seconds = self._conf.retry_backoff_seconds * 2 ** (row["attempts"] - 1)
         db.add_event(batch["id"], "retry", f"{reason}; next attempt in {seconds:.0f} s",
                      row["server_id"], ctxt.request_id)
         self._wait(batch, row, seconds)
+
+    def _go_plain(self, ctxt, batch: dict, row: dict) -> None:
+        """Lead further attempts past the relays; the counters of this one are not theirs."""
+        self._relays.go_plain(ctxt, batch, row)
+        row["progress"] = (row["progress"] or {}) | {"plain": True}
+        db.update_server(batch["id"], row["server_id"], {"progress": row["progress"]})
 
     def _await_moment(self, ctxt, batch: dict, row: dict, seconds: float) -> None:
         """Let a server wait for its quiet stretch, as the plan says; its patience begins once."""
@@ -245,3 +258,12 @@ class Executor:
             "status": status, "reason": reason, "certainty": certainty, "command": command,
             "finished_at": timeutils.utcnow()})
         db.add_event(batch["id"], status, reason, row["server_id"], ctxt.request_id)
+
+
+def _by_hand(row: dict) -> str:
+    return f"openstack server migrate --live-migration {row['server_id']}"
+
+
+def _kept(row: dict) -> dict:
+    """Return what of a server's progress outlives an attempt."""
+    return {"plain": True} if (row["progress"] or {}).get("plain") else {}

@@ -19,10 +19,26 @@ UNDER_LINK = 0.98
 WHOLE_HOST = "host"
 
 
+#: Why a server stays that is never to go without a relay.
+REFUSED = "it is not tried without a relay (fallback: refuse)"
+
+
 def carries(batch: dict, row: dict) -> bool:
     """Tell whether a relay's group is open for a row's migration."""
+    if (row.get("progress") or {}).get("plain"):
+        return False
     opened = batch["state"].get("relay_groups") or {}
     return row["destination"] in opened.get(f"{row['source']}/{row['group_index']}", ())
+
+
+def refuses(batch: dict) -> bool:
+    """Tell whether what the plan leads through relays may not go without."""
+    return batch["request"].get("fallback") == "refuse"
+
+
+def lacks(batch: dict, row: dict) -> bool:
+    """Tell whether the plan leads a server through relays, and its group could not be opened."""
+    return bool((batch["plan"] or {}).get("relay")) and not carries(batch, row)
 
 
 def group_id(batch_id: str, source: str, index: int, destination: str) -> str:

@@ -35,7 +35,6 @@ DEFAULTS = {
 # field -> the values that are built; anything else answers 400, never silence
 BUILT = {
     "stopped": ("leave",),
-    "fallback": ("plain",),
     "urgent": (False,),
     "synchronized": (None, []),
 }

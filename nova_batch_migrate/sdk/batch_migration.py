@@ -62,6 +62,8 @@ class BatchMigration(_VersionedResource):
     on_non_convergence = resource.Body("on_non_convergence")
     #: Between which servers content may be shared: ``project``, ``host`` or ``off``.
     dedup_scope = resource.Body("dedup_scope")
+    #: Whether a server goes the plain way where relays fail it (``plain``) or stays (``refuse``).
+    fallback = resource.Body("fallback")
     #: Whether locked servers are moved too.
     include_locked = resource.Body("include_locked", type=bool)
     #: Whether the source's compute service stays disabled afterwards.

@@ -64,6 +64,11 @@ class BatchMigrate(base.ShowBatch):
             help="Between which servers identical memory may be sent once (default: project)",
         )
         parser.add_argument(
+            "--fallback", choices=("plain", "refuse"),
+            help="What becomes of a server that relays were to carry and could not: it goes "
+                 "without them (default), or it stays",
+        )
+        parser.add_argument(
             "--max-parallel", metavar="<number>", type=_positive,
             help="Migrations under way at once from one host",
         )
@@ -145,7 +150,7 @@ def _asked(parsed_args: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of the request that the operator set."""
     fields = (
         "hosts", "servers", "target_hosts", "exclude_hosts", "strategy", "dedup_scope",
-        "max_parallel", "max_bandwidth_mib_s", "on_non_convergence", "include_locked",
+        "fallback", "max_parallel", "max_bandwidth_mib_s", "on_non_convergence", "include_locked",
         "leave_disabled", "not_before", "deadline", "max_wait_seconds", "plan_only",
     )
     asked = {field: getattr(parsed_args, field) for field in fields}

@@ -196,6 +196,35 @@ class ExecutorTest(base.BaseTestCase):
         self.assertEqual("waiting", row["status"])
         self.assertEqual([("cmpa", group, "s1")], self.agents.left)
 
+    def test_nothing_goes_without_a_relay_where_the_operator_refused_that(self):
+        self.batch["request"]["fallback"] = "refuse"
+        self.issue()
+        self.carried()
+        row = self.carry_out(state.AttemptEnded("s1", None, True, "it broke"))
+        self.assertEqual(("failed", f"it broke; {relays.REFUSED}"),
+                         (row["status"], row["reason"]))
+        self.assertEqual([], self.agents.left)
+        # a group that could not be opened, then one that the plan leads past the relays
+        self.batch["state"] = {"relay_groups": {"cmpa/0": []}}
+        for relayed, status in ((True, "skipped"), (False, "migrating")):
+            self.batch["plan"] = {"relay": relayed}
+            self.row(status="pending", reason=None)
+            asked = len(self.nova.asked)
+            row = self.issue()
+            self.assertEqual(status, row["status"])
+            self.assertEqual(relayed, relays.REFUSED in (row["reason"] or ""))
+            self.assertEqual(0 if relayed else 1, len(self.nova.asked) - asked)
+
+    def test_the_counters_of_a_failed_attempt_are_not_those_of_the_plain_one(self):
+        self.issue()
+        counters = dict.fromkeys(actuals.SAVINGS, 1) | {"raw_bytes": 100, "wire_bytes": 30}
+        self.agents.relayed = {"groups": [{"id": self.carried(), "servers": {"s1": counters}}]}
+        self.carry_out(state.AttemptEnded("s1", None, True, "it broke"))
+        self.issue()
+        actual = self.carry_out(
+            state.Complete("s1", "cmpb", build.migration(7, "completed")))["actual"]
+        self.assertEqual((9, None), (actual["raw_bytes"], actual["relay"]))
+
     def test_abort_is_asked_for_once(self):
         self.issue()
         for _ in range(2):

@@ -14,7 +14,7 @@ class NormalizeTest(base.BaseTestCase):
         self.assertEqual(("group", True), (done["strategy"], done["leave_disabled"]))
 
     @ddt.data(("synchronized", [["a", "b"]]),
-              ("stopped", "cold-migrate"), ("fallback", "refuse"), ("urgent", True))
+              ("stopped", "cold-migrate"), ("urgent", True))
     @ddt.unpack
     def test_what_is_not_built_is_said(self, field, value):
         error = self.assertRaises(exception.FieldNotSupported, request.normalize,

@@ -255,7 +255,7 @@ def _intervals(members: Sequence[MemberLoad], link: Link, timing: Timing,
     return intervals
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Run:
     """One member's way through the simulation."""
 
@@ -263,22 +263,52 @@ class _Run:
     #: Nova's own work comes before the stream: the link is free meanwhile.
     nova_left: float
     queue_seconds: float = math.inf
+    #: How long it has been held by a relay, without having been looked at.
+    held_seconds: float = 0.0
 
     def seconds(self, nova_seconds: float) -> float:
         """Return the seconds from the start of the group until the member is done."""
         return self.queue_seconds + nova_seconds + self.stream.seconds
 
+    def wait(self, rates: tuple[float, float], held: bool) -> float:
+        """Return the seconds until something happens to it; one that is held waits for its end."""
+        if held:
+            timeout = self.stream.load.schedule.timeout_seconds
+            return math.inf if timeout is None else max(
+                0.0, timeout - self.stream.seconds - self.held_seconds)
+        return self.nova_left or self.stream.next_event(*rates)
+
+    def advance(self, step: float, rates: tuple[float, float], held: bool) -> None:
+        """Let `step` pass, at most up to the next event."""
+        if self.nova_left:
+            self.nova_left = max(0.0, self.nova_left - step)
+        elif not held:
+            self.stream.advance(step, *rates)
+        else:
+            self.held_seconds += step
+            if self.wait(rates, held) <= 1e-6:
+                self.go_on()
+
+    def go_on(self) -> None:
+        """Let pass at once what passed while it was held."""
+        if self.held_seconds:
+            self.stream.next_event(0.0, 0.0)
+            self.stream.advance(self.held_seconds, 0.0, 0.0)
+            self.held_seconds = 0.0
+
 
 def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_Run]:
     """Run the streams over the link until each has completed or failed.
 
-    A failed one gives its place to the next. Time goes from event to event of any stream.
+    A failed one gives its place to the next. Time goes from event to event of any stream. A relay
+    takes one stream at a time, to its end; the others are held meanwhile.
     """
-    if timing.parallel == 1 and timing.begins_seconds is None and len(loads) > 1:
+    if timing.parallel == 1 and timing.begins_seconds is None:
         return _one_by_one(loads, link, timing)
     runs = [_Run(_stream(load, timing), timing.nova_seconds) for load in loads]
     waiting = collections.deque(runs)
     active: list[_Run] = []
+    turn: _Run | None = None
     now = 0.0
     while waiting or active:
         while waiting and len(active) < timing.parallel:
@@ -286,21 +316,22 @@ def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_
             run.queue_seconds = now
             run.stream.begins_seconds = (timing.begins_seconds or 0.0) + now + timing.nova_seconds
             active.append(run)
-        rates = _rates(active, link)
-        step = math.inf
-        for run, rate in zip(active, rates, strict=True):
-            step = min(step, run.nova_left or run.stream.next_event(*rate))
+        moving = [run for run in active if run.stream.transferring]
+        held: set[_Run] = set()
+        if link.relay and moving:
+            turn = turn if turn in moving else moving[0]
+            turn.go_on()
+            held = {run for run in moving if run is not turn}
+        rates = link.rates(len(moving))
+        step = min(run.wait(rates, run in held) for run in active)
         if math.isinf(step):
             # Nothing will change any more, with the link as it is shared now.
             for run in active:
                 run.stream.fail()
         else:
             now += step
-            for run, rate in zip(active, rates, strict=True):
-                if run.nova_left:
-                    run.nova_left = max(0.0, run.nova_left - step)
-                else:
-                    run.stream.advance(step, *rate)
+            for run in active:
+                run.advance(step, rates, run in held)
         active = [run for run in active if not run.stream.ended]
     return runs
 
@@ -312,28 +343,29 @@ def _one_by_one(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list
         key = (id(load), link)
         if key not in timing.memo:
             # The load is kept with its run, so that no other gets its id.
-            timing.memo[key] = load, *_simulate([load], link, timing)
+            timing.memo[key] = load, _alone(load, link, timing)
         _, run = timing.memo[key]
         runs.append(dataclasses.replace(run, queue_seconds=now))
         now = runs[-1].seconds(timing.nova_seconds)
     return runs
 
 
+def _alone(load: StreamLoad, link: Link, timing: Timing) -> _Run:
+    """Run one stream that has the link for itself."""
+    stream, rates = _stream(load, timing), link.rates(1)
+    while not stream.ended:
+        step = stream.next_event(*rates)
+        if math.isinf(step):
+            stream.fail()
+        else:
+            stream.advance(step, *rates)
+    return _Run(stream, 0.0)
+
+
 def _stream(load: StreamLoad, timing: Timing) -> Stream:
     if timing.begins_seconds is None and load.cycle is not None:
         load = dataclasses.replace(load, cycle=None)
     return Stream(load, timing.setup_seconds)
-
-
-def _rates(active: list[_Run], link: Link) -> list[tuple[float, float]]:
-    """Return what each stream gets; a relay holds all but the first that transfers."""
-    transferring = [run.stream.transferring for run in active]
-    rates = link.rates(sum(transferring))
-    if not link.relay or sum(transferring) < 2:
-        return [rates] * len(active)
-    first = transferring.index(True)
-    return [(0.0, 0.0) if moves and at != first else rates
-            for at, moves in enumerate(transferring)]
 
 
 def _verdict(stream: Stream, link: Link, setup_seconds: float) -> tuple[str, float | None]:

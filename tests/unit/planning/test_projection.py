@@ -268,6 +268,21 @@ class TestRelay(base.BaseTestCase):
         self.assertAlmostEqual(2 * alone.stream_seconds, second.stream_seconds, delta=0.1)
         self.assertEqual(0.0, second.queue_seconds)
 
+    def test_who_has_the_turn_keeps_it(self):
+        # The first reads 20 GiB of zero pages for 5 s; the second needs 10 s from the start.
+        zeros = load(0, zero_pages=5 * 1024 ** 3 // 1024)
+        alone, = project(load(1000), link=self.LINK)
+        first, second = project(zeros, load(1000), link=self.LINK, parallel=2)
+        self.assertEqual(alone, second)
+        self.assertGreater(first.stream_seconds, second.stream_seconds)
+
+    def test_novas_timeout_ends_who_waits_for_its_turn(self):
+        late = load(100, schedule=constant(0.3, timeout_seconds=7.0))
+        first, second, third = project(load(1000), late, load(100), link=self.LINK, parallel=3)
+        self.assertEqual("converges", first.verdict)
+        self.assertEqual(("nova-aborts", 7.0), (second.verdict, second.abort_at_seconds))
+        self.assertAlmostEqual(first.stream_seconds + 1, third.stream_seconds, delta=0.6)
+
     def test_a_relay_can_be_the_narrow_part(self):
         slow = WireRates(reference_share=1.0, raw_bytes_per_second=50 * PAGE_WIRE_BYTES)
         found, = project(load(1000, wire=slow), link=self.LINK)

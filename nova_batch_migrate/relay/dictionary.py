@@ -190,7 +190,8 @@ class _Scratch:
 
 def _memory(pages: int) -> np.ndarray:
     """Return memory for pages, in huge pages if there are any: their first use costs less."""
-    area = mmap.mmap(-1, pages * PAGE_BYTES)
+    # private: shared anonymous memory gets small pages only, unless the host is told otherwise
+    area = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):
         area.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(area, np.uint8).reshape(pages, PAGE_BYTES)

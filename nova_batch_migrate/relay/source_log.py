@@ -75,18 +75,34 @@ class SourceLog:
                 free = self._encoder.room(number)
             return max(0, min(free, wanted))
 
-    def feed(self, number: int, data: memoryview) -> tuple[qemu_stream.Position, int]:
-        """Encode and send; returns when the kernel has the bytes.
+    def buffer(self, number: int) -> memoryview:
+        """Return where the next bytes of a stream belong; only its own thread writes there.
 
-        The results are how far the stream has come, and how many raw bytes it may feed next.
+        Release it before ``commit``. A RelayError where the log has begun anew without the stream.
         """
-        def fed(made: encoder.Encoder) -> list[bytes]:
+        with self._encode:
+            if self._channel is None:
+                raise exception.RelayError(reason="the connection of the relays broke.")
+            try:
+                return self._encoder.buffer(number)
+            except KeyError:
+                raise exception.RelayError(reason="the stream was cut off.") from None
+
+    def commit(self, number: int, count: int) -> tuple[qemu_stream.Position, int]:
+        """Encode what was written to ``buffer`` and send; returns when the kernel has the bytes.
+
+        The results are how far the stream has come, and how many raw bytes it may bring next.
+        """
+        def taken(made: encoder.Encoder) -> list[bytes]:
             nonlocal after
-            frames = made.feed(number, data)
-            after = (made.progress(number).position, made.room(number))
+            try:
+                frames = made.commit(number, count)
+                after = (made.parser(number).position, made.room(number))
+            except KeyError:
+                raise exception.RelayError(reason="the stream was cut off.") from None
             return frames
         after = None
-        self._emit(fed, len(data))
+        self._emit(taken, count)
         return after
 
     def flush(self, number: int) -> None:

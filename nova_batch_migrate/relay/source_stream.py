@@ -127,7 +127,6 @@ class SourceStream:
         held = self._gang is None or not self._is_migration
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
-        buffer = memoryview(bytearray(_EARLY_CHUNK_BYTES))
         position = self._log.position(self._number)
         fresh, moved_at, room = False, time.monotonic(), 0
         while not self._ended.is_set():
@@ -137,7 +136,9 @@ class SourceStream:
                 self._yield_if_stalled(moved_at)
                 continue
             try:
-                taken = self._connection.recv_into(buffer[:room], 0, socket.MSG_DONTWAIT)
+                with self._log.buffer(self._number) as buffer:
+                    taken = self._connection.recv_into(buffer, min(room, len(buffer)),
+                                                       socket.MSG_DONTWAIT)
             except BlockingIOError:
                 if not poll.poll(_LINGER_MS) and fresh:
                     self._log.flush(self._number)
@@ -151,7 +152,7 @@ class SourceStream:
                 self._log.flush(self._number)
                 self._log.end(self._number)
                 return
-            position, room = self._log.feed(self._number, buffer[:taken])
+            position, room = self._log.commit(self._number, taken)
             fresh = True
             if position.understood and position.ram_bytes and not position.ram_end:
                 if not held and self._at_hold(position):

@@ -67,6 +67,8 @@ class Facts:
                 self.classes[at].append(len(self.pages))
             self.holders.append(held)
             self.pages.append(known.classes[index][1])
+        #: The classes of each server as a set.
+        self.class_sets = [frozenset(held) for held in self.classes]
 
     def orders(self, several: bool) -> Iterable[list[int]]:
         """Yield orders in which servers begin clusters: relatives together, then most shared."""
@@ -88,13 +90,15 @@ class Facts:
 class Group:
     """A cluster being formed."""
 
-    __slots__ = ("held", "members", "recurring", "stopped")
+    __slots__ = ("changed", "held", "members", "recurring", "stopped")
 
     def __init__(self):
         self.members: dict[int, None] = {}
         self.held: dict[int, int] = {}
         self.recurring = 0.0
         self.stopped = NOBODY
+        #: Number of the latest change of its members.
+        self.changed = 0
 
 
 class State:
@@ -106,6 +110,9 @@ class State:
         self.groups: list[Group] = []
         self.group_of: dict[int, Group] = {}
         self.saved = 0.0
+        self._changes = 0
+        #: Server -> changes until it was looked at in vain, and the groups it was tried in.
+        self._settled: dict[int, tuple[int, list[Group]]] = {}
 
     def new_group(self) -> Group:
         """Return a new, empty cluster."""
@@ -115,16 +122,16 @@ class State:
     def gain(self, server: int, group: Group) -> float:
         """Return the pages that the server has in common with the group."""
         pages, held = self.facts.pages, group.held
-        return sum(pages[c] for c in self.facts.classes[server] if c in held)
+        return sum([pages[c] for c in self.facts.classes[server] if c in held])
 
     def growth(self, server: int, group: Group, without: int | None = None) -> float:
         """Return how much more recurs in the group once the server is in it (and one out)."""
         pages, held = self.facts.pages, group.held
         if without is None:
-            return sum(pages[c] for c in self.facts.classes[server] if held.get(c) == 1)
-        mine, gone = set(self.facts.classes[server]), set(self.facts.classes[without])
-        return (sum(pages[c] for c in mine - gone if held.get(c) == 1)
-                - sum(pages[c] for c in gone - mine if held.get(c) == 2))
+            return sum([pages[c] for c in self.facts.classes[server] if held.get(c) == 1])
+        mine, gone = self.facts.class_sets[server], self.facts.class_sets[without]
+        return (sum([pages[c] for c in mine - gone if held.get(c) == 1])
+                - sum([pages[c] for c in gone - mine if held.get(c) == 2]))
 
     def refusal(self, server: int, group: Group, without: int | None = None) -> str | None:
         """Return which limit keeps the server out of the group (one leaving it), None if none."""
@@ -146,12 +153,14 @@ class State:
         group.recurring += self.growth(server, group)
         group.members[server] = None
         self.group_of[server] = group
+        self._note_change(group)
         for c in self.facts.classes[server]:
             group.held[c] = group.held.get(c, 0) + 1
 
     def remove(self, server: int, group: Group) -> None:
         """Take the server out of the group."""
         del group.members[server]
+        self._note_change(group)
         pages = self.facts.pages
         for c in self.facts.classes[server]:
             count = group.held[c]
@@ -163,6 +172,20 @@ class State:
                 if count == 2:
                     group.recurring -= pages[c]
 
+    def settle(self, server: int, tried: list[Group]) -> None:
+        """Note that no change of the server's group saves more, as these groups are."""
+        self._settled[server] = self._changes, tried
+
+    def settled(self, server: int) -> bool:
+        """Return whether the server's group and those it was tried in are as they were then."""
+        changes, tried = self._settled.get(server, (-1, ()))
+        return (self.group_of[server].changed <= changes
+                and all([group.changed <= changes for group in tried]))
+
+    def _note_change(self, group: Group) -> None:
+        self._changes += 1
+        group.changed = self._changes
+
     def saved_in(self, group: Group) -> float:
         """Return the pages that one group saves."""
         return sum(self.facts.pages[c] * (count - 1) for c, count in group.held.items())
@@ -172,8 +195,11 @@ class State:
         self.saved += other.saved - sum(self.saved_in(group) for group in groups)
         for group in groups:
             group.members, group.held, group.recurring = {}, {}, 0.0
+            self._note_change(group)
         self.groups += other.groups
         self.group_of.update(other.group_of)
+        for group in other.groups:
+            self._note_change(group)
 
     def copy(self) -> "State":
         """Return a state that can be changed apart from this one."""
@@ -197,7 +223,7 @@ class State:
     def loss(self, server: int, group: Group) -> float:
         """Return the pages that are no longer saved once the server is out of its group."""
         pages, held = self.facts.pages, group.held
-        return sum(pages[c] for c in self.facts.classes[server] if held[c] > 1)
+        return sum([pages[c] for c in self.facts.classes[server] if held[c] > 1])
 
     def result(self) -> list[Cluster]:
         """Return the clusters, the one with most in common first."""

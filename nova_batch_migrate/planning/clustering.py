@@ -7,6 +7,7 @@ projects, never draws a random number.
 """
 
 import collections
+import math
 from collections.abc import Sequence
 
 from nova_batch_migrate.planning import improving
@@ -39,6 +40,16 @@ def clusters(servers: Sequence[ServerTelemetry], known: Commonality, limits: Lim
         if best is None or found.saved > best.saved + improving.LEAST:
             best = found
     return best.result() if best else []
+
+
+def everyone(servers: Sequence[ServerTelemetry], known: Commonality) -> Cluster:
+    """Return one cluster of all the servers, whether or not they have anything in common."""
+    nothing = Limits(lambda ids: True, math.inf, None, 0.0)
+    state = State(Facts(servers, known), nothing)
+    group = state.new_group()
+    for server in range(len(servers)):
+        state.add(server, group)
+    return state.result()[0]
 
 
 def _thorough(state: State) -> State:

@@ -50,6 +50,9 @@ class Grouping:
     reason: str
     #: All of them move together, or none.
     synchronized: bool = False
+    #: The servers in the order in which the dictionary serves them best; empty: any order is as
+    #: good, or none was looked for.
+    order: tuple[str, ...] = ()
 
 
 def _by_name(server: ServerTelemetry):
@@ -95,34 +98,54 @@ def relayed(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope
     """Group for a relay, whose streams go one after the other through a dictionary a group.
 
     Where all that recurs fits the dictionary, one group for each part of the scope (and each
-    destination) saves most. Else groups that fit are held against one group that does not, by
-    replaying both in the order of their streams, and what saves more is taken.
+    destination) saves most. Else groups that fit are held against one group that does not, its
+    members ascending by time or relatives one behind the other, by replaying the streams; what
+    saves most is taken, groups that fit if it is all the same.
     """
-    def saving(groups: Sequence[Grouping]) -> float:
-        return sum(replay.saved_pages(in_order(g.servers)) for g in groups if len(g.servers) > 1)
-
     most = MOST_RELAYED if thorough else MOST_RELAYED_OF_MANY
     parts: dict[str, list[ServerTelemetry]] = {}
     for server in sorted(servers, key=_by_name):
         parts.setdefault(scope.part(server.id), []).append(server)
     groups = []
     for part in parts.values():
-        whole = group(part, known, scope, fits, _UNBOUNDED, most, thorough)
-        if replay.fits([s.id for s in part]):
+        ids = [s.id for s in part]
+        if len(ids) <= most and fits(ids):
+            whole = [_reasoned(clustering.everyone(part, known), dictionary_bytes, most)]
+        else:
+            whole = group(part, known, scope, fits, _UNBOUNDED, most, thorough)
+        if replay.fits(ids):
             groups += _explained(whole, f"all that recurs among {len(part)} servers fits a "
                                  f"dictionary of {dictionary_bytes // MIB} MiB, so one group for "
                                  "each destination saves most")
-            continue
-        fitting = group(part, known, scope, fits, dictionary_bytes, most, thorough)
-        saved, other = saving(fitting), saving(whole)
-        if other > saved:
-            groups += _explained(whole, f"more than a dictionary of {dictionary_bytes // MIB} MiB "
-                                 f"holds, yet {_mib(other)} are sent once by it, {_mib(saved)} by "
-                                 "groups that fit")
         else:
-            groups += _explained(fitting, f"{_mib(saved)} are sent once by groups that fit the "
-                                 f"dictionary, {_mib(other)} by one group")
+            fitting = group(part, known, scope, fits, dictionary_bytes, most, thorough)
+            groups += _what_saves_most(fitting, whole, replay, in_order, dictionary_bytes)
     return groups
+
+
+def _what_saves_most(fitting: Sequence[Grouping], whole: Sequence[Grouping], replay: Replay,
+                     in_order: Callable[[Sequence[str]], list[str]], dictionary_bytes: int
+                     ) -> list[Grouping]:
+    """Return groups that fit the dictionary, or those that do not in one of two orders."""
+    def saving(groups: Sequence[Grouping]) -> float:
+        return sum(replay.saved_pages(g.order or in_order(g.servers))
+                   for g in groups if len(g.servers) > 1)
+
+    family = {server: at for at, g in enumerate(fitting) for server in g.servers}
+    related = [dataclasses.replace(g, order=tuple(sorted(in_order(g.servers),
+                                                         key=family.__getitem__)))
+               for g in whole]
+    saved, ascending, one_by_one = saving(fitting), saving(whole), saving(related)
+    if max(ascending, one_by_one) <= saved:
+        return _explained(fitting, f"{_mib(saved)} are sent once by groups that fit the "
+                          f"dictionary, {_mib(max(ascending, one_by_one))} by one group")
+    how = "" if ascending >= one_by_one else (
+        f" with relatives one behind the other ({_mib(ascending)} in order of their times)")
+    return _explained(
+        whole if ascending >= one_by_one else related,
+        f"more than a dictionary of {dictionary_bytes // MIB} MiB holds, yet "
+        f"{_mib(max(ascending, one_by_one))} are sent once by it{how}, {_mib(saved)} by groups "
+        "that fit")
 
 
 def _explained(groups: Sequence[Grouping], why: str) -> list[Grouping]:

@@ -121,9 +121,12 @@ def _related(state: State, server: int) -> list[Group]:
 def _improve_one(state: State, server: int) -> None:
     """Make the best move or swap of the server that saves more and that the limits permit."""
     mine = state.group_of[server]
+    if state.settled(server):
+        return
     lost = state.loss(server, mine)
     options = []
-    for group in _related(state, server):
+    related = _related(state, server)
+    for group in related:
         gain = state.gain(server, group)
         if gain > lost and state.enough(server, gain):
             options.append((gain - lost, len(options), group, None))
@@ -142,17 +145,24 @@ def _improve_one(state: State, server: int) -> None:
             state.add(other, mine)
         state.add(server, group)
         return
+    state.settle(server, related)
 
 
 def _swap_saves(state: State, a: int, group_a: Group, b: int, group_b: Group) -> float:
     """Return the pages saved more once a and b have changed places."""
-    facts = state.facts
-    of_a, of_b = set(facts.classes[a]), set(facts.classes[b])
+    of_a, of_b = state.facts.class_sets[a], state.facts.class_sets[b]
+    pages, held_a, held_b = state.facts.pages, group_a.held, group_b.held
     saved = 0.0
     for c in of_a - of_b:
-        saved += facts.pages[c] * ((c in group_b.held) - (group_a.held[c] > 1))
+        if c in held_b:
+            saved += pages[c]
+        if held_a[c] > 1:
+            saved -= pages[c]
     for c in of_b - of_a:
-        saved += facts.pages[c] * ((c in group_a.held) - (group_b.held[c] > 1))
+        if c in held_a:
+            saved += pages[c]
+        if held_b[c] > 1:
+            saved -= pages[c]
     return saved
 
 

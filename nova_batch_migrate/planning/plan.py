@@ -134,9 +134,17 @@ def _stay(source: Source, reasons: dict[str, str]) -> list[Staying]:
 
 
 def _without(groups: Sequence[Grouping], lost: dict[str, str]) -> list[Grouping]:
-    kept = (dataclasses.replace(g, servers=tuple(i for i in g.servers if i not in lost))
-            for g in groups)
+    kept = (_of(g, [i for i in g.servers if i not in lost]) for g in groups)
     return [group for group in kept if group.servers]
+
+
+def _of(group: Grouping, ids: Sequence[str]) -> Grouping:
+    """Return the group with these of its servers only."""
+    if len(ids) == len(group.servers):
+        return group
+    left = set(ids)
+    return dataclasses.replace(group, servers=tuple(ids),
+                               order=tuple(i for i in group.order if i in left))
 
 
 def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place],
@@ -151,7 +159,7 @@ def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place
                                           request.destinations)
         return int(max(1, min(source.parallel_of(group), limit)))
 
-    timed = [(group, *_ordered(source, group.servers, parallel(group)))
+    timed = [(group, *_ordered(source, group, parallel(group)))
              for group in _converging(source, groups, parallel)]
     if request.strategy != "pair":
         timed = ordering.ascending(
@@ -162,7 +170,7 @@ def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place
     planned, begins = [], 0.0
     for at, (group, ids, projections) in enumerate(timed):
         if source.deadline(ids) is not None and begins:
-            ids, projections = _ordered(source, ids, parallel(group), begins)
+            ids, projections = _ordered(source, group, parallel(group), begins)
         known = source.project(ids, parallel(group), {i: places[i].host for i in ids}, begins)
         if all(projection.verdict == "converges" for projection in known):
             projections = known
@@ -179,22 +187,26 @@ def _converging(source: Source, groups: list[Grouping], parallel) -> list[Groupi
     for group in groups:
         ids, slow = list(group.servers), []
         while len(ids) > 1 and not group.synchronized:
-            order, projections = _ordered(source, ids, parallel(group))
+            order, projections = _ordered(source, _of(group, ids), parallel(group))
             failing = [i for i, projection in zip(order, projections, strict=True)
                        if projection.verdict != "converges"]
             if not failing:
                 break
             slow.append(failing[-1])
             ids.remove(failing[-1])
-        result.append(dataclasses.replace(group, servers=tuple(ids)))
+        result.append(_of(group, ids))
         result += [Grouping((i,), "alone: it does not converge beside other streams")
                    for i in slow]
     return result
 
 
-def _ordered(source: Source, ids: Sequence[str], parallel: int, begins: float = 0.0
+def _ordered(source: Source, group: Grouping, parallel: int, begins: float = 0.0
              ) -> tuple[list[str], tuple[Projection, ...]]:
-    order = source.in_order(ids, begins)
+    """Order members by the dictionary where that saves more, but never against deadlines."""
+    if group.order and source.deadline(group.servers) is None:
+        order = list(group.order)
+    else:
+        order = source.in_order(group.servers, begins)
     return order, source.project(order, parallel)
 
 
@@ -226,7 +238,7 @@ def _plan_group(source: Source, index: int, group: Grouping, ids: Sequence[str],
     members = tuple(
         PlanMember(server_id=i, name=source.servers[i].name, destination=places[i].host,
                    order=at, projection=source.told(i, projection),
-                   reason=_member_reason(source, i, at, len(ids), places[i]),
+                   reason=_member_reason(source, i, at, group, places[i]),
                    wait=source.waits.get(i), wait_seconds=waits[at])
         for at, (i, projection) in enumerate(zip(ids, projections, strict=True)))
     return PlanGroup(
@@ -238,7 +250,7 @@ def _plan_group(source: Source, index: int, group: Grouping, ids: Sequence[str],
         reason=group.reason, synchronized=group.synchronized)
 
 
-def _member_reason(source: Source, server_id: str, at: int, members: int, place: Place) -> str:
+def _member_reason(source: Source, server_id: str, at: int, group: Grouping, place: Place) -> str:
     where = f"to {place.host}: {place.reason}"
     server = source.servers[server_id]
     if server.error is not None:
@@ -249,7 +261,9 @@ def _member_reason(source: Source, server_id: str, at: int, members: int, place:
     due = "" if deadline is None else f", to be there within {deadline:.0f} s"
     wait = source.waits.get(server_id)
     quiet = "" if wait is None else f"; waits for its quiet moment: {wait.reason}"
-    return (f"{at + 1} of {members} by ascending projected time, {seconds:.1f} s alone [0061]"
+    by_kin = group.order and source.deadline(group.servers) is None
+    by = ("relatives one behind the other" if by_kin else "ascending projected time [0061]")
+    return (f"{at + 1} of {len(group.servers)} by {by}, {seconds:.1f} s alone"
             f"{due}; {where}{quiet}{_help_words(source, server_id)}")
 
 

@@ -128,8 +128,13 @@ def member_load(server: ServerTelemetry, memory_bytes: int, options: MigrationOp
     return MemberLoad(nominal, best, worst, measured)
 
 
-def with_relay(member: MemberLoad, wire: WireRates | None) -> MemberLoad:
-    """Return the load as it is at another place in the order of its group."""
+def with_relay(member: MemberLoad, wire: WireRates | None, bounded: bool = True) -> MemberLoad:
+    """Return the load as it is at another place in the order of its group.
+
+    Not `bounded`: best and worst, which tell the interval, are left as they are.
+    """
+    if not bounded:
+        return dataclasses.replace(member, nominal=dataclasses.replace(member.nominal, wire=wire))
     nominal, best, worst = (dataclasses.replace(load, wire=wire)
                             for load in (member.nominal, member.best, member.worst))
     return MemberLoad(nominal, best, worst, member.measured)
@@ -263,30 +268,31 @@ class _Run:
     #: Nova's own work comes before the stream: the link is free meanwhile.
     nova_left: float
     queue_seconds: float = math.inf
-    #: How long it has been held by a relay, without having been looked at.
+    #: Whether a relay holds it, and for how long without its having been looked at.
+    held: bool = False
     held_seconds: float = 0.0
 
     def seconds(self, nova_seconds: float) -> float:
         """Return the seconds from the start of the group until the member is done."""
         return self.queue_seconds + nova_seconds + self.stream.seconds
 
-    def wait(self, rates: tuple[float, float], held: bool) -> float:
+    def wait(self, rate: float, last_rate: float) -> float:
         """Return the seconds until something happens to it; one that is held waits for its end."""
-        if held:
+        if self.held:
             timeout = self.stream.load.schedule.timeout_seconds
             return math.inf if timeout is None else max(
                 0.0, timeout - self.stream.seconds - self.held_seconds)
-        return self.nova_left or self.stream.next_event(*rates)
+        return self.nova_left or self.stream.next_event(rate, last_rate)
 
-    def advance(self, step: float, rates: tuple[float, float], held: bool) -> None:
+    def advance(self, step: float, rate: float, last_rate: float) -> None:
         """Let `step` pass, at most up to the next event."""
         if self.nova_left:
             self.nova_left = max(0.0, self.nova_left - step)
-        elif not held:
-            self.stream.advance(step, *rates)
+        elif not self.held:
+            self.stream.advance(step, rate, last_rate)
         else:
             self.held_seconds += step
-            if self.wait(rates, held) <= 1e-6:
+            if self.wait(rate, last_rate) <= 1e-6:
                 self.go_on()
 
     def go_on(self) -> None:
@@ -317,13 +323,13 @@ def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_
             run.stream.begins_seconds = (timing.begins_seconds or 0.0) + now + timing.nova_seconds
             active.append(run)
         moving = [run for run in active if run.stream.transferring]
-        held: set[_Run] = set()
         if link.relay and moving:
             turn = turn if turn in moving else moving[0]
+            for run in moving:
+                run.held = run is not turn
             turn.go_on()
-            held = {run for run in moving if run is not turn}
         rates = link.rates(len(moving))
-        step = min(run.wait(rates, run in held) for run in active)
+        step = min([run.wait(*rates) for run in active])
         if math.isinf(step):
             # Nothing will change any more, with the link as it is shared now.
             for run in active:
@@ -331,7 +337,7 @@ def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_
         else:
             now += step
             for run in active:
-                run.advance(step, rates, run in held)
+                run.advance(step, *rates)
         active = [run for run in active if not run.stream.ended]
     return runs
 

@@ -13,9 +13,6 @@ from nova_batch_migrate.planning import commonality
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry
 
-#: Passes over all accesses before the rest is followed one by one.
-_MOST_PASSES = 8
-
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
@@ -52,6 +49,8 @@ class Replay:
         #: Equal hashes whose pages had been written by the time they were compared [0044].
         self._held_share = held.held / held.pairs if held and held.pairs else 1.0
         self._recurring: dict[str, tuple[numpy.ndarray, int]] = {}
+        #: Hits by servers in order: groups are tried before they are planned.
+        self._known_hits: dict[tuple[str, ...], dict[str, Hits]] = {}
 
     def hits(self, ids: Sequence[str], destinations: Mapping[str, str] | None = None
              ) -> tuple[Hits, ...]:
@@ -63,7 +62,10 @@ class Replay:
         """
         found: dict[str, Hits] = {}
         for log in self._logs(ids, destinations):
-            found.update(self._hits_of_log(log))
+            key = tuple(log)
+            if key not in self._known_hits:
+                self._known_hits[key] = self._hits_of_log(log)
+            found.update(self._known_hits[key])
         return tuple(found.get(i, Hits()) for i in ids)
 
     def saved_pages(self, ids: Sequence[str], destinations: Mapping[str, str] | None = None
@@ -118,7 +120,7 @@ class Replay:
     def _alone(self, server_id: str, theta: float) -> Hits | None:
         """Return the hits of a server by itself where all that it repeats fits, else None."""
         contents, pages = self._sequence(server_id)
-        distinct = len(numpy.unique(contents))
+        distinct = len(set(contents.tolist()))
         if distinct > self._dictionary_pages * theta:
             return None
         return Hits((len(contents) - distinct) / pages * self._held_share) if pages else Hits()
@@ -161,10 +163,7 @@ def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float
 
     `owners` ascend. A hit crosses if its own server had not brought the content before. Contents
     that come once are not let in. Whether an access hits depends on how many misses came before
-    it: first only first ones are taken for misses, then evictions follow from the misses of the
-    pass before, until nothing changes. Each pass is right for at least one access more than the
-    one before, so this ends at what following them one by one would give; where that takes many
-    passes, it is done.
+    it, so where not all fits they are followed one by one.
     """
     count = len(contents)
     if not count:
@@ -186,36 +185,20 @@ def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float
 
 
 def _misses(order, first, once, capacity: float) -> numpy.ndarray:
-    count = len(order)
-    first_in_order = first[order]
-    places = numpy.arange(count)
-    missed = first
-    for _ in range(_MOST_PASSES):
-        # Of each access: how many contents had been let in before it.
-        head = numpy.cumsum(missed & ~once) - (missed & ~once)
-        # In order of content, the last miss before an access tells when it was let in.
-        last = numpy.where(missed[order], places, 0)
-        last = numpy.maximum.accumulate(last)
-        before = order[numpy.concatenate(([0], last[:-1]))]
-        alive_in_order = head[order] - head[before] <= capacity
-        now = numpy.empty(count, dtype=bool)
-        now[order] = first_in_order | ~alive_in_order
-        if numpy.array_equal(now, missed):
-            return missed
-        missed = now
-    return _one_by_one(order, first, once, capacity)
-
-
-def _one_by_one(order, first, once, capacity: float) -> numpy.ndarray:
-    names = numpy.empty(len(order), dtype=numpy.int64)
-    names[order] = numpy.cumsum(first[order])
-    missed = numpy.zeros(len(order), dtype=bool)
-    let_in: dict[int, int] = {}
-    head = 0
-    for at, (content, alone) in enumerate(zip(names.tolist(), once.tolist(), strict=True)):
-        if alone or content not in let_in or head - let_in[content] > capacity:
-            missed[at] = True
-            if not alone:
-                let_in[content] = head
-                head += 1
+    """Follow all accesses but those that come once; `order` has those of a content together."""
+    before = numpy.empty(len(order), dtype=numpy.int64)
+    before[order] = numpy.concatenate(([-1], order[:-1]))
+    before[first] = -1
+    again = numpy.flatnonzero(~once)
+    let_in = [0] * len(order)
+    misses, head = [], 0
+    for at, last in zip(again.tolist(), before[again].tolist(), strict=True):
+        if last < 0 or head - let_in[last] > capacity:
+            misses.append(at)
+            let_in[at] = head
+            head += 1
+        else:
+            let_in[at] = let_in[last]
+    missed = once.copy()
+    missed[misses] = True
     return missed

@@ -151,7 +151,7 @@ class Source:
                  at: float | None = None, bounded: bool = True) -> tuple[Projection, ...]:
         request = self._request
         return projection.project(
-            self._members(ids, destinations), self.link, parallel, request.nova_seconds,
+            self._members(ids, destinations, bounded), self.link, parallel, request.nova_seconds,
             request.setup_seconds, at, request.learned,
             memo=self._runs if self.replay is None else None, bounded=bounded)
 
@@ -164,13 +164,14 @@ class Source:
             self._alone[server_id], = self._project([server_id], 1, None, bounded=False)
         return self._alone[server_id]
 
-    def _members(self, ids: Sequence[str], destinations: Mapping[str, str] | None
-                 ) -> list[projection.MemberLoad]:
+    def _members(self, ids: Sequence[str], destinations: Mapping[str, str] | None,
+                 bounded: bool) -> list[projection.MemberLoad]:
         if self.replay is None:
             return [self._loads[i] for i in ids]
         hits = self.replay.hits(ids, destinations)
         return [projection.with_relay(self._loads[i], projection.wire_rates(
-            self.servers[i], hit.reference_share)) for i, hit in zip(ids, hits, strict=True)]
+            self.servers[i], hit.reference_share), bounded)
+            for i, hit in zip(ids, hits, strict=True)]
 
     def parallel_of(self, group: grouping.Grouping) -> int:
         """Return how many streams of the group run at once; all of a set that moves together."""

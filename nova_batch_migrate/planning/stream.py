@@ -185,9 +185,7 @@ class Stream:
             capped = rate < last_rate
             self._step_seconds = CAPPED_STEP_SECONDS if capped else FREE_STEP_SECONDS
             self._room = 0.0 if capped else self.load.socket.room_bytes
-        wait_of = {"setup": self._wait_setup, "disk": self._wait_disk,
-                   "memory": self._wait_memory, "last": self._wait_last}[self.phase]
-        wait = wait_of(last_rate if self.phase == "last" else rate)
+        wait = self._WAITS[self.phase](self, last_rate if self.phase == "last" else rate)
         timeout = self.load.schedule.timeout_seconds
         if timeout is not None and self.phase != "last":
             wait = min(wait, max(0.0, timeout - self.seconds))
@@ -196,9 +194,7 @@ class Stream:
     def advance(self, seconds: float, rate: float, last_rate: float) -> None:
         """Let `seconds` pass, at most up to the next event, and take the event if it is there."""
         self.seconds += seconds
-        pass_of = {"setup": self._pass_setup, "disk": self._pass_disk,
-                   "memory": self._pass_memory, "last": self._pass_last}[self.phase]
-        pass_of(seconds, last_rate if self.phase == "last" else rate)
+        self._PASSES[self.phase](self, seconds, last_rate if self.phase == "last" else rate)
         timeout = self.load.schedule.timeout_seconds
         if (timeout is not None and self.phase in ("setup", "disk", "memory")
                 and self.seconds >= timeout - _EPSILON):
@@ -379,3 +375,8 @@ class Stream:
             self._last_bytes_left = 0.0
         if self._finish_left <= _EPSILON:
             self.phase = "completed"
+
+    _WAITS = {"setup": _wait_setup, "disk": _wait_disk, "memory": _wait_memory,
+              "last": _wait_last}
+    _PASSES = {"setup": _pass_setup, "disk": _pass_disk, "memory": _pass_memory,
+               "last": _pass_last}

@@ -155,7 +155,8 @@ def _replayed(seed: int) -> dict:
     shuffled = [[everyone[at] for at in draw.permutation(servers)] for _ in range(RANDOM_ORDERS)]
     return {"servers": servers, "dictionary_bytes": dictionary_bytes,
             "recurring_pages": round(recurring), "groups": [len(g.servers) for g in groups],
-            "saved_pages": sum(replay.saved_pages(in_order(g.servers)) for g in groups),
+            "saved_pages": sum(replay.saved_pages(g.order or in_order(g.servers))
+                               for g in groups),
             "one_group_pages": replay.saved_pages(in_order(everyone)),
             "random_order_pages": float(numpy.mean([
                 replay.saved_pages(order) for order in shuffled]))}

@@ -112,13 +112,25 @@ class TestRelayed(base.BaseTestCase):
         self.assertIn("one group for each destination saves most", found[0].reason)
 
     def test_families_that_would_throw_each_other_out_go_apart(self):
-        # Two families of ten pages in turns, and one page in all: a ring of 11 never has what comes
-        # next, but for that one.
-        x, y = [*range(10), 99], [*range(20, 30), 99]
+        # Two families of ten pages in turns: a ring of 11 never has what comes next.
+        x, y = range(10), range(20, 30)
         found = self.relayed(11, ("a", x), ("b", y), ("c", x), ("d", y))
         self.assertEqual(["a c", "b d"], names(found))
-        self.assertIn("0.1 MiB are sent once by groups that fit the dictionary, 0.0 MiB by one",
+        self.assertIn("0.1 MiB are sent once by groups that fit the dictionary, 0.1 MiB by one",
                       found[0].reason)
+
+    def test_families_one_behind_the_other(self):
+        # The same with a page in all, which two groups would send twice.
+        x, y = [*range(10), 99], [*range(20, 30), 99]
+        found = self.relayed(11, ("a", x), ("b", y), ("c", x), ("d", y))
+        self.assertEqual(["a b c d"], names(found))
+        self.assertEqual(("id-a", "id-c", "id-b", "id-d"), found[0].order)
+        self.assertIn("with relatives one behind the other (0.0 MiB in order of their times)",
+                      found[0].reason)
+
+    def test_who_has_nothing_in_common_is_in_the_one_group_as_well(self):
+        found = self.relayed(400, ("a", range(10)), ("b", range(20, 30)), ("c", range(10)))
+        self.assertEqual(["a b c"], names(found))
 
     def test_one_group_though_it_does_not_fit(self):
         # Each has nine pages with the next one: no two neighbours' fit with a third, but a ring

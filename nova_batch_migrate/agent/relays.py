@@ -16,7 +16,7 @@ def client(conf) -> control.Client:
 
 
 def describe(conf) -> dict | None:
-    """Return the relay's name, address, port, version and memory; None where none answers.
+    """Return the relay's name, address, port, version, speed and memory; None where none answers.
 
     The address is the one to which migrations of Nova come: the two must be the same, or the
     redirect at the source would not see them.

@@ -62,7 +62,7 @@ def through_relays(batch: dict, rows: Mapping[str, dict], streams: list[str]
                 "relay_group": True, "progress": None, "memory_bytes": 0,
                 "current_projection": {"raw_bytes": 0}})
             group["current_projection"]["raw_bytes"] += left
-        elif row["status"] == "migrating" or not (batch["plan"] or {}).get("relay") \
+        elif row["status"] == "migrating" or not relays.planned(row) \
                 or key in (batch["state"].get("relay_groups") or {}):
             shared[row["server_id"]] = row
     return shared

@@ -158,7 +158,11 @@ def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset()) -> list
 def _limit(batch: st.BatchState, source: str, group: int) -> int:
     """Return how many may migrate at once; a group that goes together needs all of them."""
     of_source = batch.parallel_limits.get(source, 1)
-    return of_source if group in batch.together else min(batch.settings.max_parallel, of_source)
+    if group in batch.together:
+        return of_source
+    settings = batch.settings
+    return min(settings.relayed_parallel if group in batch.relayed else settings.max_parallel,
+               of_source)
 
 
 def _ready(row: st.Row, now: datetime.datetime) -> bool:

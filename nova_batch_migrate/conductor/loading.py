@@ -33,6 +33,7 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         now=now,
         settings=state.Settings(
             max_parallel=_parallel(batch, options),
+            relayed_parallel=request["max_parallel"] or ALL_AT_ONCE,
             max_attempts=options.max_attempts,
             retry_backoff_seconds=options.retry_backoff_seconds,
             start_timeout_seconds=options.start_timeout_seconds,
@@ -52,6 +53,7 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         held_up=bool(kept.get("held_up_since")),
         open_groups=open_groups(batch),
         together=frozenset(kept.get("together", ())),
+        relayed=_relayed(kept),
         max_wait_seconds=request.get("max_wait_seconds") or 0.0,
         parallel_limits=kept.get("limits", {}),
         inbound=inbound or {},
@@ -67,13 +69,18 @@ def group_key(source: str, group_index: int) -> str:
 def _parallel(batch: dict, options) -> int:
     """Return how many may migrate at once: no more than the limit on bandwidth has room for."""
     request = batch["request"]
-    if (batch["plan"] or {}).get("relay"):
-        return request["max_parallel"] or ALL_AT_ONCE
     wanted = request["max_parallel"] or options.max_parallel
     if request["max_bandwidth_mib_s"] is None:
         return wanted
     budget = request["max_bandwidth_mib_s"] * allocation.MIB
     return max(1, min(wanted, int(budget // allocation.LEAST_BYTES_PER_SECOND)))
+
+
+def _relayed(kept: dict) -> frozenset[int]:
+    """Return the groups that relays carry: planned so, and not begun without one."""
+    plain = {int(key.rpartition("/")[2]) for key, opened in
+             (kept.get("relay_groups") or {}).items() if not opened}
+    return frozenset(kept.get("relayed", ())) - plain
 
 
 def open_groups(batch: dict) -> tuple[tuple[str, int], ...]:

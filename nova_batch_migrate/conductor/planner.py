@@ -60,7 +60,8 @@ class Planner:
         servers = {server.id: server for host in hosts for server in
                    self._nova.servers_on(host.host) if server.id in pending}
         holding = self._members_elsewhere(groups, pending)
-        relay = self._relayed(batch, hosts, [name for name in names if name in capacity])
+        relays = self._relays_of(batch, [host.host for host in hosts], [
+            name for name in names if name in capacity])
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
             movable=tuple(_movable(servers[server_id], names, groups)
@@ -73,12 +74,13 @@ class Planner:
             + tuple(_unmeasured(pending[server_id], hosts) for server_id in sorted(pending)
                     if server_id not in measured),
             strategy=batch["request"]["strategy"],
-            max_parallel=batch["request"]["max_parallel"] or (
-                loading.ALL_AT_ONCE if relay else self._conf.conductor.max_parallel),
+            max_parallel=batch["request"]["max_parallel"] or self._conf.conductor.max_parallel,
+            relay_max_parallel=batch["request"]["max_parallel"] or loading.ALL_AT_ONCE,
             max_bandwidth_bytes_per_second=_bytes_per_second(batch["request"]),
             nova_seconds=self._nova_seconds(),
             setup_seconds=self._conf.conductor.setup_seconds,
-            relay=relay,
+            relay=bool(relays),
+            relays=relays,
             dedup_scope=batch["request"]["dedup_scope"],
             on_non_convergence=batch["request"]["on_non_convergence"],
             learned=_learned(),
@@ -91,12 +93,17 @@ class Planner:
         self._store(batch, pending, plan, first_group)
         return plan
 
-    def _relayed(self, batch: dict, hosts: list, destinations: list[str]) -> bool:
-        """Tell whether relays are to carry the streams: possible, asked for, and one everywhere."""
-        if not hosts or any(planning.unrelayed(host) for host in hosts):
-            return False
-        return self._relays.carry(context.service_context(batch["request_id"]), batch["request"],
-                                  [host.host for host in hosts] + destinations)
+    def _relays_of(self, batch: dict, sources: list[str], destinations: list[str]
+                   ) -> tuple[plan_request.RelayHost, ...]:
+        """Return the hosts with a relay, if there is a way of this batch with one at both ends."""
+        ctxt = context.service_context(batch["request_id"])
+        found = {host: self._relays.describe(ctxt, host) for host in sources}
+        if any(found.values()):
+            found |= {host: self._relays.describe(ctxt, host) for host in destinations}
+        if not any(found.get(host) for host in destinations):
+            return ()
+        return tuple(plan_request.RelayHost(host, **(relay.get("speed") or {}))
+                     for host, relay in found.items() if relay)
 
     def _members_elsewhere(self, groups: list[dict], pending: dict) -> dict[str, tuple[str, ...]]:
         """Return the server groups with members on each host, of those that something leaves."""

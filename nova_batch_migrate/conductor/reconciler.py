@@ -10,7 +10,7 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from nova_batch_migrate import context, exception
-from nova_batch_migrate.conductor import decide, loading, state, survey
+from nova_batch_migrate.conductor import decide, loading, relays, state, survey
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import telemetry
 
@@ -151,11 +151,11 @@ class Reconciler:
 
     def _open_relays(self, ctxt, batch: dict, rows: dict, key: str, first: dict) -> None:
         """Let the relays carry a group that begins, where the plan counts on them."""
-        if not (batch["plan"] or {}).get("relay"):
-            return
         members = [row for row in rows.values() if row["status"] in state.SERVER_OPEN
-                   and (row["source"], row["group_index"])
+                   and relays.planned(row) and (row["source"], row["group_index"])
                    == (first["source"], first["group_index"])]
+        if not members:
+            return
         before = batch["state"].get("relay_groups") or {}
         # the intent first: what is open is closed at the end, whoever opened it
         self._save(batch, relay_groups=before | {
@@ -298,6 +298,9 @@ class Reconciler:
         self._save(batch, measure=None, surveyed=False,
                    projected_seconds=loading.spent_seconds(batch, timeutils.utcnow())
                    + plan.projected_seconds,
+                   relayed=sorted({*batch["state"].get("relayed", ()), *(
+                       group.index for group in plan.groups
+                       if any(member.projection.relay for member in group.members))}),
                    together=[group.index for group in plan.groups if group.synchronized],
                    dirty={server.id: round(server.round_model.rate_pages_per_second
                                            * telemetry.PAGE_BYTES)

@@ -31,6 +31,11 @@ def carries(batch: dict, row: dict) -> bool:
     return row["destination"] in opened.get(f"{row['source']}/{row['group_index']}", ())
 
 
+def planned(row: dict) -> bool:
+    """Tell whether the present plan leads a server through relays."""
+    return bool((row["current_projection"] or {}).get("relay"))
+
+
 def refuses(batch: dict) -> bool:
     """Tell whether what the plan leads through relays may not go without."""
     return batch["request"].get("fallback") == "refuse"
@@ -38,7 +43,7 @@ def refuses(batch: dict) -> bool:
 
 def lacks(batch: dict, row: dict) -> bool:
     """Tell whether the plan leads a server through relays, and its group could not be opened."""
-    return bool((batch["plan"] or {}).get("relay")) and not carries(batch, row)
+    return planned(row) and not carries(batch, row)
 
 
 def group_id(batch_id: str, source: str, index: int, destination: str) -> str:
@@ -59,11 +64,6 @@ class Relays:
         except (exception.AgentUnavailable, exception.AgentRefused) as error:
             LOG.warning("no relay of %s: %s", host, error)
             return None
-
-    def carry(self, ctxt, request: dict, hosts: list[str]) -> bool:
-        """Tell whether relays carry the streams of a batch: asked for, and one on every host."""
-        return request["dedup_scope"] != "off" and bool(hosts) and all(
-            self.describe(ctxt, host) for host in hosts)
 
     def begin(self, ctxt, batch: dict, source: str, index: int, members: list[dict]) -> list[str]:
         """Open a group at both ends of every pair of hosts; return the destinations it is open to.

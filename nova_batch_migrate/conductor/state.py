@@ -22,6 +22,8 @@ class Settings:
     """Options of [conductor] that decide something; seconds and counts."""
 
     max_parallel: int = 1
+    #: The same of groups that relays carry.
+    relayed_parallel: int = 1
     max_attempts: int = 3
     retry_backoff_seconds: float = 5.0
     start_grace_seconds: float = 10.0
@@ -90,6 +92,7 @@ class BatchState:
     ``patience_seconds``: how long nothing may migrate, from now on, because of measuring;
     ``open_groups``: (source, index) of groups that have begun and whose end was not noted;
     ``together``: indexes of groups whose members are started together;
+    ``relayed``: indexes of groups that relays carry;
     ``inbound``: migrations of other batches that arrive at a host now.
     """
 
@@ -112,6 +115,7 @@ class BatchState:
     held_up: bool = False
     open_groups: tuple[tuple[str, int], ...] = ()
     together: frozenset[int] = frozenset()
+    relayed: frozenset[int] = frozenset()
     inbound: dict[str, int] = dataclasses.field(default_factory=dict)
     #: How long a server may wait for its quiet moment when its turn has come.
     max_wait_seconds: float = 0.0

@@ -50,13 +50,15 @@ class Room:
     """
 
     def __init__(self, destinations: Iterable[Destination], movable: Iterable[Movable],
-                 dictionary_bytes: int = 0):
+                 dictionary_bytes: int = 0, relays: Collection[str] | None = None):
         """Start with the room of ``destinations``; ``movable`` are all that will be placed.
 
         ``dictionary_bytes`` of memory are taken for each pair of source and destination between
-        which a relay carries streams; 0 without a relay.
+        which a relay carries streams; 0 without a relay. ``relays`` are the hosts that have one
+        (None: all); a source of None is one whose streams none carries.
         """
         self._dictionary_bytes = dictionary_bytes
+        self._relays = relays
         self._hosts = {d.host: _Host(
             d.host, d.free_memory_bytes, d.free_vcpus, d.free_disk_gb, d.running_servers,
             collections.Counter(d.server_groups), set()) for d in destinations}
@@ -79,7 +81,7 @@ class Room:
         self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
         self._allowed_by_id: dict[str, frozenset[str]] = {}
 
-    def place(self, server: Movable, mates: Collection[str] = (), source: str = ""
+    def place(self, server: Movable, mates: Collection[str] = (), source: str | None = ""
               ) -> Place | None:
         """Choose a destination and take its room; None if no allowed one has any.
 
@@ -101,7 +103,7 @@ class Room:
             self._pinned[group] = host.name
         return Place(host.name, reason)
 
-    def fit_together(self, servers: Sequence[Movable], source: str = "") -> bool:
+    def fit_together(self, servers: Sequence[Movable], source: str | None = "") -> bool:
         """Return whether one destination could take all of these now."""
         return next(self._fitting(servers, source), None) is not None
 
@@ -129,7 +131,7 @@ class Room:
         return ""
 
     def _choose(self, server: Movable, members: Sequence[Movable], mates: Collection[str],
-                source: str) -> _Host | None:
+                source: str | None) -> _Host | None:
         """Return the best host: few looks at preferred ones, then the first in order that fits."""
         apart, near = server.soft_anti_affinity_group, server.soft_affinity_group
         near_hosts = self._near.get(near, set()) if near else set()
@@ -156,7 +158,7 @@ class Room:
             return "destination of its group"
         return f"most free memory of those that fit ({host.memory_bytes / GIB:.1f} GiB)"
 
-    def _fitting(self, servers: Sequence[Movable], source: str) -> Iterator[_Host]:
+    def _fitting(self, servers: Sequence[Movable], source: str | None) -> Iterator[_Host]:
         """Yield the hosts that can take all of these, best first."""
         memory_bytes = sum(s.memory_bytes for s in servers)
         for rank in self._order:
@@ -173,20 +175,26 @@ class Room:
             self._allowed_by_id[server.id] = self._allowed.setdefault(names, frozenset(names))
         return self._allowed_by_id[server.id]
 
-    def _fits(self, host: _Host, servers: Sequence[Movable], source: str) -> bool:
-        dictionary = 0 if source in host.dictionaries else self._dictionary_bytes
+    def _dictionary(self, host: _Host, source: str | None) -> int:
+        """Return the bytes of a dictionary that a stream from there to here would add."""
+        relayed = source is not None and (self._relays is None or host.name in self._relays)
+        return self._dictionary_bytes if relayed and source not in host.dictionaries else 0
+
+    def _fits(self, host: _Host, servers: Sequence[Movable], source: str | None) -> bool:
+        dictionary = self._dictionary(host, source)
         return (host.memory_bytes >= dictionary + sum(s.memory_bytes for s in servers)
                 and host.vcpus >= sum(s.vcpus for s in servers)
                 and host.disk_gb >= sum(s.disk_gb for s in servers)
                 and all(host.name in self._allowed_of(s) for s in servers)
                 and _apart(host, servers))
 
-    def _take(self, host: _Host, servers: Sequence[Movable], source: str) -> None:
+    def _take(self, host: _Host, servers: Sequence[Movable], source: str | None) -> None:
         at = bisect.bisect_left(self._order, host.rank)
         del self._order[at]
-        if self._dictionary_bytes and source not in host.dictionaries:
+        dictionary = self._dictionary(host, source)
+        if dictionary:
             host.dictionaries.add(source)
-            host.memory_bytes -= self._dictionary_bytes
+            host.memory_bytes -= dictionary
         for server in servers:
             host.memory_bytes -= server.memory_bytes
             host.vcpus -= server.vcpus
@@ -213,25 +221,27 @@ def _apart(host: _Host, servers: Sequence[Movable]) -> bool:
 
 
 def place_groups(groups: Sequence[Sequence[Movable]], destinations: Sequence[Destination],
-                 sources: Sequence[str] = (), dictionary_bytes: int = 0
+                 sources: Sequence[str | None] = (), dictionary_bytes: int = 0,
+                 relays: Collection[str] | None = None
                  ) -> tuple[dict[str, Place], dict[str, str]]:
     """Place the members of all groups; return places by server id, and why others have none.
 
-    `sources` names the source of each group; only a relay's dictionary asks for it. Large ones go
-    first. Where that leaves someone without a place, every server is tried in order of its size
-    alone, groups ignored, and the better of both is kept.
+    `sources` names the source of each group that relays carry; with `dictionary_bytes` and `relays`
+    it is for the dictionaries, as in Room. Large ones go first. Where that leaves someone without
+    a place, every server is tried in order of its size alone, groups ignored, and the better of
+    both is kept.
     """
     named = list(zip(groups, sources or [""] * len(groups), strict=True))
     by_size = sorted(named, key=lambda item: (-sum(s.memory_bytes for s in item[0]),
                                               item[0][0].id))
     first = _try([(sorted(group, key=_largest_first), source) for group, source in by_size],
-                 destinations, dictionary_bytes)
+                 destinations, dictionary_bytes, relays)
     if not first[1]:
         return first
     everyone = sorted(((server, source) for group, source in named for server in group),
                       key=lambda item: _largest_first(item[0]))
     second = _try([([server], source) for server, source in everyone], destinations,
-                  dictionary_bytes)
+                  dictionary_bytes, relays)
     return second if len(second[1]) < len(first[1]) else first
 
 
@@ -239,9 +249,10 @@ def _largest_first(server: Movable):
     return -server.memory_bytes, -server.vcpus, -server.disk_gb, server.id
 
 
-def _try(groups, destinations, dictionary_bytes) -> tuple[dict[str, Place], dict[str, str]]:
+def _try(groups, destinations, dictionary_bytes, relays
+         ) -> tuple[dict[str, Place], dict[str, str]]:
     room = Room(destinations, [server for group, _ in groups for server in group],
-                dictionary_bytes)
+                dictionary_bytes, relays)
     places: dict[str, Place] = {}
     homeless: dict[str, str] = {}
     for group, source in groups:

@@ -9,13 +9,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.planning import ordering, synchronized, timing
+from nova_batch_migrate.planning import ordering, relaying, synchronized, timing
 from nova_batch_migrate.planning.grouping import Grouping
 from nova_batch_migrate.planning.placement import Place, Room, place_groups
 from nova_batch_migrate.planning.request import Movable, PlanRequest, Staying
 from nova_batch_migrate.planning.result import Plan, PlanGroup, PlanMember, Projection
 from nova_batch_migrate.planning.source import Source
-from nova_batch_migrate.planning.telemetry import HostTelemetry
 
 __all__ = ("Plan", "PlanRequest", "make_plan")
 
@@ -35,7 +34,8 @@ def make_plan(request: PlanRequest) -> Plan:
     staying = list(request.staying)
     groups: dict[str, list[Grouping]] = {}
     dictionary_bytes = request.dictionary_bytes if request.relay else 0
-    room = Room(request.destinations, request.movable, dictionary_bytes)
+    with_relay = None if request.relays is None else {relay.host for relay in request.relays}
+    room = Room(request.destinations, request.movable, dictionary_bytes, with_relay)
     sets = synchronized.merged(request.synchronized)
     refused = synchronized.refusals(request)
     for source in sources:
@@ -45,19 +45,27 @@ def make_plan(request: PlanRequest) -> Plan:
     places, homeless = place_groups(
         [[source.movable[i] for i in group.servers]
          for source in sources for group in groups[source.name]], request.destinations,
-        [source.name for source in sources for _ in groups[source.name]], dictionary_bytes)
+        [source.name if source.relays(group.servers) else None
+         for source in sources for group in groups[source.name]], dictionary_bytes, with_relay)
     homeless |= synchronized.cascade(sets, homeless)
     planned: list[PlanGroup] = []
     for source in sources:
         lost = {i: why for i, why in homeless.items() if i in source.servers}
         staying += _stay(source, lost)
-        kept = _without(groups[source.name], lost)
+        kept = _by_way(source, _without(groups[source.name], lost), places, request)
+        # with a relay they would have converged
+        lost = {i: source.why_not(i) for group in kept for i in group.servers
+                if source.alone(i).verdict != "converges"}
+        lost |= synchronized.cascade(sets, lost)
+        staying += _stay(source, {i: why for i, why in lost.items() if i in source.servers})
+        kept = _without(kept, lost)
         planned += _plan_source(source, kept, places, request, len(planned))
     seconds = ordering.whole_seconds(planned, request.destinations)
     late = ordering.missed_deadline(request.deadline_seconds, seconds)
+    relayed = any(m.projection.relay for group in planned for m in group.members)
     return Plan(
-        strategy=request.strategy, relay=request.relay,
-        notes=(*_notes(request, sources), *([late] if late else []),
+        strategy=request.strategy, relay=relayed,
+        notes=(*_notes(request, sources, relayed or not planned), *([late] if late else []),
                *_late_members(request, planned)),
         groups=tuple(planned), staying=tuple(staying), projected_seconds=seconds,
         raw_bytes=sum(g.raw_bytes for g in planned),
@@ -145,6 +153,34 @@ def _of(group: Grouping, ids: Sequence[str]) -> Grouping:
     left = set(ids)
     return dataclasses.replace(group, servers=tuple(ids),
                                order=tuple(i for i in group.order if i in left))
+
+
+def _by_way(source: Source, groups: Sequence[Grouping], places: dict[str, Place],
+            request: PlanRequest) -> list[Grouping]:
+    """Part the groups into what goes through relays and what does not, now that places are known.
+
+    A set that moves together goes one way as a whole.
+    """
+    parted = []
+    for group in groups:
+        if not source.relays(group.servers):
+            parted.append(group)
+            continue
+        out = {i: why for i in group.servers
+               if (why := relaying.not_arriving(request, places[i].host))}
+        if out and group.synchronized:
+            out = dict.fromkeys(group.servers, next(iter(out.values())))
+        source.leave_out(out)
+        parts = [_of(group, tuple(i for i in group.servers if (i in out) is way))
+                 for way in (False, True)]
+        if parts[0].servers:
+            order = parts[0].order or source.in_order(parts[0].servers)
+            slow = source.too_fast(order, source.parallel_of(group),
+                                   {i: places[i].host for i in order})
+            if slow is not None:
+                source.leave_out(dict.fromkeys(order, slow))
+        parted += [part for part in parts if part.servers]
+    return parted
 
 
 def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place],
@@ -264,7 +300,14 @@ def _member_reason(source: Source, server_id: str, at: int, group: Grouping, pla
     by_kin = group.order and source.deadline(group.servers) is None
     by = ("relatives one behind the other" if by_kin else "ascending projected time [0061]")
     return (f"{at + 1} of {len(group.servers)} by {by}, {seconds:.1f} s alone"
-            f"{due}; {where}{quiet}{_help_words(source, server_id)}")
+            f"{due}; {where}{quiet}{_help_words(source, server_id)}"
+            f"{_way_words(source, server_id)}")
+
+
+def _way_words(source: Source, server_id: str) -> str:
+    """Say why no relay carries a stream where others of the batch have one."""
+    why = source.unrelayed.get(server_id)
+    return f"; without a relay: {why}" if why else ""
 
 
 def _help_words(source: Source, server_id: str) -> str:
@@ -292,27 +335,20 @@ def _late_members(request: PlanRequest, groups: Sequence[PlanGroup]) -> list[str
     return notes
 
 
-_DECIDE_ON_RELAYS = {"live_migration_with_native_tls", "live_migration_permit_post_copy"}
+def _left_out(sources: Sequence[Source], told: Sequence[str]) -> list[str]:
+    """Say once for each reason which servers go without a relay that others have."""
+    names: dict[str, list[str]] = {}
+    for source in sources:
+        for server_id, why in source.unrelayed.items():
+            if why and why not in told:
+                names.setdefault(why, []).append(source.servers[server_id].name)
+    return [f"Without a relay: {', '.join(sorted(which))}: {why}." for why, which in names.items()]
 
 
-def unrelayed(host: HostTelemetry) -> str | None:
-    """Return why no relay can carry the streams that leave a host; None where one can."""
-    if host.options.native_tls:
-        return (f"{host.host}: QEMU encrypts its streams itself (live_migration_with_native_tls): "
-                "no relay can find in them what is there already.")
-    if host.options.permit_post_copy:
-        return (f"{host.host}: Nova may go over to post-copy (live_migration_permit_post_copy), "
-                "and a guest then depends on the connection: no relay is put into it.")
-    unknown = sorted(_DECIDE_ON_RELAYS & set(host.options.assumed))
-    if unknown:
-        return (f"{host.host}: {' and '.join(unknown)} could not be read, so no relay is reckoned "
-                "with. Set [agent] nova_config_files to what nova-compute reads.")
-    return None
-
-
-def _notes(request: PlanRequest, sources: Sequence[Source]) -> tuple[str, ...]:
-    notes = [] if request.relay else [
-        NO_RELAY, *(why for host in request.hosts if (why := unrelayed(host)))]
+def _notes(request: PlanRequest, sources: Sequence[Source], relayed: bool) -> tuple[str, ...]:
+    notes = [] if request.relay and relayed else [NO_RELAY]
+    notes += [why for host in request.hosts if (why := relaying.unrelayed(host))]
+    notes += _left_out(sources, notes)
     if request.max_bandwidth_bytes_per_second and len(sources) > 1:
         share = request.max_bandwidth_bytes_per_second / len(sources) / 1024 ** 2
         notes.append(f"Projected with equal shares of the bandwidth limit, {share:.1f} MiB/s for "

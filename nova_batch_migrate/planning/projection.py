@@ -151,8 +151,11 @@ def while_quiet(member: MemberLoad) -> MemberLoad:
                       member.measured)
 
 
-def wire_rates(server: ServerTelemetry, reference_share: float) -> WireRates:
+def wire_rates(server: ServerTelemetry, reference_share: float,
+               raw_bytes_per_second: float = math.inf) -> WireRates:
     """Return what a relay makes of a server's pages; `reference_share` of round 0 it has already.
+
+    `raw_bytes_per_second` is the most that it can work through.
 
     Pages that the guest changed are new to the relay; those that it only touched crossed before.
     What was not measured is taken not to compress.
@@ -165,7 +168,8 @@ def wire_rates(server: ServerTelemetry, reference_share: float) -> WireRates:
     return WireRates(reference_share=min(1.0, max(0.0, reference_share)),
                      later_reference_share=max(0.0, 1 - changed / touched) if touched else 0.0,
                      unchanged_ratio=ratio(server.compress_unchanged),
-                     changed_ratio=ratio(server.compress_changed))
+                     changed_ratio=ratio(server.compress_changed),
+                     raw_bytes_per_second=raw_bytes_per_second)
 
 
 def _activity(server: ServerTelemetry) -> tuple[DirtyModel, Cycle | None]:

@@ -67,6 +67,17 @@ class Destination(Value):
 
 
 @dataclasses.dataclass(frozen=True)
+class RelayHost(Value):
+    """A host on which a relay answers, and what that relay was measured to work through."""
+
+    host: str
+    #: Raw bytes of streams per second, of content that it does not know and does not compress, and
+    #: of content that it knows; null: not measured.
+    new_bytes_per_second: float | None = None
+    known_bytes_per_second: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class PlanRequest(Value):
     """Everything a plan depends on; `make_plan(PlanRequest.from_dict(json))` replays a plan."""
 
@@ -83,8 +94,12 @@ class PlanRequest(Value):
     nova_seconds: float = 4.0
     #: Of the stream, before its first page.
     setup_seconds: float = 0.2
-    #: Whether a relay carries the streams: content in common then crosses once.
+    #: Whether relays carry streams where they can: content in common then crosses once.
     relay: bool = False
+    #: Where one answers; null: on every host.
+    relays: tuple[RelayHost, ...] | None = None
+    #: `max_parallel` of streams that relays carry; null: the same.
+    relay_max_parallel: int | None = None
     dedup_scope: DedupScope = "project"
     dictionary_bytes: int = 512 * 1024 * 1024
     #: What becomes of a server that does not converge by itself: it stays, or Nova ends its

@@ -44,6 +44,8 @@ class Projection(Value):
     #: By which of Nova's means a migration that does not converge is completed by force, once its
     #: memory has crossed; the verdict is needs-help or worse then. null: by none.
     help: typing.Literal["pause", "post-copy"] | None = None
+    #: Whether a relay is to carry the stream.
+    relay: bool = False
 
     def later(self, seconds: float) -> typing.Self:
         """Return the projection of the same stream that is issued so much later."""
@@ -114,6 +116,7 @@ class Plan(Value):
     """The whole plan, with the request it was computed from."""
 
     strategy: Strategy
+    #: Whether relays carry any of the streams; each member's projection says whether its own.
     relay: bool
     notes: tuple[str, ...]
     groups: tuple[PlanGroup, ...]

@@ -13,6 +13,7 @@ from nova_batch_migrate.planning import (
     helped,
     ordering,
     projection,
+    relaying,
     replay,
     timing,
 )
@@ -44,11 +45,20 @@ class Source:
         self.known = commonality.of_host(host)
         self.scope = Scope(request.dedup_scope, host.servers)
         cap = request.max_bandwidth_bytes_per_second
-        self.link = projection.usable_link(host.bandwidth, host.options,
-                                           cap / sources if cap else None, request.relay)
+        plain, relayed = (projection.usable_link(
+            host.bandwidth, host.options, cap / sources if cap else None, relay)
+            for relay in (False, True))
+        self._links = {False: plain, True: relayed}
+        #: Why relays do not carry the streams of these servers; all others they do.
+        self.unrelayed: dict[str, str] = {}
+        no_relay = "" if not request.relay else relaying.not_leaving(request, host)
+        if no_relay is not None:
+            self.unrelayed = dict.fromkeys(self.servers, no_relay)
         self.replay = replay.Replay(host, request.dedup_scope, request.dictionary_bytes,
-                                    self.known) if request.relay else None
-        self.parallel = max(1, min(request.max_parallel, host.options.max_concurrent))
+                                    self.known) if no_relay is None else None
+        self._parallel = {relay: max(1, min(most, host.options.max_concurrent))
+                          for relay, most in ((False, request.max_parallel), (
+                              True, request.relay_max_parallel or request.max_parallel))}
         self._request = request
         self._loads = {
             s.id: projection.member_load(s, self.movable[s.id].memory_bytes, host.options)
@@ -75,8 +85,9 @@ class Source:
             if periodicity is None or load.nominal.cycle is None or server_id in bound:
                 continue
             quiet = projection.while_quiet(load)
-            verdict, seconds, _ = projection.alone(quiet, self.link, request.setup_seconds)
-            usual, usual_seconds, _ = projection.alone(load, self.link, request.setup_seconds)
+            link = self.link([server_id])
+            verdict, seconds, _ = projection.alone(quiet, link, request.setup_seconds)
+            usual, usual_seconds, _ = projection.alone(load, link, request.setup_seconds)
             if verdict != "converges":
                 continue
             wait = timing.best_moment(
@@ -97,12 +108,51 @@ class Source:
             found = self.alone(server_id)
             if found.verdict == "converges" or server_id in bound:
                 continue
-            out = helped.help_out(self._loads[server_id], self.link, request.setup_seconds,
-                                  request.on_non_convergence)
+            out = helped.help_out(self._loads[server_id], self.link([server_id]),
+                                  request.setup_seconds, request.on_non_convergence)
             if out is not None:
                 self._helped[server_id] = found, out
                 self._loads[server_id] = out.load
                 del self._alone[server_id]
+
+    def relays(self, ids: Sequence[str]) -> bool:
+        """Return whether relays carry the streams of all of these."""
+        return not any(i in self.unrelayed for i in ids)
+
+    def leave_out(self, reasons: Mapping[str, str]) -> None:
+        """Let these servers (id -> reason) go without a relay."""
+        self.unrelayed |= reasons
+        for server_id in reasons:
+            self._alone.pop(server_id, None)
+
+    def link(self, ids: Sequence[str]) -> projection.Link:
+        """Return the link as it is for these, which relays carry or do not."""
+        return self._links[self.relays(ids)]
+
+    def parallel(self, ids: Sequence[str]) -> int:
+        """Return how many streams of these may run at once."""
+        return self._parallel[self.relays(ids)]
+
+    def too_fast(self, ids: Sequence[str], parallel: int, destinations: Mapping[str, str]
+                 ) -> str | None:
+        """Return why relays do not pay for a group that they could carry; None where they do.
+
+        A link that is faster than the relays is held up by them; what they save may outweigh that.
+        """
+        shares = [hit.reference_share for hit in self.replay.hits(ids, destinations)]
+        rate = self.link(ids).rates(1)[0]
+        relayed = min(relaying.speed(self._request, (self.name, destinations[i]), share)
+                      for i, share in zip(ids, shares, strict=True))
+        if relayed >= rate:
+            return None
+        through = self.project(ids, parallel, destinations)
+        past = self._project(ids, min(len(ids), parallel, self._parallel[False]), None,
+                             bounded=False, relayed=False)
+        if any(p.verdict != "converges" for p in past) or _last_done(past) >= _last_done(through):
+            return None
+        return (f"the link carries {rate / MIB:.0f} MiB/s, the relays work through "
+                f"{relayed / MIB:.0f} MiB/s of it, and what its group has in common saves less "
+                f"than that costs: {_last_done(past):.1f} s instead of {_last_done(through):.1f} s")
 
     def help_of(self, server_id: str) -> str | None:
         """Return by which means the server's migration is completed by force; None: by none."""
@@ -110,6 +160,7 @@ class Source:
 
     def told(self, server_id: str, projected: Projection) -> Projection:
         """Return the projection as it is shown: with the verdict and the cost of being helped."""
+        projected = dataclasses.replace(projected, relay=self.relays([server_id]))
         if server_id not in self._helped:
             return projected
         unhelped, out = self._helped[server_id]
@@ -134,26 +185,30 @@ class Source:
         sends once depends on where they go; without `destinations` all go to the same. With
         `begins`, in seconds from now, periodic dirty rates are met where they are then.
         """
-        parallel = min(len(ids), parallel or self.parallel)
+        relayed = self.relays(ids)
+        parallel = min(len(ids), parallel or self.parallel(ids))
         where = at = None
-        if self.replay is not None and destinations is not None:
+        if relayed and destinations is not None:
             where = tuple(destinations[i] for i in ids)
-            if len(set(where)) == 1:
+            if len(set(where)) == 1 and self._request.relays is None:
                 where = destinations = None
         if begins is not None and self._request.now_seconds is not None and self._periodic(ids):
             at = self._request.now_seconds + begins
-        key = (parallel, where, at, *ids)
+        key = (relayed, parallel, where, at, *ids)
         if key not in self._projected:
-            self._projected[key] = self._project(ids, parallel, destinations, at)
+            self._projected[key] = self._project(ids, parallel, destinations, at, relayed=relayed)
         return self._projected[key]
 
     def _project(self, ids: Sequence[str], parallel: int, destinations: Mapping[str, str] | None,
-                 at: float | None = None, bounded: bool = True) -> tuple[Projection, ...]:
+                 at: float | None = None, bounded: bool = True, *, relayed: bool
+                 ) -> tuple[Projection, ...]:
         request = self._request
+        members = self._members(ids, destinations, bounded) if relayed else [
+            self._loads[i] for i in ids]
         return projection.project(
-            self._members(ids, destinations, bounded), self.link, parallel, request.nova_seconds,
+            members, self._links[relayed], parallel, request.nova_seconds,
             request.setup_seconds, at, request.learned,
-            memo=self._runs if self.replay is None else None, bounded=bounded)
+            memo=None if relayed else self._runs, bounded=bounded)
 
     def _periodic(self, ids: Sequence[str]) -> bool:
         return any(self._loads[i].nominal.cycle is not None for i in ids)
@@ -161,21 +216,23 @@ class Source:
     def alone(self, server_id: str) -> Projection:
         """Project the server without any other; the interval is left open."""
         if server_id not in self._alone:
-            self._alone[server_id], = self._project([server_id], 1, None, bounded=False)
+            self._alone[server_id], = self._project(
+                [server_id], 1, None, bounded=False, relayed=self.relays([server_id]))
         return self._alone[server_id]
 
     def _members(self, ids: Sequence[str], destinations: Mapping[str, str] | None,
                  bounded: bool) -> list[projection.MemberLoad]:
-        if self.replay is None:
-            return [self._loads[i] for i in ids]
+        """Return the loads of streams that relays carry."""
         hits = self.replay.hits(ids, destinations)
         return [projection.with_relay(self._loads[i], projection.wire_rates(
-            self.servers[i], hit.reference_share), bounded)
+            self.servers[i], hit.reference_share,
+            relaying.speed(self._request, (self.name, *([destinations[i]] if destinations else [])),
+                           hit.reference_share)), bounded)
             for i, hit in zip(ids, hits, strict=True)]
 
     def parallel_of(self, group: grouping.Grouping) -> int:
         """Return how many streams of the group run at once; all of a set that moves together."""
-        return max(self.parallel, len(group.servers) if group.synchronized else 1)
+        return max(self.parallel(group.servers), len(group.servers) if group.synchronized else 1)
 
     def deadline(self, ids: Sequence[str]) -> float | None:
         """Return the earliest of these servers' own deadlines, in seconds from now."""
@@ -215,30 +272,32 @@ class Source:
         together = [grouping.Grouping(tuple(members), "they move together (synchronized)", True)
                     for members in sets if members[0] in able]
         able -= {i for group in together for i in group.servers}
-        servers = [self.servers[i] for i in ids if i in able and self.measured(i)]
-        request = self._request
-
-        def fits(members: Sequence[str]) -> bool:
-            return room.fit_together([self.movable[i] for i in members], self.name)
-
-        if request.strategy == "none":
-            groups = grouping.none(servers, self.alone_seconds, self.parallel)
-        elif request.strategy == "pair":
-            groups = grouping.pair(servers, self.known, self.scope, fits, self.together_seconds,
-                                   request.dictionary_bytes)
-        elif self.replay is not None:
-            groups = grouping.relayed(servers, self.known, self.scope, fits,
-                                      request.dictionary_bytes, self.replay, self.in_order,
-                                      len(request.movable) <= THOROUGH_SERVERS)
-        else:
-            groups = grouping.group(servers, self.known, self.scope, fits,
-                                    request.dictionary_bytes,
-                                    max(self.parallel, grouping.MOST_MEMBERS),
-                                    len(request.movable) <= THOROUGH_SERVERS)
+        groups = self._grouped([self.servers[i] for i in ids if i in able and self.measured(i)],
+                               room)
         alone = [i for i in ids if i in able and not self.measured(i)]
         return [*together, *groups, *(
             grouping.Grouping((i,), "alone: its memory could not be measured")
             for i in self.in_order(alone))]
+
+    def _grouped(self, servers: list[ServerTelemetry], room: Room) -> list[grouping.Grouping]:
+        request, ids = self._request, [server.id for server in servers]
+        relayed = bool(ids) and self.relays(ids)
+
+        def fits(members: Sequence[str]) -> bool:
+            return room.fit_together([self.movable[i] for i in members],
+                                     self.name if relayed else None)
+
+        if request.strategy == "none":
+            return grouping.none(servers, self.alone_seconds, self.parallel(ids))
+        if request.strategy == "pair":
+            return grouping.pair(servers, self.known, self.scope, fits, self.together_seconds,
+                                 request.dictionary_bytes)
+        thorough = len(request.movable) <= THOROUGH_SERVERS
+        if relayed:
+            return grouping.relayed(servers, self.known, self.scope, fits,
+                                    request.dictionary_bytes, self.replay, self.in_order, thorough)
+        return grouping.group(servers, self.known, self.scope, fits, request.dictionary_bytes,
+                              max(self.parallel(ids), grouping.MOST_MEMBERS), thorough)
 
     def common_bytes(self, destinations: dict[str, str]) -> int:
         """Return the contents that servers (id -> destination) bring more than once.
@@ -266,7 +325,7 @@ class Source:
 
     def _why(self, server_id: str, found: Projection) -> str:
         server = self.servers[server_id]
-        carried = self.link.rates(1)[0] / MIB
+        carried = self.link([server_id]).rates(1)[0] / MIB
         dirtied = server.round_model.total_rate_pages_per_second * PAGE_BYTES / MIB
         if found.verdict == "nova-aborts":
             return (f"its memory would be across only after Nova gives up, "
@@ -285,16 +344,17 @@ class Source:
         """Return what a reader of the plan should know about this source."""
         notes = list(self._doubts)
         if self.bandwidth.source == "unknown":
+            free = self._links[False].free / MIB
             notes.append(f"{self.name}: the speed of the migration link is not known; "
-                         f"{self.link.free / MIB:.0f} MiB/s are assumed. Set [agent] link_mib_s "
-                         f"there.")
+                         f"{free:.0f} MiB/s are assumed. Set [agent] link_mib_s there.")
         if self.options.assumed:
             notes.append(f"{self.name}: Nova's options could not be read and are taken as Nova's "
                          f"defaults: {', '.join(self.options.assumed)}.")
-        if self.parallel < self._request.max_parallel:
-            notes.append(f"{self.name}: at most {self.parallel} at once, not "
-                         f"{self._request.max_parallel}: [DEFAULT] max_concurrent_live_migrations "
-                         f"of its nova-compute.")
+        request, relayed = self._request, self.replay is not None
+        wanted = (request.relay_max_parallel if relayed else None) or request.max_parallel
+        if self._parallel[relayed] < wanted:
+            notes.append(f"{self.name}: at most {self._parallel[relayed]} at once, not {wanted}: "
+                         f"[DEFAULT] max_concurrent_live_migrations of its nova-compute.")
         if not self.known.exact:
             notes.append(f"{self.name}: content in common is estimated (sampled or folded).")
         recurring = self.known.recurring_pages(list(self.servers)) * PAGE_BYTES
@@ -304,3 +364,7 @@ class Source:
                          f"({recurring / MIB:.0f} MiB) fits a dictionary of "
                          f"{self._request.dictionary_bytes // MIB} MiB: {needs} no groups.")
         return notes
+
+
+def _last_done(projections: Sequence[Projection]) -> float:
+    return max(p.projected_seconds for p in projections)

@@ -87,7 +87,7 @@ class Client:
         self._path = path
 
     def hello(self) -> dict:
-        """Return version, name, port, groups and memory of the relay."""
+        """Return version, name, port, groups, speed and memory of the relay."""
         return self._ask("hello")
 
     def open_group(self, group: dict) -> dict:

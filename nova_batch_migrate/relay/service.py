@@ -21,6 +21,7 @@ from nova_batch_migrate.relay import (
     source_stream,
     splice,
     switchover,
+    throughput,
     values,
 )
 
@@ -60,6 +61,9 @@ class Relay:
         self._handshakes = threading.BoundedSemaphore(_MOST_HANDSHAKES)
         self._listeners: list[socket.socket] = []
         self._control: control.Server | None = None
+        #: As `hello` tells it: measured when first asked, None where that failed.
+        self._speeds: list[dict | None] = []
+        self._measuring = threading.Lock()
         #: Bytes spliced past the logs, since the start.
         self._spliced_bytes = 0
 
@@ -120,8 +124,25 @@ class Relay:
             groups = len(self._groups)
         return {"version": version.version_string(), "name": self._host,
                 "port": self._options.port, "groups": groups,
+                "speed": self._speed(),
                 "dictionary_bytes": self._options.dictionary_mib << 20,
                 "dictionary_free_bytes": left}
+
+    def _speed(self) -> dict | None:
+        with self._measuring:
+            if not self._speeds:
+                try:
+                    found = throughput.measure(self._server_context, self._client_context,
+                                               self._host).as_dict()
+                    LOG.info("this relay works through %.0f MB/s of content that is new to it, "
+                             "%.0f MB/s of other", found["new_bytes_per_second"] / 1e6,
+                             found["known_bytes_per_second"] / 1e6)
+                except OSError as error:
+                    LOG.warning("the relay's speed could not be measured, so no plan reckons with "
+                                "it: %s", error)
+                    found = None
+                self._speeds.append(found)
+            return self._speeds[0]
 
     def open_group(self, given: dict) -> dict:
         """Open a group; harmless to repeat. At its source this reaches the destination first."""

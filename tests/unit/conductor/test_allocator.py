@@ -148,8 +148,9 @@ class AllocatorTest(base.BaseTestCase):
 
     def test_a_relays_group_is_one_stream_and_is_held_by_the_relay(self):
         self.batch["request"]["max_bandwidth_mib_s"] = 16
-        self.batch["plan"] = {"relay": True}
         self.rows["c"] = self.row("c", source="cmpz")
+        for row in self.rows.values():
+            row["current_projection"] = (row["current_projection"] or {}) | {"relay": True}
         for name in "ab":
             self.rows[name]["status"] = "pending"
         self.assertEqual([], self.allocate("a", "b"), "the group is opened with its cap")

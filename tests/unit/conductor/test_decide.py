@@ -109,6 +109,13 @@ class OrderTest(base.BaseTestCase):
         self.assertEqual(["s0"], self._issued(*rows, settings=three,
                                               parallel_limits={"cmpa": 1}))
 
+    def test_a_group_that_relays_carry_has_a_number_of_its_own(self):
+        rows = [build.row(f"s{i}", order_index=i) for i in range(5)]
+        settings = st.Settings(max_parallel=1, relayed_parallel=3)
+        self.assertEqual(["s0"], self._issued(*rows, settings=settings))
+        self.assertEqual(["s0", "s1", "s2"],
+                         self._issued(*rows, settings=settings, relayed=frozenset({0})))
+
     def test_a_group_waits_for_the_group_before_it(self):
         rows = [build.row("s1", "migrating"), build.row("s3", group_index=1)]
         self.assertEqual([], self._issued(*rows, settings=st.Settings(max_parallel=4)))

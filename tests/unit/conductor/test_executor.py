@@ -207,8 +207,7 @@ class ExecutorTest(base.BaseTestCase):
         # a group that could not be opened, then one that the plan leads past the relays
         self.batch["state"] = {"relay_groups": {"cmpa/0": []}}
         for relayed, status in ((True, "skipped"), (False, "migrating")):
-            self.batch["plan"] = {"relay": relayed}
-            self.row(status="pending", reason=None)
+            self.row(status="pending", reason=None, current_projection={"relay": relayed})
             asked = len(self.nova.asked)
             row = self.issue()
             self.assertEqual(status, row["status"])

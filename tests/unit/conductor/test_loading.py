@@ -48,6 +48,10 @@ class BatchStateTest(base.BaseTestCase):
             found = loading.batch_state(batch, [], {}, conf.CONF.conductor, build.NOW)
             self.assertEqual(expected, found.settings.max_parallel)
 
+    def test_a_group_that_began_without_a_relay_is_no_relays_group(self):
+        kept = {"relayed": [0, 1, 2], "relay_groups": {"cmpa/0": ["cmpb"], "cmpa/1": []}}
+        self.assertEqual(frozenset({0, 2}), self._state([], kept).relayed)
+
     def test_memory_has_crossed_when_pages_are_sent_again(self):
         for job, expected in (({}, False), ({"iteration": 1, "elapsed_seconds": 14.9}, False),
                               ({"iteration": 2, "elapsed_seconds": 3.0}, True),

@@ -125,17 +125,10 @@ class RelaysTest(base.BaseTestCase):
             {"id": mine, "servers": {"s0": {"raw_bytes": 7}}}]}
         self.assertEqual({"raw_bytes": 7}, self.relays.figures(self.ctxt, self.batch, row))
 
-    def test_relays_carry_a_batch_only_with_one_on_every_host_and_when_asked(self):
-        asked = self.batch["request"]
-        self.assertTrue(self.relays.carry(self.ctxt, asked, ["cmpa", "cmpb"]))
-        self.assertFalse(self.relays.carry(self.ctxt, asked | {"dedup_scope": "off"},
-                                           ["cmpa", "cmpb"]))
-        self.agents.without = {"cmpb"}
-        self.assertFalse(self.relays.carry(self.ctxt, asked, ["cmpa", "cmpb"]))
-
     def test_a_row_is_carried_where_its_group_is_open(self):
         row, = self.rows("cmpb")
         self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb"]}}
         self.assertTrue(relays.carries(self.batch, row))
         self.assertFalse(relays.carries(self.batch, row | {"destination": "cmpc"}))
         self.assertFalse(relays.carries(self.batch, row | {"group_index": 1}))
+        self.assertFalse(relays.carries(self.batch, row | {"progress": {"plain": True}}))

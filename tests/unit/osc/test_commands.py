@@ -65,8 +65,8 @@ class BatchMigrateTest(CommandTestCase):
             create.BatchMigrate, "--host", "cmpa", "--host", "cmpd", "--target-host", "cmpb",
             "--exclude-host", "cmpc", "--strategy", "pair", "--max-parallel", "2",
             "--max-bandwidth", "100", "--include-locked", "--enable-after",
-            "--not-before", "2026-11-23T22:00+02:00", "--dedup-scope", "off", "--fallback", "refuse",
-            "--deadline", "2026-11-24T06:00+02:00", "--max-wait", "90",
+            "--not-before", "2026-11-23T22:00+02:00", "--dedup-scope", "off",
+            "--fallback", "refuse", "--deadline", "2026-11-24T06:00+02:00", "--max-wait", "90",
         ))
 
         self.assertEqual({"batch_migration": {

@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies
 from oslotest import base
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.planning import plan
+from nova_batch_migrate.planning import plan, relaying
 from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.request import Staying
 from nova_batch_migrate.planning.telemetry import DirtyModel, History, Periodicity
@@ -68,10 +68,10 @@ class TestPlan(base.BaseTestCase):
                               ({"assumed": ("live_migration_with_native_tls",)},
                                "live_migration_with_native_tls could not be read")):
             made = builders.host([builders.server("a")], **options)
-            self.assertIn(word, plan.unrelayed(made))
-            self.assertIn(plan.unrelayed(made),
+            self.assertIn(word, relaying.unrelayed(made))
+            self.assertIn(relaying.unrelayed(made),
                           plan.make_plan(builders.plan_request(made)).notes)
-        self.assertIsNone(plan.unrelayed(builders.host([builders.server("a")])))
+        self.assertIsNone(relaying.unrelayed(builders.host([builders.server("a")])))
 
     def test_common_content_crosses_once_with_a_relay(self):
         # Two guests of 25,600 pages, of which 9,999 are in both.

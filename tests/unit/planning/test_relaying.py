@@ -1,0 +1,102 @@
+"""Which streams go through relays: by source, by destination, and by what pays."""
+
+from oslotest import base
+
+from nova_batch_migrate.planning import plan
+from nova_batch_migrate.planning.dirty_model import DirtyModel
+from nova_batch_migrate.planning.request import RelayHost
+from tests.unit.planning import builders
+from tests.unit.planning.builders import MIB, destination, plan_request, server
+
+TWO_ALIKE = (server("a"), server("b")), builders.classes(("a b", 25000))
+TWO_UNLIKE = (server("a"), server("b")), builders.classes()
+
+
+def relays(*names, new=None, known=None):
+    return tuple(RelayHost(name, new, known) for name in names)
+
+
+def ways(found):
+    """Return who goes through relays, and the reasons of who does not."""
+    members = [m for group in found.groups for m in group.members]
+    return (sorted(m.name for m in members if m.projection.relay),
+            {m.name: m.reason.partition("without a relay: ")[2] for m in members
+             if not m.projection.relay})
+
+
+class RelayingTest(base.BaseTestCase):
+    def made(self, *hosts, **fields):
+        return plan.make_plan(plan_request(*hosts, relay=True, **fields))
+
+    def test_one_host_without_a_relay_is_no_reason_for_the_others(self):
+        hosts = [builders.host([server(name, 10)], name=host)
+                 for name, host in (("a", "cmpa"), ("c", "cmpc"))]
+        found = self.made(*hosts, relays=relays("cmpa", "cmpb"))
+        self.assertEqual((["a"], {"c": "cmpc: no nova-batch-relay answers there"}), ways(found))
+        self.assertTrue(found.relay)
+        self.assertNotIn(plan.NO_RELAY, found.notes)
+        self.assertIn("Without a relay: c: cmpc: no nova-batch-relay answers there.", found.notes)
+
+    def test_native_tls_of_one_source_leaves_the_others_their_relay(self):
+        hosts = [builders.host([server("a")]),
+                 builders.host([server("c")], name="cmpc", native_tls=True)]
+        found = self.made(*hosts)
+        carried, why = ways(found)
+        self.assertEqual(["a"], carried)
+        self.assertIn("encrypts its streams itself", why["c"])
+        self.assertTrue(any("encrypts its streams itself" in note for note in found.notes))
+
+    def test_a_destination_without_a_relay_parts_a_group(self):
+        servers, classes = TWO_ALIKE
+        room = tuple(destination(name, 0.25) for name in ("d1", "d2"))
+        found = self.made(builders.host(servers, classes), destinations=room,
+                          relays=relays("cmpa", "d1"), dictionary_bytes=0)
+        carried, why = ways(found)
+        self.assertEqual(1, len(carried))
+        self.assertEqual(["no nova-batch-relay answers on d2"], list(why.values()))
+        self.assertEqual(2, len(found.groups))
+
+    def test_off_is_told(self):
+        found = self.made(builders.host([server("a")]), dedup_scope="off")
+        self.assertEqual(([], {"a": "dedup_scope is off"}), ways(found))
+        self.assertFalse(found.relay)
+        self.assertIn(plan.NO_RELAY, found.notes)
+
+    def test_who_needs_a_relay_to_converge_stays_where_there_is_none(self):
+        # pages change faster than a link of 50 MiB/s carries them, and compress to a tenth
+        busy = server("a", dirty=DirtyModel(30000.0, 20000.0, 0.05, "content-diff"),
+                      compress_changed=0.1, compress_unchanged=0.1)
+        host = builders.host([busy], mib_s=50)
+        self.assertEqual(["a"], ways(self.made(host))[0])
+        found = self.made(host, relays=relays("cmpa"))
+        self.assertEqual((), found.groups)
+        self.assertIn("the link carries 50.0 MiB/s", found.staying[0].reason)
+
+    def test_a_link_faster_than_the_relay_is_used_without_it_unless_content_is_alike(self):
+        slow = relays("cmpa", "cmpb", new=200.0 * MIB, known=4000.0 * MIB)
+        for (servers, classes), mib_s, carried in (
+                (TWO_UNLIKE, 100, ["a", "b"]), (TWO_UNLIKE, 1000, []),
+                (TWO_ALIKE, 250, ["a", "b"])):
+            found = self.made(builders.host(servers, classes, mib_s=mib_s), relays=slow)
+            self.assertEqual(carried, ways(found)[0], mib_s)
+        found = self.made(builders.host(*TWO_UNLIKE, mib_s=1000), relays=slow)
+        without = plan.make_plan(plan_request(builders.host(*TWO_UNLIKE, mib_s=1000)))
+        self.assertEqual(without.projected_seconds, found.projected_seconds)
+        self.assertIn("the link carries 1000 MiB/s, the relays work through 200 MiB/s",
+                      ways(found)[1]["a"])
+
+    def test_a_relay_that_is_the_narrow_part_is_reckoned_with(self):
+        host = builders.host(*TWO_ALIKE, mib_s=250)
+        unknown, slow = (self.made(host, relays=relays(
+            "cmpa", "cmpb", new=new, known=4000.0 * MIB)).projected_seconds
+            for new in (None, 200.0 * MIB))
+        self.assertLess(unknown, slow)
+
+    def test_each_way_has_its_own_number_at_once(self):
+        host = builders.host([server(name, 10) for name in "abcd"],
+                             builders.classes(("a b c d", 2000)), max_concurrent=4)
+        for found, queues in (
+                (self.made(host, relay_max_parallel=4), 1),
+                (self.made(host, relay_max_parallel=4, relays=relays("cmpa")), 4)):
+            self.assertEqual(queues, len({m.projection.queue_seconds for group in found.groups
+                                          for m in group.members}))

@@ -17,6 +17,7 @@ from nova_batch_migrate.planning import telemetry
 LOG = log.getLogger(__name__)
 BUSY_PATIENCE_SECONDS = 300
 SURVEY_PAUSE_SECONDS = 3
+RELAY_LOOK_SECONDS = 2.0
 
 
 class Reconciler:
@@ -43,6 +44,7 @@ class Reconciler:
         seen = loading.batch_state(
             batch, list(rows.values()), truths, self._conf.conductor, timeutils.utcnow(),
             db.arriving(except_batch=batch_id) if self._conf.conductor.max_inbound else None)
+        self._look_at_relays(ctxt, batch)
         actions = decide.decide(seen)
         self._allocate(ctxt, batch, rows, actions)
         for action in actions:
@@ -57,6 +59,14 @@ class Reconciler:
         streams += [action.server_id for action in actions if isinstance(action, state.Issue)]
         self._allocator.allocate(ctxt, batch, rows, streams,
                                  lambda **changes: self._save(batch, **changes))
+
+    def _look_at_relays(self, ctxt, batch) -> None:
+        """Keep what the relays have counted so far, for those who watch; not in every pass."""
+        kept, now = batch["state"].get("relay_figures") or {}, timeutils.utcnow_ts(True)
+        if any((batch["state"].get("relay_groups") or {}).values()) and \
+                now - kept.get("at", 0.0) >= RELAY_LOOK_SECONDS:
+            self._save(batch, relay_figures={"at": now, "groups": kept.get("groups", {})
+                                             | self._relays.look(ctxt, batch)})
 
     def _truth(self, server_id: str) -> state.Truth:
         # the migrations first: one that completes in between shows as running once more
@@ -167,8 +177,11 @@ class Reconciler:
         opened = dict(batch["state"].get("relay_groups") or {})
         destinations = opened.pop(loading.group_key(source, index), [])
         if destinations:
-            self._relays.end(ctxt, batch, source, index, destinations)
-            self._save(batch, relay_groups=opened)
+            last = self._relays.end(ctxt, batch, source, index, destinations)
+            # each server's are with its actual figures
+            kept = batch["state"].get("relay_figures") or {"at": 0.0, "groups": {}}
+            groups = kept["groups"] | {i: told | {"servers": {}} for i, told in last.items()}
+            self._save(batch, relay_groups=opened, relay_figures=kept | {"groups": groups})
 
     def _end_group(self, ctxt, batch: dict, rows: dict, source: str, index: int) -> None:
         """Note that a group is over, however its members ended."""

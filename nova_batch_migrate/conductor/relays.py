@@ -85,31 +85,45 @@ class Relays:
             db.add_event(batch["id"], "relay", text, request_id=ctxt.request_id)
         return opened
 
-    def end(self, ctxt, batch: dict, source: str, index: int, destinations: list[str]) -> dict:
-        """Close a group everywhere; return its counters, added up over its destinations."""
-        total: dict = {}
-        for destination in destinations:
-            told = self._close(ctxt, batch, source, index, destination)
-            for name, value in told.items():
-                if name.endswith("_bytes") and isinstance(value, int):
-                    total[name] = total.get(name, 0) + value
-        if total.get("raw_bytes"):
+    def end(self, ctxt, batch: dict, source: str, index: int, destinations: list[str]
+            ) -> dict[str, dict]:
+        """Close a group everywhere; return its last figures by its ids, one a destination."""
+        found = {group_id(batch["id"], source, index, destination):
+                 self._close(ctxt, batch, source, index, destination)
+                 for destination in destinations}
+        found = {each: told for each, told in found.items() if told}
+        raw, wire = (sum(told.get(name, 0) for told in found.values())
+                     for name in ("raw_bytes", "wire_bytes"))
+        if raw:
             db.add_event(
-                batch["id"], "relay",
-                f"group {index + 1} of {source}: {total['raw_bytes'] / MIB:.0f} MiB of streams "
-                f"crossed as {total['wire_bytes'] / MIB:.0f} MiB", request_id=ctxt.request_id)
-        return total
+                batch["id"], "relay", f"group {index + 1} of {source}: {raw / MIB:.0f} MiB of "
+                f"streams crossed as {wire / MIB:.0f} MiB", request_id=ctxt.request_id)
+        return found
 
     def figures(self, ctxt, batch: dict, row: dict) -> dict | None:
         """Return the relay's counters of one server; None where no relay carried it."""
         wanted = group_id(batch["id"], row["source"], row["group_index"], row["destination"])
-        try:
-            told = self._agents.relay_statistics(ctxt, row["source"])
-        except (exception.AgentUnavailable, exception.AgentRefused) as error:
-            LOG.warning("no figures of the relay of %s: %s", row["source"], error)
-            return None
-        found = next((group for group in told["groups"] if group["id"] == wanted), None)
+        found = self._told(ctxt, row["source"]).get(wanted)
         return found and found["servers"].get(row["server_id"])
+
+    def look(self, ctxt, batch: dict) -> dict[str, dict]:
+        """Return the figures of the batch's open groups by their ids, with those of each server."""
+        found = {}
+        for key, destinations in (batch["state"].get("relay_groups") or {}).items():
+            source, _, index = key.rpartition("/")
+            wanted = {group_id(batch["id"], source, int(index), destination)
+                      for destination in destinations}
+            told = self._told(ctxt, source) if wanted else {}
+            found |= {each: told[each] for each in wanted & told.keys()}
+        return found
+
+    def _told(self, ctxt, source: str) -> dict[str, dict]:
+        try:
+            told = self._agents.relay_statistics(ctxt, source)
+        except (exception.AgentUnavailable, exception.AgentRefused) as error:
+            LOG.warning("no figures of the relay of %s: %s", source, error)
+            return {}
+        return {group["id"]: group for group in told["groups"]}
 
     def go_plain(self, ctxt, batch: dict, row: dict) -> None:
         """Let a server's next attempt pass by the relays."""

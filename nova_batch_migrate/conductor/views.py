@@ -5,7 +5,7 @@ Called by the manager. Takes database rows, gives JSON; times end in Z, what is 
 
 import datetime
 
-from nova_batch_migrate.conductor import relays, state
+from nova_batch_migrate.conductor import actuals, relays, state
 from nova_batch_migrate.conductor.request import DEFAULTS
 
 REQUEST_FIELDS = ("hosts", "target_hosts", "exclude_hosts", "strategy", "plan_only",
@@ -27,14 +27,21 @@ def batch(row: dict, servers: list[dict] | None, now: datetime.datetime) -> dict
     }
     if servers is not None:
         wire = (row["state"].get("allocation") or {}).get("wire") or {}
-        views = [server(each, row["started_at"], now) | {
+        groups = (row["state"].get("relay_figures") or {}).get("groups", {})
+        views = [server(each, row["started_at"], now, _carried(row, each, groups)) | {
             "bandwidth_bytes_per_second": _share(row["id"], each, wire)} for each in servers]
-        shown |= _totals(row, servers, views, now) | {"servers": views}
+        shown |= _totals(row, servers, views, now) | {
+            "relay_groups": [_relay_group(row, each, groups[each]) for each in sorted(groups)],
+            "servers": views}
     return shown
 
 
-def server(row: dict, batch_started: datetime.datetime | None, now: datetime.datetime) -> dict:
-    """Return one server of a batch, projected beside actual in the same three parts."""
+def server(row: dict, batch_started: datetime.datetime | None, now: datetime.datetime,
+           carried: dict | None = None) -> dict:
+    """Return one server of a batch, projected beside actual in the same three parts.
+
+    ``carried`` are the relay's counters of its stream that runs.
+    """
     first, current = row["projection"] or {}, row["current_projection"] or {}
     actual, progress = row["actual"] or {}, row["progress"] or {}
     job = progress.get("job") or {}
@@ -65,8 +72,9 @@ def server(row: dict, batch_started: datetime.datetime | None, now: datetime.dat
         "actual_sources": actual.get("sources"),
         "projected_bytes": first.get("raw_bytes"),
         "raw_bytes": raw,
-        "wire_bytes": actual.get("wire_bytes", raw),
-        "relay": actual.get("relay"),
+        "wire_bytes": actual.get("wire_bytes", carried["wire_bytes"] if carried else raw),
+        "relay": actual.get("relay", carried and {
+            name: carried[name] for name in actuals.SAVINGS}),
         "projected_downtime_seconds": first.get("downtime_seconds"),
         "downtime_seconds": actual.get("downtime_seconds"),
     }
@@ -98,6 +106,27 @@ def _totals(row: dict, rows: list[dict], views: list[dict], now: datetime.dateti
         "deadline_met": _deadline_met(row),
         "notes": plan.get("notes", []),
     }
+
+
+def _carried(batch_row: dict, row: dict, groups: dict) -> dict | None:
+    """Return the relay's counters of a server that migrates through one."""
+    if row["status"] != "migrating" or not relays.carries(batch_row, row):
+        return None
+    group = relays.group_id(batch_row["id"], row["source"], row["group_index"],
+                            row["destination"])
+    return groups.get(group, {}).get("servers", {}).get(row["server_id"])
+
+
+def _relay_group(batch_row: dict, group_id: str, told: dict) -> dict:
+    """Return what a relay has counted of a group, so far or in all."""
+    source, index, destination = group_id[len(batch_row["id"]) + 1:].rsplit("/", 2)
+    opened = (batch_row["state"].get("relay_groups") or {}).get(f"{source}/{index}", ())
+    return {"source": source, "group": int(index), "destination": destination,
+            "open": destination in opened,
+            **{name: told.get(name, 0) for name in ("raw_bytes", "wire_bytes",
+                                                    *actuals.SAVINGS)},
+            **{name: told.get(name) for name in (
+                "bytes_per_second", "dictionary_bytes", "dictionary_fill_bytes", "cpu_seconds")}}
 
 
 def _share(batch_id: str, row: dict, wire: dict) -> int | None:

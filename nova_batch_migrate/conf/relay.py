@@ -41,6 +41,10 @@ OPTS = [
     cfg.IntOpt("zstd_window_log", default=27, min=17, max=27,
                help="How far back compression looks, as a power of two of bytes; held in memory "
                     "by both ends."),
+    cfg.PortOpt("metrics_port", default=0,
+                help="Port of 127.0.0.1 at which Prometheus may fetch /metrics: bytes by what "
+                     "became of them, for the host, each open group's servers and the "
+                     "dictionaries. 0: none."),
     cfg.FloatOpt("hold_seconds", default=60, min=0,
                  help="Longest wait, running, of a synchronized server for the others of its set."),
     cfg.FloatOpt("pause_seconds", default=2, min=0,

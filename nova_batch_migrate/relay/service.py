@@ -4,6 +4,7 @@ Started by cmd/relay.py. Without an open group it only waits: no rule in nftable
 sees it.
 """
 
+import collections
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from nova_batch_migrate.relay import (
     control,
     destination,
     greeting,
+    metrics,
     redirect,
     source,
     source_stream,
@@ -61,6 +63,11 @@ class Relay:
         self._handshakes = threading.BoundedSemaphore(_MOST_HANDSHAKES)
         self._listeners: list[socket.socket] = []
         self._control: control.Server | None = None
+        self._metrics: metrics.Endpoint | None = None
+        #: While a group is counted with the closed ones instead of the open ones.
+        self._counting = threading.Lock()
+        #: Counters of the groups that are closed.
+        self._closed_total: collections.Counter[str] = collections.Counter()
         #: As `hello` tells it: measured when first asked, None where that failed.
         self._speeds: list[dict | None] = []
         self._measuring = threading.Lock()
@@ -90,11 +97,15 @@ class Relay:
             self._serve(slow, self._redirected)
         self._control = control.Server(options.control_socket, options.control_group, self)
         self._control.start()
+        if options.metrics_port:
+            self._metrics = metrics.Endpoint(options.metrics_port, self.statistics)
 
     def stop(self) -> None:
         """Close every group, then the listeners."""
         if self._control is not None:
             self._control.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
         for group_id in list(self._groups):
             self.close_group(group_id)
         self._redirect.close()
@@ -185,14 +196,17 @@ class Relay:
 
     def close_group(self, group_id: str) -> dict:
         """Close a group and return its statistics; harmless to repeat."""
-        with self._lock:
-            made = self._groups.pop(group_id, None)
+        figures = {}
+        with self._counting:
+            with self._lock:
+                made = self._groups.pop(group_id, None)
+            if isinstance(made, source.SourceGroup):
+                figures = made.figures()
+                self._closed_total.update(_bytes_of(figures))
         if made is None:
             return {}
-        figures = {}
         if isinstance(made, source.SourceGroup):
             self._redirect.remove(made.addresses)
-            figures = made.figures()
             with self._lock:
                 for members in made.group.synchronized:
                     self._gangs.pop(members, None)
@@ -218,11 +232,16 @@ class Relay:
         return made
 
     def statistics(self) -> dict:
-        """Return the counters of every open group that leaves this host."""
-        with self._lock:
-            groups = [made for made in self._groups.values()
-                      if isinstance(made, source.SourceGroup)]
-        return {"groups": [made.figures() for made in groups],
+        """Return the counters of each open group that leaves this host, and since the start."""
+        with self._counting:
+            with self._lock:
+                groups = [made for made in self._groups.values()
+                          if isinstance(made, source.SourceGroup)]
+            told = [made.figures() for made in groups]
+            total = collections.Counter(self._closed_total)
+        for figures in told:
+            total.update(_bytes_of(figures))
+        return {"groups": told, "total": dict(total),
                 "spliced_bytes": self._spliced_bytes,
                 "cpu_seconds": time.process_time()}
 
@@ -296,6 +315,11 @@ class Relay:
         joined.run()
         with self._lock:
             self._spliced_bytes += sum(joined.moved_bytes)
+
+
+def _bytes_of(figures: dict) -> dict[str, int]:
+    return {name: value for name, value in figures.items()
+            if name.endswith("_bytes") and not name.startswith("dictionary")}
 
 
 def _listen(address: str, port: int, buffer_bytes: int | None = None,

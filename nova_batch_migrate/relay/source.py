@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import ssl
 import threading
+import time
 
 from oslo_log import log
 
@@ -63,6 +64,8 @@ class SourceGroup:
         self.addresses = group.addresses()
         self.turns = turns.Turns()
         self._figures = figures.GroupFigures(group)
+        #: Of the whole process: groups that are open side by side share it.
+        self._cpu_begun = time.process_time()
         self._context = context
         self._gangs = gangs
         self._bucket = pacing.TokenBucket(group.wire_bytes_per_second)
@@ -143,6 +146,7 @@ class SourceGroup:
         for number, stream in running:
             self._count(number, stream.member, stream.outcome)
         return self._figures.as_dict() | {
+            "cpu_seconds": round(time.process_time() - self._cpu_begun, 3),
             "dictionary_bytes": self.group.dictionary_bytes,
             "dictionary_fill_bytes": sum(each.fill_bytes for each in self._logs.values())}
 

@@ -98,6 +98,8 @@ class BatchMigration(_VersionedResource):
     wire_bytes = resource.Body("wire_bytes")
     #: What running migrations may send on the wire now, in all.
     bandwidth_bytes_per_second = resource.Body("bandwidth_bytes_per_second", type=int)
+    #: What relays have counted, by group and destination, while they run and afterwards.
+    relay_groups = resource.Body("relay_groups", type=list)
     #: Whether the plan, or at the end the batch, keeps the deadline; None without one.
     deadline_met = resource.Body("deadline_met", type=bool)
     #: Why the batch failed.

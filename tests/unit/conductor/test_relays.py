@@ -114,7 +114,8 @@ class RelaysTest(base.BaseTestCase):
     def test_closing_tells_raw_beside_wire(self):
         self.begin("cmpb")
         total = self.relays.end(self.ctxt, self.batch, "cmpa", 0, ["cmpb"])
-        self.assertEqual({"raw_bytes": 50 << 20, "wire_bytes": 20 << 20}, total)
+        mine = relays.group_id(self.batch["id"], "cmpa", 0, "cmpb")
+        self.assertEqual({mine: {"raw_bytes": 50 << 20, "wire_bytes": 20 << 20}}, total)
         self.assertIn("50 MiB of streams crossed as 20 MiB", self.events()[-1])
 
     def test_figures_are_those_of_the_servers_own_group(self):
@@ -124,6 +125,9 @@ class RelaysTest(base.BaseTestCase):
             {"id": "another", "servers": {"s0": {"raw_bytes": 1}}},
             {"id": mine, "servers": {"s0": {"raw_bytes": 7}}}]}
         self.assertEqual({"raw_bytes": 7}, self.relays.figures(self.ctxt, self.batch, row))
+        self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb"], "cmpz/1": []}}
+        self.assertEqual({mine: self.agents.statistics["groups"][1]},
+                         self.relays.look(self.ctxt, self.batch))
 
     def test_a_row_is_carried_where_its_group_is_open(self):
         row, = self.rows("cmpb")

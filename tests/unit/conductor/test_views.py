@@ -1,6 +1,6 @@
 from oslotest import base
 
-from nova_batch_migrate.conductor import request, views
+from nova_batch_migrate.conductor import actuals, request, views
 from tests.unit.conductor import build
 
 PROJECTION = {"projected_seconds": 15.0, "stream_seconds": 10.0, "queue_seconds": 1.0,
@@ -56,6 +56,28 @@ class ViewsTest(base.BaseTestCase):
             [s["bandwidth_bytes_per_second"] for s in through["servers"]],
             through["bandwidth_bytes_per_second"]))
         self.assertIsNone(views.batch(batch_row(), [], build.NOW)["bandwidth_bytes_per_second"])
+
+    def test_what_relays_have_counted_is_shown_while_servers_migrate(self):
+        counters = dict.fromkeys(actuals.SAVINGS, 5) | {"raw_bytes": 100, "wire_bytes": 30}
+        group = counters | {"bytes_per_second": 7.0, "dictionary_bytes": 64, "cpu_seconds": 0.5,
+                            "dictionary_fill_bytes": 32, "servers": {"s1": counters}}
+        kept = {"relay_groups": {"cmpa/0": ["cmpb"]},
+                "relay_figures": {"at": 0.0, "groups": {"b1/cmpa/0/cmpb": group}}}
+        moving = server_row(status="migrating", issued_at=build.NOW,
+                            progress={"job": {"memory_processed_bytes": 110}})
+        rows = [moving, moving | {"server_id": "s2"},
+                moving | {"progress": moving["progress"] | {"plain": True}}]
+        shown = views.batch(batch_row(state=kept), rows, build.NOW)
+        self.assertEqual([30, 110, 110], [each["wire_bytes"] for each in shown["servers"]])
+        self.assertEqual([5, None, None], [each["relay"] and each["relay"]["delta_bytes"]
+                                           for each in shown["servers"]])
+        one, = shown["relay_groups"]
+        self.assertEqual(("cmpa", 0, "cmpb", True, 100, 30, 7.0, 32, 0.5), tuple(
+            one[name] for name in (
+                "source", "group", "destination", "open", "raw_bytes", "wire_bytes",
+                "bytes_per_second", "dictionary_fill_bytes", "cpu_seconds")))
+        closed = views.batch(batch_row(state=kept | {"relay_groups": {}}), [], build.NOW)
+        self.assertIs(False, closed["relay_groups"][0]["open"])
 
     def test_a_deadline_by_the_plan_then_by_the_clock(self):
         asked = batch_row()["request"] | {"deadline": build.ago(0).isoformat()}

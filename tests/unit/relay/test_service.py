@@ -57,7 +57,9 @@ def _carries():
         told = relays.source.statistics()
         closed = relays.source.close_group("batch:0:cmpb")
         relays.destination.close_group("batch:0:cmpb")
-        return {"whole": [one.arrived() == first, two.arrived() == second],
+        again = relays.source.statistics()
+        return {"counted": [told["total"], again["total"], again["groups"]],
+                "whole": [one.arrived() == first, two.arrived() == second],
                 "returned": returned == qemu.PONG + qemu.SHUT,
                 "greeting": greeting.decode(), "nbd": nbd.arrived() == b"blocks" * 1000,
                 "statistics": told, "closed": closed, "raw": [len(first), len(second)],
@@ -182,7 +184,12 @@ class Relays(base.BaseTestCase):
         self.assertTrue(seen["returned"])
         self.assertEqual("NBDMAGIC", seen["greeting"])
         self.assertTrue(seen["nbd"])
+        used = seen["closed"].pop("cpu_seconds")
+        self.assertGreaterEqual(used, seen["statistics"]["groups"][0].pop("cpu_seconds"))
         self.assertEqual(seen["statistics"]["groups"][0], seen["closed"])
+        before, after, still_open = seen["counted"]
+        self.assertEqual(seen["closed"]["wire_bytes"], before["wire_bytes"])
+        self.assertEqual((before, []), (after, still_open))
         servers = seen["closed"]["servers"]
         first, second = servers[hosts.FIRST], servers[hosts.SECOND]
         self.assertEqual(seen["raw"], [first["raw_bytes"], second["raw_bytes"] - 6000])

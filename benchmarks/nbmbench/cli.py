@@ -17,7 +17,6 @@ import types
 
 from nbmbench import contract, machine, suite
 
-
 #: Among what is missing of a run that was ended before its time.
 CUT_SHORT = "the rest of a run that was ended"
 

@@ -24,7 +24,8 @@ def render_all(options: Options) -> None:
         "database": "mysql+pymysql://root@localhost",
         "socket": f"unix_socket={layout.MYSQL_SOCKET}",
         "instances": layout.INSTANCES, "var": layout.VAR, "etc": layout.ETC, "venv": layout.VENV,
-        "max_live_migrations": options.max_live_migrations}
+        "max_live_migrations": options.max_live_migrations,
+        "dictionary_mib": options.dictionary_mib}
     common["auth"] = template("auth.conf", common).rstrip()
     for name in ("keystone.conf", "placement.conf", "glance-api.conf", "neutron.conf", "nova.conf",
                  "rabbitmq.conf"):

@@ -121,6 +121,13 @@ def show(*words: str) -> int:
                           env=_environment("admin")).returncode
 
 
+def started(program: str, *words: str) -> subprocess.Popen:
+    """Start a client (openstack, nova) as an administrator; its stdout and stderr are one text."""
+    return subprocess.Popen([str(layout.BIN / program), *words], env=_environment("admin"),
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
+
+
 def _environment(user: str) -> dict[str, str]:
     path = layout.OPENRC if user == "admin" else layout.STATE / f"openrc-{user}"
     exports = dict(line.removeprefix("export ").split("=", 1)
@@ -132,6 +139,11 @@ def _environment(user: str) -> dict[str, str]:
 def batch(batch_id: str) -> dict:
     """Return a batch migration as the API shows it."""
     return Cloud().get("nova-api", f"{BATCHES}/{batch_id}")["batch_migration"]
+
+
+def events(batch_id: str) -> list[dict]:
+    """Return what happened in a batch migration, the oldest first."""
+    return Cloud().get("nova-api", f"{BATCHES}/{batch_id}/events?limit=1000")["events"]
 
 
 def newest_batch(host: str = SOURCE) -> dict:

@@ -84,13 +84,16 @@ class Options:
     link_mib_per_second: float = 0     # 0: not capped
     max_live_migrations: int = 4       # Nova's max_concurrent_live_migrations
     relays: bool = True                # a nova-batch-relay on every host
+    dictionary_mib: int = 512          # the relays'
 
     @property
     def host_list(self) -> tuple[Host, ...]:
         return ALL_HOSTS[:self.hosts]
 
     def save(self) -> None:
-        OPTIONS.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        told = {name: value for name, value in dataclasses.asdict(self).items()
+                if value != getattr(Options(), name)}
+        OPTIONS.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def load_options() -> Options:

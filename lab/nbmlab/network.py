@@ -108,6 +108,13 @@ def capped_bytes_per_second(host: Host) -> int:
     return int(found[1]) * factor[found[2]] // 8 if found else 0
 
 
+def sent_bytes(host: Host) -> int:
+    """Return the bytes that a host with a cap has sent to the other hosts since it was set."""
+    shown = shell.run("tc", "-s", "-n", host.name, "class", "show", "dev", "eth0")
+    found = re.search(r"^class htb 1:10 .*\n Sent (\d+) bytes", shown, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 def measure(source: Host, destination: Host, seconds: float = 4) -> float:
     """Send zeros over TCP from one host to another and return the bytes per second that arrived.
 

@@ -1,159 +1,306 @@
 """Seconds in which a host of eight guests is emptied: Nova in four ways, plain QEMU, this project.
 
-Through Nova on the lab, the link capped by tc; multifd with zstd, which Nova can't ask for, on
-plain QEMUs beside. The lab is taken from whatever it does: all its guests are deleted.
+Through Nova on the lab, the link capped by tc, the same guests going to and fro; multifd with zstd,
+which Nova can't ask for, on plain QEMUs with guests of the same families. The lab is taken from
+whatever it does: all its guests are deleted. Words for --only: a fleet, a link's Mbit/s, a way.
+With --quick two guests, by this project and by `nova host-evacuate-live`, on a lab that may be up.
 """
-import concurrent.futures
-import dataclasses
+import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from nbmlab import check, cloud, drain, guests, layout, owner, services, shell, teardown
-from nbmlab.guests import Guest, Wanted
+import numpy as np
+from nbmlab import check, drain, guests, layout, network, shell
+from nbmlab.cloud import Cloud
+from nbmlab.guests import Guest
 
+from nbmbench import cloud, filled
 from nbmbench.contract import Goal, Settings
-from nbmbench.rig import GuestSpec, Move, QemuOptions, Rig
+from nbmbench.rig import Frozen, GuestSpec, Move, QemuOptions, Rig
 
 NEEDS = "lab"
 #: `*_vs_multifd_zstd` is against plain QEMU, without Nova's fixed seconds.
 GOALS = {"alike_vs_best": Goal("<=", 0.30), "mixed_vs_best": Goal("<=", 0.60),
          "alike_vs_multifd_zstd": Goal("<=", 1.00)}
-FLEETS = {"alike": ("web",) * 8, "mixed": ("web", "cache", "writer-mid", "redis") * 2}
-LINKS = (100, 300, 1000)               # Mbit/s
+FLEETS = {"alike": ("web",) * 8, "mixed": ("web", "cache", "redis", "database") * 2}
+QUICK_FLEETS = {"pair": ("web",) * 2}
+LINKS = (300, 1000, 100)               # Mbit/s, the goals' first
 GOAL_LINK = 300
-#: Migrations under way at once: nova host-evacuate-live's loop, Watcher's two, KubeVirt's five.
-AT_ONCE = {"nova-serial": 1, "nova-two": 2, "nova-five": 5, "nova-all": 8}
+#: Migrations under way at once: one by one, Watcher's two, KubeVirt's five, and all, which is what
+#: python-novaclient's `nova host-evacuate-live` does and is done by it here.
+NOVA = {"nova-all": 8, "nova-five": 5, "nova-two": 2, "nova-serial": 1}
 PROJECT = "project"
+QEMU = {"qemu-serial": 1, "qemu-all": 8}
+QUICK_WAYS = ("nova-all", PROJECT)
 LIMIT_SECONDS = 1200
-HOSTS = ("cmpa", "cmpb")
+AT_ONCE = 8                            # Nova's max_concurrent_live_migrations, for all ways
+#: Of the relays: room for what a guest of the alike fleet holds, and then some.
+DICTIONARY_MIB = 1024
+POLL_SECONDS = 0.5
+#: A server that Nova has back where it was so long after the call has not moved.
+STARTED_SECONDS = 5.0
+BETWEEN_SECONDS = 3.0
 
 
 def run(settings: Settings) -> list[dict]:
     """Empty a host by every contender on every link; one case each."""
-    links = [link for link in LINKS if str(link) in settings.options] or \
-        ([GOAL_LINK] if settings.quick else list(LINKS))
-    fleets = [fleet for fleet in FLEETS if fleet in settings.options] or \
-        (["alike"] if settings.quick else list(FLEETS))
+    def chosen(known: Sequence[str]) -> list[str]:
+        return [word for word in known if word in settings.options] or list(known)
+
+    table = QUICK_FLEETS if settings.quick else FLEETS
+    fleets = {fleet: table[fleet] for fleet in chosen(list(table))}
+    links = [GOAL_LINK] if settings.quick else [
+        int(link) for link in chosen([str(link) for link in LINKS])]
+    ways = list(QUICK_WAYS) if settings.quick else chosen([*NOVA, PROJECT, *QEMU])
     cases: list[dict] = []
-    owner.claim()
-    services.up(dataclasses.replace(layout.load_options(), hosts=2, max_live_migrations=8,
-                                    link_mib_per_second=_mib(links[0]), relays=True))
-    try:
-        for fleet in fleets:
-            _on_lab(fleet, links, settings.quick, cases)
-        drain.initial_state()
-    finally:
-        teardown.down(layout.STATE)
-    with Rig(settings.scratch / "rig") as rig:
-        for fleet in fleets:
-            _on_qemu(settings, rig, fleet, links, cases)
+
+    def keep(case: dict) -> None:
+        shell.say("{fleet} {link_mbit} Mbit/s {way}: {seconds:.1f} s, {moved} of {guests}".format(
+            **case))
+        cases.append(case)
+        settings.keep(cases)
+
+    filled.register()
+    if through_nova := [way for way in ways if way not in QEMU]:
+        with cloud.lab(max_live_migrations=AT_ONCE, dictionary_mib=DICTIONARY_MIB,
+                       link_mib_per_second=cloud.mib(links[0])):
+            for fleet, kinds in fleets.items():
+                _fleet_on_lab(fleet, kinds, links, through_nova, keep)
+    if plain := [way for way in ways if way in QEMU]:
+        with Rig(settings.scratch / "rig") as rig:
+            for fleet, kinds in fleets.items():
+                _on_qemu(settings, rig, fleet, kinds, links, plain, keep)
     return cases
 
 
-def _mib(link_mbit: int) -> float:
-    return link_mbit * 1e6 / 8 / (1 << 20)
+# ---- through Nova ------------------------------------------------------------------------------
 
-
-def _on_lab(fleet: str, links: Sequence[int], quick: bool, cases: list[dict]) -> None:
-    drain.initial_state()
-    booted = guests.boot([Wanted(family, f"{fleet}-{index}-{family}", HOSTS[0])
-                          for index, family in enumerate(FLEETS[fleet])])
-    drain.settle(booted)
+def _fleet_on_lab(fleet: str, kinds: Sequence[str], links: Sequence[int], ways: Sequence[str],
+                  keep: Callable[[dict], None]) -> None:
+    booted = boot(fleet, kinds)
+    shell.say(f"{fleet}: {len(booted)} guests run and are filled")
+    cases = []
     before = check.snapshot([guest.id for guest in booted])
-    ways = ["nova-all", PROJECT] if quick else [*AT_ONCE, PROJECT]
-    for link in links:
-        services.up(dataclasses.replace(layout.load_options(),
-                                        link_mib_per_second=_mib(link)))
-        for way in ways:
-            source = guests.listed()[0].host
-            destination = next(host for host in HOSTS if host != source)
-            began = time.monotonic()
-            facts = _by_project(source) if way == PROJECT else \
-                _by_nova(booted, destination, AT_ONCE[way])
-            seconds = time.monotonic() - began
-            moved = sum(guest.host == destination for guest in guests.listed())
-            shell.say(f"{fleet} {link} Mbit/s {way}: {seconds:.1f} s, {moved} of {len(booted)}")
-            cases.append({
-                "fleet": fleet, "link_mbit": link, "way": way, "seconds": seconds, "moved": moved,
-                "guests": len(booted), **facts})
-            _enable()
-    # all moves of all ways are behind them: what one of them lost shows here
-    verdicts = check.verify(before)
-    for case in cases:
-        if case["fleet"] == fleet and "intact" not in case:
-            case["intact"] = sum(each.alive and each.memory_intact for each in verdicts.values())
+    try:
+        for link in links:
+            network.cap(layout.load_options().host_list, cloud.mib(link))
+            for way in ways:
+                cases.append(_emptied(booted, way) | {
+                    "fleet": fleet, "link_mbit": link, "memory_mib": filled.MEMORY_MIB,
+                    "kinds": list(kinds), "at_once": AT_ONCE, "dictionary_mib": DICTIONARY_MIB})
+                cloud.enable()
+                time.sleep(BETWEEN_SECONDS)
+    finally:
+        # every move of all ways is behind them: what any of them lost shows here
+        whole, not_whole = cloud.whole(before)
+        for case in cases:
+            keep(case | {"whole": whole, "not_whole": not_whole})
 
 
-def _enable() -> None:
-    for service in drain.compute_services():
-        if service["status"] != "enabled":
-            cloud.Cloud().call("nova-api", "PUT", f"/os-services/{service['id']}",
-                               {"status": "enabled"})
+def boot(fleet: str, kinds: Sequence[str]) -> list[Guest]:
+    """Return the guests of a fleet; those of an earlier part of the benchmark serve again."""
+    return cloud.boot([(filled.name(kind), f"{fleet}-{index}-{kind}")
+                       for index, kind in enumerate(kinds)], filled.READ)
 
 
-def _by_nova(booted: Sequence[Guest], destination: str, at_once: int) -> dict:
-    """Migrate as a loop of an operator does: so many under way until all have moved."""
-    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        return {"server_seconds": list(pool.map(
-            lambda guest: guests.migrate(guest, destination), booted))}
+class _Move:
+    """Guests on their way; the one call that asks Nova where they are serves all ways alike."""
+
+    def __init__(self, booted: Sequence[Guest], destination: str):
+        self._admin = Cloud()
+        self._ids, self._destination = [guest.id for guest in booted], destination
+        self._began = time.monotonic()
+        self._issued: dict[str, float] = {}
+        self.arrived: dict[str, float] = {}
+        self.failed: set[str] = set()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
+    def over(self) -> bool:
+        return len(self.arrived) + len(self.failed) == len(self._ids) \
+            or self.seconds > LIMIT_SECONDS
+
+    def under_way(self) -> int:
+        return len(self._issued.keys() - self.arrived.keys() - self.failed)
+
+    def next(self) -> bool:
+        """Ask Nova to migrate the next guest; False when there is none."""
+        left = [each for each in self._ids if each not in self._issued]
+        if left:
+            self._issued[left[0]] = self.seconds
+            self._admin.post("nova-api", f"/servers/{left[0]}/action", {
+                "os-migrateLive": {"host": self._destination, "block_migration": "auto"}})
+        return bool(left)
+
+    def all_asked_for(self) -> None:
+        """Note that somebody else has asked Nova to migrate them all."""
+        for each in self._ids:
+            self._issued.setdefault(each, self.seconds)
+
+    def look(self) -> None:
+        """See who has arrived: at the destination as Nova has it, and no longer migrating."""
+        now = self.seconds
+        for guest in guests.listed(self._admin):
+            if guest.id not in self._ids or guest.id in self.arrived:
+                continue
+            if guest.host == self._destination and guest.status == "ACTIVE":
+                self.arrived[guest.id] = now
+            elif guest.status == "ERROR" or (
+                    guest.status == "ACTIVE"
+                    and now > self._issued.get(guest.id, now) + STARTED_SECONDS):
+                self.failed.add(guest.id)
 
 
-def _by_project(source: str) -> dict:
-    """Run this project's one command to its end."""
-    done = drain.openstack("server", "batch-migrate", "--host", source, "--wait")
+def _emptied(booted: Sequence[Guest], way: str) -> dict:
+    """Empty the host that the guests are on and return what is known of it."""
+    source = next(guest.host for guest in guests.listed() if guest.id == booted[0].id)
+    destination = cloud.other(source)
+    sent = network.sent_bytes(layout.host_named(source))
+    began, move = time.time(), _Move(booted, destination)
+    if way == PROJECT:
+        facts = _by_command(move, "openstack", "server", "batch-migrate", "--host", source,
+                            "--wait") | _told(source, began)
+    elif way == "nova-all":
+        facts = _by_command(move, "nova", "host-evacuate-live", "--target-host", destination,
+                            source)
+    else:
+        facts = _by_loop(move, NOVA[way])
+    seconds = max(move.arrived.values(), default=move.seconds)
+    case = {"way": way, "seconds": round(seconds, 2), "moved": len(move.arrived),
+            "guests": len(booted), "arrived_seconds": sorted(
+                round(each, 2) for each in move.arrived.values()),
+            "wire_bytes": network.sent_bytes(layout.host_named(source)) - sent, **facts}
+    shell.say(f"{way}: {case['seconds']} s, {case['moved']} moved, "
+              f"{case['wire_bytes'] / 1e6:.0f} MB")
+    return case
+
+
+def _by_command(move: _Move, program: str, *words: str) -> dict:
+    """Let a client's command do it; its own start and its own waiting count."""
+    process, ended = drain.started(program, *words), None
+    while ended is None or not move.over:
+        time.sleep(POLL_SECONDS)
+        over = ended is not None
+        move.look()
+        if over and program == "openstack":
+            break                      # it waits for the end: who has not arrived stays
+        if not over and process.poll() is not None:
+            ended = move.seconds
+            move.all_asked_for()
+    told = process.communicate()[0]
+    if process.returncode:
+        shell.say(f"{program} ended with {process.returncode}: {told[-1500:]}")
+    return {"command": " ".join((program, *words)), "command_seconds": round(ended, 2),
+            "command_status": process.returncode}
+
+
+def _by_loop(move: _Move, at_once: int) -> dict:
+    """Migrate as a loop does: so many under way until all have moved."""
+    while not move.over:
+        while move.under_way() < at_once and move.next():
+            pass
+        time.sleep(POLL_SECONDS)
+        move.look()
+    return {}
+
+
+def _told(source: str, began: float) -> dict:
+    """Return what this project's own report says of the batch; `phases` in whole seconds."""
     batch = drain.newest_batch(source)
-    servers = batch.get("servers", ())
-    if done.returncode not in (0, 1) or not servers:
-        raise RuntimeError(f"the batch ended as {batch['status']}: {done.stderr[-2000:]}")
-    return {"status": batch["status"], "raw_bytes": sum(each["raw_bytes"] or 0
-                                                        for each in servers),
-            "wire_bytes": sum(each["wire_bytes"] or 0 for each in servers),
-            "server_seconds": [each["actual_seconds"] for each in servers]}
+    phases: dict[str, float] = {}
+    for event in drain.events(batch["id"]):
+        at = datetime.datetime.fromisoformat(event["created_at"]).timestamp()
+        phases.setdefault(event["kind"], round(at - began, 1))
+    return {"status": batch["status"], "projected_seconds": batch["projected_seconds"],
+            "batch_seconds": batch["actual_seconds"], "phases": phases,
+            "servers": [{name: each[name] for name in (
+                "name", "projected_seconds", "actual_seconds", "actual_stream_seconds",
+                "actual_queue_seconds", "actual_nova_seconds", "raw_bytes", "wire_bytes",
+                "downtime_seconds", "attempts", "relay")} for each in batch["servers"]]}
 
 
-def _on_qemu(settings: Settings, rig: Rig, fleet: str, links: Sequence[int],
-             cases: list[dict]) -> None:
-    """Migrate the same kinds by plain QEMU with multifd and zstd, one by one and all at once."""
-    specs = [GuestSpec.of(f"{fleet}-{index}", family)
-             for index, family in enumerate(FLEETS[fleet])]
-    frozen = [guest.freeze(settings.scratch / f"{guest.spec.name}.stream")
-              for guest in rig.boot_all(specs, ticks=4)]
+# ---- plain QEMU --------------------------------------------------------------------------------
+
+def _on_qemu(settings: Settings, rig: Rig, fleet: str, kinds: Sequence[str],
+             links: Sequence[int], ways: Sequence[str], keep: Callable[[dict], None]) -> None:
+    """Migrate guests of the same families by plain QEMU with multifd and zstd."""
+    booted = rig.boot_all([GuestSpec.of(f"{fleet}-{index}", filled.name(kind))
+                           for index, kind in enumerate(kinds)], ticks=10)
+    for guest in booted:
+        shell.wait_for(f"all files of {guest.spec.name}", guests.BOOT_SECONDS,
+                       lambda guest=guest: filled.READ in guest.console)
+    frozen = [guest.freeze(settings.scratch / f"{guest.spec.name}.stream") for guest in booted]
     qemu = QemuOptions(multifd_channels=2, multifd_compression="zstd", zstd_level=1)
     for link in links:
         rig.link.cap(link * 1e6 / 8)
-        for way, at_once in (("qemu-serial", 1), ("qemu-all", len(frozen))):
-            running = [rig.restore(state) for state in frozen]
-            time.sleep(1)
-            seconds, completed, sent = 0.0, 0, rig.link.sent_bytes()
-            for first in range(0, len(running), at_once):
-                migrations = rig.migrate(*[Move(guest, qemu=qemu, limit_seconds=LIMIT_SECONDS)
-                                           for guest in running[first:first + at_once]])
-                # without the start of the waiting QEMUs: Nova's contenders do that in parallel
-                seconds += max(each.total_seconds for each in migrations)
-                completed += sum(each.status == "completed" for each in migrations)
-                for each in migrations:
-                    each.guest.end()
-            cases.append({"fleet": fleet, "link_mbit": link, "way": way, "seconds": seconds,
-                          "moved": completed, "guests": len(frozen), "intact": None,
-                          "wire_bytes": rig.link.sent_bytes() - sent})
+        for way in ways:
+            keep(_by_qemu(rig, frozen, way, qemu) | {
+                "fleet": fleet, "link_mbit": link, "memory_mib": filled.MEMORY_MIB,
+                "kinds": list(kinds)})
+    for state in frozen:
+        state.stream.unlink()
+
+
+def _by_qemu(rig: Rig, frozen: Sequence[Frozen], way: str, qemu: QemuOptions) -> dict:
+    running = [rig.restore(state) for state in frozen]
+    time.sleep(1)
+    before = [guest.last_tick() or state.tick
+              for guest, state in zip(running, frozen, strict=True)]
+    seconds, completed, sent = 0.0, [], rig.link.sent_bytes()
+    for first in range(0, len(running), QEMU[way]):
+        migrations = rig.migrate(*[Move(guest, qemu=qemu, limit_seconds=LIMIT_SECONDS)
+                                   for guest in running[first:first + QEMU[way]]])
+        # without the start of the waiting QEMUs: Nova's contenders do that in parallel
+        seconds += max(each.total_seconds for each in migrations)
+        completed += [each.guest for each in migrations if each.status == "completed"]
+    sent = rig.link.sent_bytes() - sent
+    moved = [guest.last_tick() for guest in completed]
+    told = [guest.judge(old, now) for guest, old, now in zip(completed, before, moved,
+                                                             strict=False)]
+    for guest in running + completed:
+        guest.end()
+    return {"way": way, "seconds": round(seconds, 2), "moved": len(completed),
+            "guests": len(frozen), "wire_bytes": sent,
+            "raw_bytes": sum(state.stream.stat().st_size for state in frozen),
+            "whole": sum(each.alive and each.memory_intact for each in told),
+            "not_whole": [each.detail for each in told
+                          if not (each.alive and each.memory_intact)]}
+
+
+# ---- figures -----------------------------------------------------------------------------------
+
+def _seconds(cases, fleet: str, link: int, way: str) -> list[float]:
+    """Return the seconds of the runs in which every guest came over, whole."""
+    return [case["seconds"] for case in cases
+            if (case["fleet"], case["link_mbit"], case["way"]) == (fleet, link, way)
+            and case["moved"] == case["whole"] == case["guests"]]
 
 
 def measured(cases) -> dict:
-    """Return ratios on the link of the goals, and the seconds of all."""
+    """Return ratios on the link of the goals, and the (median) seconds and bytes of all."""
     figures: dict[str, float] = {}
-    for case in cases:
-        if case["moved"] == case["guests"]:
-            figures[f"{case['fleet']}_{case['link_mbit']}_{case['way']}_seconds".replace(
-                "-", "_")] = case["seconds"]
+    for fleet, link, way in dict.fromkeys(
+            (case["fleet"], case["link_mbit"], case["way"]) for case in cases):
+        if told := _seconds(cases, fleet, link, way):
+            figures[f"{fleet}_{link}_{way}_seconds".replace("-", "_")] = float(np.median(told))
     for fleet in FLEETS:
-        def least(*ways: str, fleet=fleet) -> float | None:
-            return min((case["seconds"] for case in cases
-                        if case["fleet"] == fleet and case["link_mbit"] == GOAL_LINK
-                        and case["way"] in ways and case["moved"] == case["guests"]),
-                       default=None)
-        mine, nova, plain = least(PROJECT), least(*AT_ONCE), least("qemu-serial", "qemu-all")
-        if mine and nova:
-            figures[f"{fleet}_vs_best"] = mine / nova
-        if mine and plain:
-            figures[f"{fleet}_vs_multifd_zstd"] = mine / plain
+        for link in LINKS:
+            def least(*ways: str, fleet=fleet, link=link) -> float | None:
+                return min((float(np.median(told)) for way in ways
+                            if (told := _seconds(cases, fleet, link, way))), default=None)
+            mine, nova, plain = least(PROJECT), least(*NOVA), least(*QEMU)
+            mark = "" if link == GOAL_LINK else f"_{link}"
+            if mine and nova:
+                figures[f"{fleet}_vs_best{mark}"] = mine / nova
+            if mine and plain:
+                figures[f"{fleet}_vs_multifd_zstd{mark}"] = mine / plain
     return figures
+
+
+def missing(cases) -> list[str]:
+    """Return the ways that emptied no host on the link of the goals."""
+    return [f"{fleet} {GOAL_LINK} {way}" for fleet in FLEETS for way in (*NOVA, PROJECT, *QEMU)
+            if not _seconds(cases, fleet, GOAL_LINK, way)]

@@ -51,9 +51,9 @@ class TestRelayThroughput(base.BaseTestCase):
 
 
 class TestDrainTime(base.BaseTestCase):
-    def case(self, way, seconds, moved=8, link=300):
-        return {"fleet": "alike", "link_mbit": link, "way": way, "seconds": seconds,
-                "moved": moved, "guests": 8}
+    def case(self, way, seconds, moved=8, link=300, fleet="alike", whole=8):
+        return {"fleet": fleet, "link_mbit": link, "way": way, "seconds": seconds,
+                "moved": moved, "guests": 8, "whole": whole}
 
     def test_the_best_contender_on_the_goals_link(self):
         told = drain_time.measured([
@@ -63,7 +63,15 @@ class TestDrainTime(base.BaseTestCase):
 
     def test_who_did_not_move_all_is_no_contender(self):
         told = drain_time.measured([
-            self.case("nova-all", 5, moved=7), self.case("nova-five", 50),
-            self.case("project", 10)])
+            self.case("nova-all", 5, moved=7), self.case("nova-serial", 6, whole=7),
+            self.case("nova-five", 50), self.case("project", 10)])
         self.assertEqual(0.2, told["alike_vs_best"])
         self.assertNotIn("alike_300_nova_all_seconds", told)
+
+    def test_it_is_whole_when_every_way_emptied_a_host_on_the_goals_link(self):
+        ways = (*drain_time.NOVA, "project", *drain_time.QEMU)
+        cases = [self.case(way, 10, fleet=fleet) for fleet in drain_time.FLEETS for way in ways]
+        self.assertEqual([], drain_time.missing(cases))
+        self.assertEqual(["alike 300 nova-all"], drain_time.missing(cases[1:]))
+        self.assertIn("mixed 300 project", drain_time.missing(
+            [case | {"link_mbit": 1000} for case in cases]))

@@ -1,0 +1,129 @@
+"""The lab as benchmarks use it: up with their options, left as it was; guests that go to and fro.
+
+Called by the benchmarks that run through Nova. All other guests of the lab are deleted.
+"""
+import contextlib
+import dataclasses
+import re
+import time
+from collections.abc import Iterator, Sequence
+
+from nbmlab import (
+    check,
+    cloud,
+    daemon,
+    drain,
+    guests,
+    host,
+    layout,
+    owner,
+    services,
+    shell,
+    teardown,
+)
+from nbmlab.guests import Guest, Wanted
+
+HOSTS = ("cmpa", "cmpb")
+MIGRATION_SECONDS = 300
+
+
+def mib(mbit: float) -> float:
+    """Return Mbit/s as MiB/s."""
+    return mbit * 1e6 / 8 / (1 << 20)
+
+
+@contextlib.contextmanager
+def lab(**options) -> Iterator[None]:
+    """Bring the lab up with these options; afterwards it is up or down as it was before.
+
+    In a lab that was up the guests stay, for the next part of a benchmark.
+    """
+    was_up = layout.OWNER.exists() and bool(daemon.marked(layout.STATE))
+    owner.claim()
+    before = layout.load_options()
+    try:
+        services.up(dataclasses.replace(before, hosts=2, relays=True, **options))
+        yield
+        if not was_up:
+            drain.initial_state()
+    finally:
+        if was_up:
+            services.up(before)
+        else:
+            teardown.down(layout.STATE)
+            before.save()
+
+
+def boot(wanted: Sequence[tuple[str, str]], ready: bytes = b"") -> list[Guest]:
+    """Return guests (family, name) on one host, their loads steady; booted if they are not there.
+
+    `ready`: what each tells on its console before it counts as booted.
+    """
+    here = {guest.name: guest for guest in guests.listed() if guest.status == "ACTIVE"}
+    found = [here[name] for _, name in wanted if name in here]
+    enable()
+    if len(found) == len(wanted) == len(here) and len({guest.host for guest in found}) == 1:
+        return found
+    drain.initial_state()
+    booted = guests.boot([Wanted(family, name, HOSTS[0]) for family, name in wanted])
+    shell.wait_for("the files of all guests", guests.BOOT_SECONDS,
+                   lambda: all(ready in _console(guest) for guest in booted))
+    drain.settle(booted)
+    return booted
+
+
+def _console(guest: Guest) -> bytes:
+    try:
+        return (layout.INSTANCES_BACKING / guest.id / "console.log").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def place(guest: Guest) -> str:
+    """Return the host that a guest is on."""
+    return cloud.Cloud().get("nova-api", f"/servers/{guest.id}")["server"][
+        "OS-EXT-SRV-ATTR:host"]
+
+
+def other(name: str) -> str:
+    """Return the host that is not this one."""
+    return next(each for each in HOSTS if each != name)
+
+
+def enable() -> None:
+    """Enable every compute service again."""
+    for service in drain.compute_services():
+        if service["status"] != "enabled":
+            cloud.Cloud().call("nova-api", "PUT", f"/os-services/{service['id']}",
+                               {"status": "enabled"})
+
+
+def completed_job(guest: Guest, host_name: str) -> dict[str, int]:
+    """Return libvirt's figures of a guest's completed migration, as its destination has them.
+
+    Names and units (ms, bytes) are those of `virsh domjobinfo --completed --rawstats`.
+    """
+    told = shell.run(*host.inside(layout.host_named(host_name)), "virsh", "domjobinfo",
+                     "--completed", "--keep-completed", "--rawstats", guest.id)
+    return {name: int(value) for name, value in re.findall(r"^(\w+): (\d+)$", told, re.MULTILINE)}
+
+
+def whole(before: dict, seconds: float = check.VERIFY_SECONDS) -> tuple[int, list[str]]:
+    """Return how many guests of a snapshot live with their memory whole, and why others do not."""
+    verdicts = check.verify(before, seconds).values()
+    bad = [each.detail for each in verdicts if not (each.alive and each.memory_intact)]
+    return len(verdicts) - len(bad), bad
+
+
+def batch(servers: Sequence[Guest]) -> dict:
+    """Move servers by this project, as a batch of their own; return it as the API shows it."""
+    admin = cloud.Cloud()
+    asked = admin.post("nova-api", drain.BATCHES, {"batch_migration": {
+        "servers": [guest.id for guest in servers]}})["batch_migration"]
+    end = time.monotonic() + MIGRATION_SECONDS
+    while (told := drain.batch(asked["id"]))["status"] not in drain.FINAL:
+        if time.monotonic() > end:
+            raise shell.LabError(f"batch migration {asked['id']} is {told['status']} after "
+                                 f"{MIGRATION_SECONDS} s")
+        time.sleep(0.5)
+    return told

@@ -10,6 +10,9 @@ import datetime
 from nova_batch_migrate.conductor import state as st
 from nova_batch_migrate.conductor import waiting
 
+#: How often a set that moves together is begun: once more when it was called off.
+SET_ATTEMPTS = 2
+
 
 def decide(batch: st.BatchState) -> list:
     """Return the actions of this pass, in the order in which they are to be carried out."""
@@ -59,7 +62,8 @@ def _planned(batch: st.BatchState) -> list:
 
 
 def _running(batch: st.BatchState) -> list:
-    actions = [action for row in batch.rows for action in decide_server(row, batch)]
+    actions = [st.TellLost(server_id) for server_id in batch.lost]
+    actions += [action for row in batch.rows for action in decide_server(row, batch)]
     if batch.abort:
         return [*actions, st.SetStatus("aborting")]
     wanted = "paused" if batch.paused else "running"
@@ -140,6 +144,9 @@ def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset()) -> list
         if source in held_up:
             continue
         rows = [row for row in batch.rows if row.source == source]
+        if group in batch.together:
+            actions += _set(batch, source, group, arriving)
+            continue
         free = _limit(batch, source, group) - sum(row.status == "migrating" for row in rows)
         ready = [row for row in rows if row.group_index == group and _ready(row, batch.now)]
         for row in sorted(ready, key=lambda row: row.order_index):
@@ -155,14 +162,60 @@ def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset()) -> list
     return actions
 
 
+def _set(batch: st.BatchState, source: str, group: int, arriving: collections.Counter) -> list:
+    """Start a set that moves together, all of it at once; let one that was called off go again."""
+    whole = [row for row in batch.rows if (row.source, row.group_index) == (source, group)]
+    rows = sorted((row for row in whole if row.open), key=lambda row: row.order_index)
+    moving = any(row.status == "migrating" for row in rows)
+    ready = [row for row in rows if _ready(row, batch.now)]
+    off = batch.called_off.get((source, group))
+    if off is not None:
+        return [] if moving else _called_off(batch, whole, rows, ready, off)
+    if moving:
+        # what was busy a moment ago; the others are held meanwhile
+        return [st.Issue(row.server_id) for row in ready]
+    narrow = _too_narrow(batch, source, rows)
+    if narrow is not None:
+        reason = f"it moves together with {len(rows) - 1} others, and {narrow}"
+        return [st.Close(row.server_id, "failed", reason) for row in rows]
+    wanted = collections.Counter(row.destination for row in rows)
+    full = batch.settings.max_inbound is not None and any(
+        arriving[host] + number > batch.settings.max_inbound for host, number in wanted.items())
+    if full or len(ready) < len(rows):
+        return []
+    arriving.update(wanted)
+    return [st.Issue(row.server_id) for row in rows]
+
+
+def _called_off(batch: st.BatchState, whole: list, rows: list, ready: list,
+                off: st.CalledOff) -> list:
+    """All are back: they go once more, all of them, or stay with the reason."""
+    attempts = max((row.attempts for row in rows), default=0)
+    if not off.final and len(rows) == len(whole) \
+            and attempts < min(SET_ATTEMPTS, batch.settings.max_attempts):
+        return [st.BeginAnew(rows[0].source, rows[0].group_index)] if ready == rows else []
+    return [st.Close(row.server_id, "failed",
+                     f"it moves together with {len(whole) - 1} others, or not: {off.reason}")
+            for row in rows]
+
+
+def _too_narrow(batch: st.BatchState, source: str, rows: list) -> str | None:
+    """Return why so many can't be under way at once; None where they can."""
+    most = batch.parallel_limits.get(source, 1)
+    if len(rows) > most:
+        return f"{source} lets {most} migrate at once"
+    most = batch.settings.max_inbound
+    for host, number in collections.Counter(row.destination for row in rows).items():
+        if most is not None and number > most:
+            return f"no more than {most} may arrive at {host} at once ([conductor] max_inbound)"
+    return None
+
+
 def _limit(batch: st.BatchState, source: str, group: int) -> int:
-    """Return how many may migrate at once; a group that goes together needs all of them."""
-    of_source = batch.parallel_limits.get(source, 1)
-    if group in batch.together:
-        return of_source
+    """Return how many may migrate at once."""
     settings = batch.settings
     return min(settings.relayed_parallel if group in batch.relayed else settings.max_parallel,
-               of_source)
+               batch.parallel_limits.get(source, 1))
 
 
 def _ready(row: st.Row, now: datetime.datetime) -> bool:
@@ -188,7 +241,8 @@ def decide_server(row: st.Row, batch: st.BatchState) -> list:
         return _without_migration(row, truth, new, batch)
     if ours.status in st.IN_FLIGHT:
         actions = [st.Follow(row.server_id, ours)]
-        if batch.abort == "abort" and ours.status in st.ABORTABLE:
+        unwanted = batch.abort == "abort" or (row.source, row.group_index) in batch.called_off
+        if unwanted and ours.status in st.ABORTABLE:
             actions.append(st.StopMigration(row.server_id, ours))
         elif row.help and row.crossed_once and not row.forced and ours.status == "running":
             actions.append(st.ForceComplete(row.server_id, ours))

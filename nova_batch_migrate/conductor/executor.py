@@ -11,7 +11,7 @@ from oslo_utils import timeutils
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.clients import errors
-from nova_batch_migrate.conductor import actuals, healing, relays, state, survey
+from nova_batch_migrate.conductor import actuals, gangs, healing, relays, state, survey
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
@@ -20,12 +20,14 @@ LOG = log.getLogger(__name__)
 class Executor:
     """Acts on one server at a time; ``nova``, ``agents`` and ``healer`` do the talking."""
 
-    def __init__(self, conf, nova, agents, healer: healing.Healer, through: relays.Relays):
+    def __init__(self, conf, nova, agents, healer: healing.Healer, through: relays.Relays,
+                 sets: gangs.Gangs):
         self._conf = conf.conductor
         self._nova = nova
         self._agents = agents
         self._healer = healer
         self._relays = through
+        self._gangs = sets
 
     def carry_out(self, ctxt, batch: dict, row: dict, action: state.ServerAction) -> None:
         """Carry out what was decided for one server."""
@@ -160,7 +162,10 @@ class Executor:
         db.update_server(batch["id"], row["server_id"], {"progress": progress})
 
     def _stop(self, ctxt, batch: dict, row: dict, migration) -> None:
-        """End a running migration because the operator aborts; a repeated call is harmless."""
+        """End a running migration because the operator aborts, or its set was called off.
+
+        A repeated call is harmless.
+        """
         progress = dict(row["progress"] or {})
         if progress.get("abort_asked"):
             return
@@ -194,8 +199,10 @@ class Executor:
 
     def _attempt_ended(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
         """An attempt is over and the server stays at the source: heal it, then retry or report."""
-        if (row["progress"] or {}).get("abort_asked") or batch["control"]["abort"]:
+        if batch["control"]["abort"]:
             reason, retry = "its migration was aborted on request", False
+        elif (row["progress"] or {}).get("abort_asked"):
+            reason, retry = "its migration was aborted with those of its set", False
         else:
             told = self._nova.last_action_error(row["server_id"])
             if told:
@@ -213,6 +220,8 @@ class Executor:
     def _end_attempt(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
         if batch["control"]["abort"]:
             return self.close(ctxt, batch, row, "aborted", reason)
+        if gangs.moves_together(batch, row):
+            return self._gangs.attempt_ended(ctxt, batch, row, retry, reason)
         carried = relays.carries(batch, row)
         if retry and carried and relays.refuses(batch):
             reason, retry = f"{reason}; {relays.REFUSED}", False
@@ -228,7 +237,7 @@ class Executor:
 
     def _go_plain(self, ctxt, batch: dict, row: dict) -> None:
         """Lead further attempts past the relays; the counters of this one are not theirs."""
-        self._relays.go_plain(ctxt, batch, row)
+        self._relays.leave(ctxt, batch, row)
         row["progress"] = (row["progress"] or {}) | {"plain": True}
         db.update_server(batch["id"], row["server_id"], {"progress": row["progress"]})
 

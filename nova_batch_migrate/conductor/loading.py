@@ -54,11 +54,33 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         open_groups=open_groups(batch),
         together=frozenset(kept.get("together", ())),
         relayed=_relayed(kept),
+        called_off=_called_off(kept.get("gangs", {})),
+        lost=_lost(rows, kept),
         max_wait_seconds=request.get("max_wait_seconds") or 0.0,
         parallel_limits=kept.get("limits", {}),
         inbound=inbound or {},
         truths=truths,
     )
+
+
+def _called_off(gangs: dict) -> dict[tuple[str, int], state.CalledOff]:
+    found = {}
+    for key, gang in gangs.items():
+        if gang.get("off") is not None:
+            source, _, index = key.rpartition("/")
+            found[source, int(index)] = state.CalledOff(gang["off"], gang.get("final", False))
+    return found
+
+
+def _lost(rows: list[dict], kept: dict) -> tuple[str, ...]:
+    """Return members that are out of the batch while the others of their set may still move."""
+    def untold(row: dict) -> bool:
+        gang = kept.get("gangs", {}).get(group_key(row["source"], row["group_index"]))
+        return gang is not None and not gang.get("released") and gang.get("off") is None \
+            and row["server_id"] not in gang.get("left_out", ())
+    return tuple(row["server_id"] for row in rows
+                 if row["group_index"] in kept.get("together", ())
+                 and row["status"] in state.SERVER_OUT and untold(row))
 
 
 def group_key(source: str, group_index: int) -> str:

@@ -10,7 +10,7 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from nova_batch_migrate import context, exception
-from nova_batch_migrate.conductor import decide, loading, relays, state, survey
+from nova_batch_migrate.conductor import decide, gangs, loading, relays, state, survey
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import telemetry
 
@@ -23,7 +23,7 @@ RELAY_LOOK_SECONDS = 2.0
 class Reconciler:
     """Drives batches with the parts it is given; ``pass_over`` is the only entrance."""
 
-    def __init__(self, conf, nova, executor, measurer, planner, allocator, relays):
+    def __init__(self, conf, nova, executor, measurer, planner, allocator, relays, sets):
         self._conf = conf
         self._nova = nova
         self._executor = executor
@@ -31,6 +31,7 @@ class Reconciler:
         self._planner = planner
         self._allocator = allocator
         self._relays = relays
+        self._gangs = sets
 
     def pass_over(self, batch_id: str) -> bool:
         """Take the next steps of a batch; return whether it is still active."""
@@ -82,8 +83,14 @@ class Reconciler:
                 # the wait is time of its group
                 self._group_started(ctxt, batch, rows, rows[server_id])
                 self._executor.carry_out(ctxt, batch, rows[server_id], action)
+            case state.TellLost(server_id=server_id):
+                self._gangs.lost(ctxt, batch, rows[server_id])
+                return False
             case state.ServerAction(server_id=server_id):
                 self._executor.carry_out(ctxt, batch, rows[server_id], action)
+            case state.BeginAnew(source=source, index=index):
+                self._gangs.again(ctxt, batch, self._members(rows, source, index)[0])
+                return False
             case state.EndGroup(source=source, index=index):
                 self._end_group(ctxt, batch, rows, source, index)
             case state.TakeSurvey():
@@ -144,7 +151,26 @@ class Reconciler:
     # ---- steps ---------------------------------------------------------------------------------
 
     def _issue(self, ctxt, batch: dict, rows: dict, row: dict) -> None:
-        self._executor.issue(ctxt, batch, row, self._group_started(ctxt, batch, rows, row))
+        started = self._group_started(ctxt, batch, rows, row)
+        if gangs.moves_together(batch, row):
+            known = gangs.kept(batch, row)
+            if not known.get("open") and known.get("off") is None:
+                # left unopened by a conductor that was killed
+                self._open_set(ctxt, batch, rows, row)
+                known = gangs.kept(batch, row)
+            if known.get("off") is not None or row["server_id"] in known["left_out"]:
+                return
+        self._executor.issue(ctxt, batch, row, started)
+
+    @staticmethod
+    def _members(rows: dict, source: str, index: int) -> list[dict]:
+        return [row for row in rows.values()
+                if (row["source"], row["group_index"]) == (source, index)]
+
+    def _open_set(self, ctxt, batch: dict, rows: dict, row: dict) -> None:
+        self._gangs.open(ctxt, batch, [
+            each for each in self._members(rows, row["source"], row["group_index"])
+            if each["status"] in state.SERVER_OPEN])
 
     def _group_started(self, ctxt, batch: dict, rows: dict, row: dict) -> str:
         """Return when the group of a server began: now, if it is the first of it."""
@@ -161,16 +187,17 @@ class Reconciler:
 
     def _open_relays(self, ctxt, batch: dict, rows: dict, key: str, first: dict) -> None:
         """Let the relays carry a group that begins, where the plan counts on them."""
-        members = [row for row in rows.values() if row["status"] in state.SERVER_OPEN
-                   and relays.planned(row) and (row["source"], row["group_index"])
-                   == (first["source"], first["group_index"])]
+        if gangs.moves_together(batch, first):
+            return self._open_set(ctxt, batch, rows, first)
+        members = [row for row in self._members(rows, first["source"], first["group_index"])
+                   if row["status"] in state.SERVER_OPEN and relays.planned(row)]
         if not members:
             return
         before = batch["state"].get("relay_groups") or {}
         # the intent first: what is open is closed at the end, whoever opened it
         self._save(batch, relay_groups=before | {
             key: sorted({row["destination"] for row in members})})
-        opened = self._relays.begin(ctxt, batch, first["source"], first["group_index"], members)
+        opened, _ = self._relays.begin(ctxt, batch, first["source"], first["group_index"], members)
         self._save(batch, relay_groups=before | {key: opened})
 
     def _close_relays(self, ctxt, batch: dict, source: str, index: int) -> None:
@@ -185,8 +212,7 @@ class Reconciler:
 
     def _end_group(self, ctxt, batch: dict, rows: dict, source: str, index: int) -> None:
         """Note that a group is over, however its members ended."""
-        members = [row for row in rows.values()
-                   if (row["source"], row["group_index"]) == (source, index)]
+        members = self._members(rows, source, index)
         moved = sum(row["status"] == "completed" for row in members)
         key = loading.group_key(source, index)
         begun = datetime.datetime.fromisoformat(batch["state"]["groups_started"][key])
@@ -308,13 +334,17 @@ class Reconciler:
             batch["control"] = batch["control"] | {"replan": False}
             db.update_batch(batch["id"], {"control": batch["control"]})
         self._save(batch, **self._go_on(batch))
+        # a set of an earlier plan may still be on its way
+        still = {row["group_index"] for row in current if row["status"] in ("waiting", "migrating")}
         self._save(batch, measure=None, surveyed=False,
                    projected_seconds=loading.spent_seconds(batch, timeutils.utcnow())
                    + plan.projected_seconds,
                    relayed=sorted({*batch["state"].get("relayed", ()), *(
                        group.index for group in plan.groups
                        if any(member.projection.relay for member in group.members))}),
-                   together=[group.index for group in plan.groups if group.synchronized],
+                   together=[*(index for index in batch["state"].get("together", ())
+                               if index in still),
+                             *(group.index for group in plan.groups if group.synchronized)],
                    dirty={server.id: round(server.round_model.rate_pages_per_second
                                            * telemetry.PAGE_BYTES)
                           for host in plan.request.hosts for server in host.servers},

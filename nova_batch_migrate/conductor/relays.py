@@ -1,7 +1,7 @@
 """Groups at the relays, as the conductor opens and closes them through the agents.
 
-Called by reconciler, executor and planner. A relay that can't be had is no reason to stop: the
-group then goes the plain way, and the events say so.
+Called by reconciler, executor, gangs and planner. A relay that can't be had is no reason to stop:
+the group then goes the plain way, and the events say so. A set that moves together has no such way.
 """
 
 import secrets
@@ -65,25 +65,43 @@ class Relays:
             LOG.warning("no relay of %s: %s", host, error)
             return None
 
-    def begin(self, ctxt, batch: dict, source: str, index: int, members: list[dict]) -> list[str]:
-        """Open a group at both ends of every pair of hosts; return the destinations it is open to.
+    def begin(self, ctxt, batch: dict, source: str, index: int, members: list[dict],
+              together: bool = False) -> tuple[list[str], dict[str, str]]:
+        """Open a group at both ends of every pair of hosts.
 
-        ``members`` are the rows that are about to move. Opening again replaces what an earlier
-        conductor may have left.
+        Returns the destinations that it is open to, and why it is not by those that it is not.
+        ``members`` are the rows that are about to move; ``together``: they are one set. Opening
+        again replaces what an earlier conductor may have left.
         """
-        opened = []
+        opened, refused = [], {}
+        whole = sorted(row["server_id"] for row in members) if together else []
         for destination in sorted({row["destination"] for row in members}):
             rows = [row for row in members if row["destination"] == destination]
             try:
-                self._open(ctxt, batch, source, index, destination, rows)
+                self._open(ctxt, batch, source, index, destination, rows, whole)
                 opened.append(destination)
                 text = f"identical memory crosses once: {len(rows)} servers of group " \
                        f"{index + 1} go to {destination} through the relays"
             except (exception.AgentUnavailable, exception.AgentRefused) as error:
                 self._close(ctxt, batch, source, index, destination)
-                text = f"group {index + 1} goes to {destination} without a relay: {error.text}"
+                refused[destination] = error.text
+                way = "does not go" if together else "goes"
+                text = f"group {index + 1} {way} to {destination} without a relay: {error.text}"
             db.add_event(batch["id"], "relay", text, request_id=ctxt.request_id)
-        return opened
+        return opened, refused
+
+    def policy(self, ctxt, host: str) -> str:
+        """Return what the relay of a source does when a member of a set fails or is late."""
+        return (self.describe(ctxt, host) or {}).get("switchover_policy", "together")
+
+    def set_of(self, ctxt, batch: dict, row: dict) -> dict | None:
+        """Return what the source's relay says of the set that a row moves with (Gang.as_dict).
+
+        None where it does not answer or knows nothing of it.
+        """
+        found = self._statistics(ctxt, batch, row) or {}
+        return next((told for told in found.get("synchronized", ())
+                     if row["server_id"] in told["members"]), None)
 
     def end(self, ctxt, batch: dict, source: str, index: int, destinations: list[str]
             ) -> dict[str, dict]:
@@ -102,9 +120,12 @@ class Relays:
 
     def figures(self, ctxt, batch: dict, row: dict) -> dict | None:
         """Return the relay's counters of one server; None where no relay carried it."""
-        wanted = group_id(batch["id"], row["source"], row["group_index"], row["destination"])
-        found = self._told(ctxt, row["source"]).get(wanted)
+        found = self._statistics(ctxt, batch, row)
         return found and found["servers"].get(row["server_id"])
+
+    def _statistics(self, ctxt, batch: dict, row: dict) -> dict | None:
+        wanted = group_id(batch["id"], row["source"], row["group_index"], row["destination"])
+        return self._told(ctxt, row["source"]).get(wanted)
 
     def look(self, ctxt, batch: dict) -> dict[str, dict]:
         """Return the figures of the batch's open groups by their ids, with those of each server."""
@@ -125,8 +146,11 @@ class Relays:
             return {}
         return {group["id"]: group for group in told["groups"]}
 
-    def go_plain(self, ctxt, batch: dict, row: dict) -> None:
-        """Let a server's next attempt pass by the relays."""
+    def leave(self, ctxt, batch: dict, row: dict) -> None:
+        """Let no further connection of a server through a group.
+
+        Its next attempt passes by the relays; of a set that moves together it is counted out.
+        """
         wanted = group_id(batch["id"], row["source"], row["group_index"], row["destination"])
         try:
             self._agents.leave_group(ctxt, row["source"], wanted, row["server_id"])
@@ -134,7 +158,7 @@ class Relays:
             # no relay, no redirect
             LOG.info("server %s: %s", row["server_id"], error)
 
-    def _open(self, ctxt, batch, source, index, destination, rows) -> None:
+    def _open(self, ctxt, batch, source, index, destination, rows, whole) -> None:
         ends = {host: self.describe(ctxt, host) for host in (source, destination)}
         for host, found in ends.items():
             if found is None:
@@ -153,8 +177,8 @@ class Relays:
             "members": [{"server_id": row["server_id"], "order": row["order_index"],
                          "scope": WHOLE_HOST if scope == "host" else row["project_id"]}
                         for row in rows],
-            "synchronized": [members for members in batch["request"].get("synchronized") or []
-                             if set(members) & {row["server_id"] for row in rows}],
+            # the plan has joined the request's sets: this group is one
+            "synchronized": [whole] if len(whole) > 1 else [],
         }
         self._close(ctxt, batch, source, index, destination)
         # the destination first: the source's relay reaches it when it opens

@@ -17,6 +17,7 @@ from nova_batch_migrate.clients import neutron, nova, placement
 from nova_batch_migrate.conductor import (
     allocator,
     executor,
+    gangs,
     healing,
     manager,
     measuring,
@@ -34,12 +35,13 @@ def make_reconciler(conf, nova_client, agents) -> reconciler.Reconciler:
     placement_client = placement.PlacementClient(conf)
     healer = healing.Healer(nova_client, placement_client, neutron.NeutronClient(conf), agents)
     through = relays.Relays(agents)
+    sets = gangs.Gangs(conf, through)
     return reconciler.Reconciler(
         conf, nova_client,
-        executor.Executor(conf, nova_client, agents, healer, through),
+        executor.Executor(conf, nova_client, agents, healer, through, sets),
         measuring.Measurer(conf, agents),
         planner.Planner(conf, nova_client, placement_client, through),
-        allocator.Allocator(agents, allocator.Steering(agents)), through)
+        allocator.Allocator(agents, allocator.Steering(agents)), through, sets)
 
 
 class ConductorService:

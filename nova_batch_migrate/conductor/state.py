@@ -10,6 +10,8 @@ from typing import Any
 ACTIVE_STATUSES = ("accepted", "measuring", "planned", "running", "paused", "aborting")
 ENDED_STATUSES = ("completed", "partial", "aborted", "failed")
 SERVER_OPEN = ("pending", "waiting", "migrating")
+#: Of servers that have not moved and will not.
+SERVER_OUT = ("skipped", "failed", "aborted")
 
 IN_FLIGHT = ("accepted", "queued", "preparing", "running", "running (post-copy)",
              "post-migrating")
@@ -84,6 +86,14 @@ class Measure:
 
 
 @dataclasses.dataclass(frozen=True)
+class CalledOff:
+    """Why a set that moves together goes nowhere now; ``final``: nor later."""
+
+    reason: str
+    final: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class BatchState:
     """One batch at one moment; ``now`` is naive UTC like every time here.
 
@@ -93,6 +103,8 @@ class BatchState:
     ``open_groups``: (source, index) of groups that have begun and whose end was not noted;
     ``together``: indexes of groups whose members are started together;
     ``relayed``: indexes of groups that relays carry;
+    ``called_off``: sets, by (source, index), whose members all come back;
+    ``lost``: members that will not move, of sets that do not know it yet;
     ``inbound``: migrations of other batches that arrive at a host now.
     """
 
@@ -116,6 +128,8 @@ class BatchState:
     open_groups: tuple[tuple[str, int], ...] = ()
     together: frozenset[int] = frozenset()
     relayed: frozenset[int] = frozenset()
+    called_off: dict[tuple[str, int], CalledOff] = dataclasses.field(default_factory=dict)
+    lost: tuple[str, ...] = ()
     inbound: dict[str, int] = dataclasses.field(default_factory=dict)
     #: How long a server may wait for its quiet moment when its turn has come.
     max_wait_seconds: float = 0.0
@@ -174,6 +188,14 @@ class GoOn:
 @dataclasses.dataclass(frozen=True)
 class EndGroup:
     """All members of a group that had begun are done, one way or the other."""
+
+    source: str
+    index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BeginAnew:
+    """All members of a set that was called off are back: open the relays for it once more."""
 
     source: str
     index: int
@@ -251,8 +273,13 @@ class CallAgain(ServerAction):
 
 
 @dataclasses.dataclass(frozen=True)
+class TellLost(ServerAction):
+    """A member of a set will not move: the others go without it, or stay."""
+
+
+@dataclasses.dataclass(frozen=True)
 class StopMigration(ServerAction):
-    """The operator aborts running migrations: end this one."""
+    """The operator aborts running migrations, or a member's set was called off: end this one."""
 
     migration: Any
 

@@ -99,7 +99,10 @@ class Client:
         return self._ask("close_group", group_id)
 
     def leave_group(self, group_id: str, server_id: str) -> dict:
-        """Let the further connections of a server of a group go the plain way."""
+        """Let the further connections of a server of a group go the plain way.
+
+        One that is to move with others is counted out of its set, and none of them passes.
+        """
         return self._ask("leave_group", group_id, server_id)
 
     def limit(self, group_id: str, bytes_per_second: float | None) -> dict:

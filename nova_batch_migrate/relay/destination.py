@@ -95,6 +95,8 @@ class DestinationGroup:
             if isinstance(question.get("attribute"), int):
                 listener = self.member_at(question["attribute"])
                 told["server"] = listener and listener.server_id
+                # of another group, or of nobody who could be found
+                told["unknown"] = listener is None and self._find(question["attribute"]) is None
             greeting.write_line(connection, told)
 
 

@@ -137,7 +137,8 @@ class Relay:
                 "port": self._options.port, "groups": groups,
                 "speed": self._speed(),
                 "dictionary_bytes": self._options.dictionary_mib << 20,
-                "dictionary_free_bytes": left}
+                "dictionary_free_bytes": left,
+                "switchover_policy": self._options.switchover_policy}
 
     def _speed(self) -> dict | None:
         with self._measuring:
@@ -220,7 +221,10 @@ class Relay:
         return {}
 
     def leave_group(self, group_id: str, server_id: str) -> dict:
-        """Let the further connections of a server go the plain way."""
+        """Let the further connections of a server go the plain way.
+
+        Of one that is to move with others: let none of them pass, and count it out of its set.
+        """
         self._leaving(group_id).exclude(server_id)
         return {}
 
@@ -285,15 +289,24 @@ class Relay:
             groups = [made for made in self._groups.values()
                       if isinstance(made, source.SourceGroup)
                       and address in made.addresses]
+        perhaps_together = False
         for made in groups:
             try:
                 member = made.attribute(port)
             except exception.RelayError as error:
                 LOG.warning("%s", error)
+                perhaps_together |= bool(made.group.synchronized)
                 continue
             if member is not None and member.scope is not None:
                 made.carry(connection, port, member)
                 return
+        if perhaps_together:
+            # past the relay it would move without the others of its set
+            LOG.warning("a migration to %s port %d is refused: its server may be one that moves "
+                        "together with others", address, port)
+            source_stream.reset_on_close(connection)
+            connection.close()
+            return
         self._splice(connection, address, port)
 
     def _splice(self, connection: socket.socket, address: str, port: int) -> None:

@@ -106,19 +106,32 @@ class SourceGroup:
         """Ask the destination whose migration awaits a connection at a port; None for nobody's
         or one that is excluded.
 
-        RelayError where the destination's relay can't be asked.
+        RelayError where the destination's relay can't be asked; with a set that moves together
+        also where nobody can say whose it is, and for a member of it that was counted out.
         """
         with self._asking:
             answer = self._ask({"attribute": port})
         server_id = answer.get("server")
-        if not isinstance(server_id, str) or server_id in self._excluded:
+        if self.group.synchronized and answer.get("unknown"):
+            raise exception.RelayError(reason=f"nobody knows whose port {port} is.")
+        if not isinstance(server_id, str):
+            return None
+        if server_id in self._excluded:
+            if self._set_of(server_id) is not None:
+                raise exception.RelayError(
+                    reason=f"server {server_id} does not move: its set goes together or not.")
             return None
         return self.group.member(server_id)
 
     def exclude(self, server_id: str) -> None:
-        """Carry no further connection of a server; those that run go on."""
+        """Carry no further connection of a server; those that run go on.
+
+        To the set that it is to move with it has failed: the others are told.
+        """
         with self._lock:
             self._excluded.add(server_id)
+        if (gang := self._gang(server_id)) is not None:
+            gang.failed(server_id, "its migration ended")
 
     def check(self) -> None:
         """Reach the destination's relay, or raise RelayError."""
@@ -148,7 +161,8 @@ class SourceGroup:
         return self._figures.as_dict() | {
             "cpu_seconds": round(time.process_time() - self._cpu_begun, 3),
             "dictionary_bytes": self.group.dictionary_bytes,
-            "dictionary_fill_bytes": sum(each.fill_bytes for each in self._logs.values())}
+            "dictionary_fill_bytes": sum(each.fill_bytes for each in self._logs.values()),
+            "synchronized": [gang.as_dict() for gang in self._open_gangs()]}
 
     def close(self) -> None:
         """End everything of the group; streams that still run are reset."""
@@ -164,9 +178,19 @@ class SourceGroup:
         if counters is not None:
             self._figures.count(number, member.server_id, counters.as_dict(), outcome)
 
+    def _set_of(self, server_id: str) -> frozenset[str] | None:
+        """Return the set that a server moves with; None where it goes alone."""
+        return next((each for each in self.group.synchronized
+                     if server_id in each and len(each) > 1), None)
+
+    def _open_gangs(self) -> list[switchover.Gang]:
+        with self._lock:
+            return [self._gangs[members] for members in self.group.synchronized
+                    if members in self._gangs]
+
     def _gang(self, server_id: str) -> switchover.Gang | None:
-        members = next((each for each in self.group.synchronized if server_id in each), None)
-        if members is None or len(members) < 2:
+        members = self._set_of(server_id)
+        if members is None:
             return None
         with self._lock:
             if members not in self._gangs:

@@ -56,6 +56,7 @@ class SourceStream:
         self._returned: queue.SimpleQueue = queue.SimpleQueue()
         self._ended = threading.Event()
         self._pace = pacing.Pace()
+        self._words = b""
         #: None until either side has spoken.
         self._is_migration: bool | None = None
         self.outcome = "running"
@@ -115,13 +116,14 @@ class SourceStream:
 
     def _first_words(self) -> None:
         """Wait for the first bytes of the source, without taking them, and see what they are."""
-        words = self._connection.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL)
+        self._words = self._connection.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL)
         if self._is_migration is None:
-            self._is_migration = words in _MIGRATION_MAGICS
+            self._is_migration = self._words in _MIGRATION_MAGICS
 
     def _take(self) -> None:
         self._first_words()
         if self._is_migration:
+            self._require_gang()
             self._group.turns.join(self._number, self.member.order)
             self._wait_for_turn()
         held = self._gang is None or not self._is_migration
@@ -154,6 +156,8 @@ class SourceStream:
                 return
             position, room = self._log.commit(self._number, taken)
             fresh = True
+            if self._gang is not None and self._is_migration and not self._released:
+                self._require_gang(position)
             if position.understood and position.ram_bytes and not position.ram_end:
                 if not held and self._at_hold(position):
                     held = True
@@ -202,6 +206,26 @@ class SourceStream:
         downtime = self._group.group.downtime_seconds
         return remaining <= max(_HOLD_SHARE * position.ram_bytes, 3 * downtime * link)
 
+    @property
+    def _released(self) -> bool:
+        return self._gang is not None and self._gang.released
+
+    def _require_gang(self, position: qemu_stream.Position | None = None) -> None:
+        """End the stream of a member that is not let go and can't be held running any more."""
+        if self._gang is None:
+            return
+        why = None
+        if self._gang.called_off:
+            why = "its set was called off: all stay where they run."
+        elif position is None and self._words != _MIGRATION_MAGICS[0]:
+            why = "its memory goes over several connections, which can't be held together."
+        elif position is not None and not position.understood:
+            why = "its stream is none that can be held."
+        elif position is not None and position.ram_end:
+            why = "it came to its switchover before it could be held."
+        if why is not None:
+            raise exception.RelayError(reason=f"a synchronized server stays: {why}")
+
     def _hold(self) -> None:
         """Wait, the guest running, until all members are there; then they all have the turn."""
         begun = time.monotonic()
@@ -246,6 +270,12 @@ class SourceStream:
     def _last_step(self, message: bytes) -> None:
         """The destination has loaded everything: the source may give the guest up."""
         if self._gang is not None:
+            if not self._gang.released:
+                # however it got there: the guest goes on at the source
+                reason = "a synchronized server came to its end before its set was let go"
+                self._log.abort(self._number, reason)
+                self.reset(reason)
+                return
             self._gang.loaded(self.member.server_id)
         self._connection.sendall(message)
         self._group.turns.leave(self._number)

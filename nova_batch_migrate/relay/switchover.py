@@ -28,6 +28,14 @@ class Policy(enum.StrEnum):
     TOGETHER = "together"
 
 
+class State(enum.StrEnum):
+    """How far a set has come; the conductor reads it in the statistics."""
+
+    GATHERING = "gathering"
+    RELEASED = "released"
+    CALLED_OFF = "called-off"
+
+
 class Gang:
     """One synchronized set: who is there, who has failed, whether they were let go."""
 
@@ -42,7 +50,8 @@ class Gang:
         self._loaded: set[str] = set()
         self._failed: set[str] = set()
         self._remaining: dict[str, float] = {}
-        self._released = self._called_off = False
+        self._state = State.GATHERING
+        self._reason: str | None = None
         self._hold_ends: float | None = None
         self._pause_ends: float | None = None
         #: Wall-clock seconds at which each member's last step was let go, for the report.
@@ -50,11 +59,17 @@ class Gang:
 
     @property
     def released(self) -> bool:
-        return self._released
+        return self._state is State.RELEASED
 
     @property
     def called_off(self) -> bool:
-        return self._called_off
+        return self._state is State.CALLED_OFF
+
+    def as_dict(self) -> dict:
+        """Return members, state, why it was called off, and who failed, as JSON can carry it."""
+        with self._changed:
+            return {"members": sorted(self.members), "state": str(self._state),
+                    "reason": self._reason, "failed": sorted(self._failed)}
 
     def hold(self, server_id: str, alive: Callable[[], bool] = lambda: True) -> bool:
         """Return True when the member may go on to its switchover, False when it has to stay.
@@ -67,15 +82,15 @@ class Gang:
             if self._hold_ends is None:
                 self._hold_ends = self._clock() + self._hold_seconds
             self._settle()
-            while not (self._released or self._called_off or server_id in self._failed):
+            while self._state is State.GATHERING and server_id not in self._failed:
                 left = self._hold_ends - self._clock()
                 if left <= 0:
                     self._give_up_waiting()
                     break
                 self._changed.wait(min(left, _LOOK_SECONDS))
                 if not alive():
-                    self._fail(server_id)
-            return self._released and server_id not in self._failed
+                    self._fail(server_id, "its migration ended while it was held")
+            return self.released and server_id not in self._failed
 
     def keep_step(self, server_id: str, remaining_bytes: float) -> None:
         """Wait while a released member has less of round 0 before it than another has.
@@ -116,29 +131,34 @@ class Gang:
                 self._changed.wait(left)
             self.resumed_at[server_id] = time.time()
 
-    def failed(self, server_id: str) -> None:
-        """Count a member out: its stream has ended before it switched over."""
+    def failed(self, server_id: str, reason: str = "its stream ended before its switchover"
+               ) -> None:
+        """Count a member out: it will not switch over with the others."""
         with self._changed:
             if server_id not in self._loaded and server_id not in self._failed:
-                self._fail(server_id)
+                self._fail(server_id, reason)
 
-    def _fail(self, server_id: str) -> None:
+    def _fail(self, server_id: str, reason: str) -> None:
         self._failed.add(server_id)
-        if not self._released and self._policy is Policy.TOGETHER:
-            self._called_off = True
+        if self._state is State.GATHERING and self._policy is Policy.TOGETHER:
+            self._call_off(f"{server_id} failed: {reason}")
         self._settle()
 
+    def _call_off(self, reason: str) -> None:
+        self._state, self._reason = State.CALLED_OFF, reason
+        LOG.warning("a synchronized set is called off, all stay where they run: %s", reason)
+
     def _settle(self) -> None:
-        if not self._called_off and self.members <= self._there | self._failed:
-            self._released = True
+        if self._state is State.GATHERING and self.members <= self._there | self._failed:
+            self._state = State.RELEASED
         self._changed.notify_all()
 
     def _give_up_waiting(self) -> None:
         late = sorted(self.members - self._there - self._failed)
-        LOG.warning("synchronized members %s did not come within %s s", late, self._hold_seconds)
+        reason = f"{', '.join(late)} did not come within {self._hold_seconds:g} s"
+        LOG.warning("synchronized members: %s", reason)
         if self._policy is Policy.TOGETHER:
-            self._called_off = True
+            self._call_off(reason)
         else:
             self._failed.update(late)
-            self._released = True
-        self._changed.notify_all()
+        self._settle()

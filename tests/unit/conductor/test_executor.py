@@ -8,7 +8,16 @@ from oslo_utils import timeutils
 from oslotest import base
 
 from nova_batch_migrate import conf, context, exception
-from nova_batch_migrate.conductor import actuals, executor, healing, loading, relays, request, state
+from nova_batch_migrate.conductor import (
+    actuals,
+    executor,
+    gangs,
+    healing,
+    loading,
+    relays,
+    request,
+    state,
+)
 from nova_batch_migrate.db import api as db
 from tests.unit.conductor import build
 from tests.unit.db import fixture
@@ -98,8 +107,9 @@ class ExecutorTest(base.BaseTestCase):
         self.nova, self.agents = FakeNova(), FakeAgents()
         self.placement, self.neutron = FakePlacement(), FakeNeutron()
         healer = healing.Healer(self.nova, self.placement, self.neutron, self.agents)
-        self.executor = executor.Executor(conf.CONF, self.nova, self.agents, healer,
-                                          relays.Relays(self.agents))
+        through = relays.Relays(self.agents)
+        self.executor = executor.Executor(conf.CONF, self.nova, self.agents, healer, through,
+                                          gangs.Gangs(conf.CONF, through))
         self.ctxt = context.service_context()
         self.batch = db.create_batch(
             {"request": request.normalize({"hosts": ["cmpa"]})},

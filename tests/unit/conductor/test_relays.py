@@ -58,7 +58,8 @@ class RelaysTest(base.BaseTestCase):
             "project_id": f"p{n}"} for n, destination in enumerate(destinations)]
 
     def begin(self, *destinations):
-        return self.relays.begin(self.ctxt, self.batch, "cmpa", 0, self.rows(*destinations))
+        opened, _ = self.relays.begin(self.ctxt, self.batch, "cmpa", 0, self.rows(*destinations))
+        return opened
 
     def events(self):
         return [event["message"] for event in db.events_of(self.batch["id"])]
@@ -102,6 +103,23 @@ class RelaysTest(base.BaseTestCase):
         self.assertEqual([], self.begin("cmpb"))
         self.assertEqual([], self.agents.opened())
         self.assertIn("without a relay: no nova-batch-relay answers on cmpb", self.events()[-1])
+
+    def test_a_set_reaches_the_relays_as_one_however_the_request_named_it(self):
+        self.batch["request"]["synchronized"] = [["s0", "s1"], ["s1", "s2"], ["s2", "elsewhere"]]
+        self.relays.begin(self.ctxt, self.batch, "cmpa", 0, self.rows("cmpb", "cmpc", "cmpb"), True)
+        for _, group in self.agents.opened():
+            self.assertEqual((frozenset({"s0", "s1", "s2"}),), group.synchronized)
+        self.agents.said.clear()
+        self.begin("cmpb", "cmpb")
+        self.assertEqual((), self.agents.opened()[0][1].synchronized)
+
+    def test_a_set_does_not_go_past_the_relay(self):
+        self.agents.without = {"cmpb"}
+        opened, refused = self.relays.begin(self.ctxt, self.batch, "cmpa", 0,
+                                            self.rows("cmpb", "cmpc"), True)
+        self.assertEqual(["cmpc"], opened)
+        self.assertIn("no nova-batch-relay answers", refused["cmpb"])
+        self.assertIn("does not go to cmpb", "".join(self.events()))
 
     def test_a_refusal_at_the_source_leaves_nothing_open_at_the_destination(self):
         self.agents.refusing = {"cmpa"}

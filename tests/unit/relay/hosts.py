@@ -26,7 +26,8 @@ SOURCE, DESTINATION = "cmpa", "cmpb"
 #: The destination's address: its relay and its QEMUs are there.
 ADDRESS = "10.9.9.2"
 RELAY_PORT = 49300
-FIRST, SECOND = (f"0f6c4ba5-1b52-4d0f-8e25-6a2d3a2c3d{number:02d}" for number in (1, 2))
+FIRST, SECOND, STRANGER = (
+    f"0f6c4ba5-1b52-4d0f-8e25-6a2d3a2c3d{number:02d}" for number in (1, 2, 3))
 
 
 def relay(directory: pathlib.Path, host: str, address: str, redirect_port: int,
@@ -102,6 +103,12 @@ class Migration:
             data += chunk
         self.process.wait(20)
         return bytes(data)
+
+    def end(self) -> int:
+        """End the QEMU, which may still await its connection; return how many bytes came."""
+        self.process.kill()
+        self.process.wait(20)
+        return len(self.arrived()) if self.output.exists() else 0
 
     def arrived(self) -> bytes:
         return self.output.read_bytes()

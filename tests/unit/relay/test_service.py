@@ -145,6 +145,56 @@ def _together():
     return seen
 
 
+def _never_apart():
+    """What might be a member of a set does not pass by it: its connection is refused."""
+    first, second = two_alike(pages=6000)
+    both = {"synchronized": [[hosts.FIRST, hosts.SECOND]], "link_bytes_per_second": 1e8}
+    seen = {}
+    with hosts.two(hold_seconds=30.0) as relays:
+        def anew():
+            for each in (relays.source, relays.destination):
+                each.close_group("batch:0:cmpb")
+            hosts.open_group(relays, **both)
+
+        def state():
+            return relays.source.statistics()["groups"][0]["synchronized"]
+
+        def in_the_end():
+            end = time.monotonic() + 5
+            while state()[0]["state"] == "gathering" and time.monotonic() < end:
+                time.sleep(0.05)
+            return state()
+        hosts.open_group(relays, **both)
+        one = hosts.Migration(relays, hosts.FIRST, 49152)
+        sending = one.started(first)
+        time.sleep(0.5)
+        seen["gathering"] = state()
+        relays.source.leave_group("batch:0:cmpb", hosts.SECOND)
+        sending.join(10)
+        seen["left"] = (sending.is_alive(), len(one.arrived()) < len(first), state())
+        late = hosts.Migration(relays, hosts.SECOND, 49153)
+        seen["late"] = _end_of(late, second), late.end()
+        anew()
+        # it comes to its end before it could be held: a guest of a few pages
+        small = hosts.Migration(relays, hosts.FIRST, 49154)
+        seen["small"] = _end_of(small, two_alike(pages=100)[0]), in_the_end()
+        small.end()
+        anew()
+        multifd = hosts.Migration(relays, hosts.FIRST, 49155)
+        seen["multifd"] = _end_of(multifd, b"\x11\x22\x33\x44" + bytes(1 << 20)), in_the_end()
+        multifd.end()
+        anew()
+        stranger = hosts.Migration(relays, hosts.STRANGER, 49156)
+        stranger.send(first)
+        stranger.finish()
+        seen["stranger"] = stranger.arrived() == first
+        relays.destination.stop()
+        time.sleep(0.1)
+        unknown = hosts.Migration(relays, hosts.FIRST, 49157)
+        seen["unknown"] = _end_of(unknown, first), unknown.end()
+    return seen
+
+
 def _in_order():
     """Two streams at once: the second of the plan comes first and has the turn, then the other."""
     first, second = two_alike()
@@ -215,6 +265,23 @@ class Relays(base.BaseTestCase):
         self.assertNotEqual("ended", seen["alone"])
         self.assertGreater(seen["waited"], 1.9)
         self.assertTrue(seen["not all"])
+
+    def test_nothing_that_may_be_of_a_set_goes_past_it(self):
+        seen = namespace.run(_never_apart)
+        (gathering,) = seen["gathering"]
+        self.assertEqual(("gathering", None), (gathering["state"], gathering["reason"]))
+        alive, half, (left,) = seen["left"]
+        self.assertEqual((False, True, "called-off"), (alive, half, left["state"]))
+        self.assertIn(f"{hosts.SECOND} failed: its migration ended", left["reason"])
+        for name in ("late", "unknown"):
+            ended, arrived = seen[name]
+            self.assertNotEqual("ended", ended, name)
+            self.assertEqual(0, arrived, name)
+        for name in ("small", "multifd"):
+            ended, (state,) = seen[name]
+            self.assertNotEqual("ended", ended, name)
+            self.assertEqual("called-off", state["state"], name)
+        self.assertTrue(seen["stranger"])
 
     def test_streams_of_a_group_run_one_after_the_other(self):
         seen = namespace.run(_in_order)

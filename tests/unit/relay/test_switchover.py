@@ -7,7 +7,7 @@ from nova_batch_migrate.relay import switchover
 from nova_batch_migrate.relay.switchover import Policy
 
 
-class Gang(base.BaseTestCase):
+class GangTest(base.BaseTestCase):
     def gang(self, members="ab", hold=30.0, pause=30.0, policy=Policy.TOGETHER):
         return switchover.Gang(frozenset(members), hold, pause, policy)
 
@@ -27,6 +27,18 @@ class Gang(base.BaseTestCase):
         for thread, result in waiting:
             thread.join(5)
             self.assertEqual([True], result)
+
+    def test_the_conductor_is_told_how_far_it_is_and_why_it_was_called_off(self):
+        gang = self.gang(hold=0.05)
+        self.assertEqual({"members": ["a", "b"], "state": "gathering", "reason": None,
+                          "failed": []}, gang.as_dict())
+        gang.hold("a")
+        self.assertEqual(("called-off", "b did not come within 0.05 s"),
+                         (gang.as_dict()["state"], gang.as_dict()["reason"]))
+        gang = self.gang(policy=Policy.RELEASE)
+        gang.failed("b", "it was reset")
+        self.assertTrue(gang.hold("a"))
+        self.assertEqual(("released", ["b"]), (gang.as_dict()["state"], gang.as_dict()["failed"]))
 
     def test_together_one_that_is_late_keeps_all_at_the_source(self):
         gang = self.gang(hold=0.05)

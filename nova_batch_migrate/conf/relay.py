@@ -45,6 +45,12 @@ OPTS = [
                 help="Port of 127.0.0.1 at which Prometheus may fetch /metrics: bytes by what "
                      "became of them, for the host, each open group's servers and the "
                      "dictionaries. 0: none."),
+    cfg.IntOpt("link_seconds", default=30, min=1,
+               help="How long the link between two relays may be cut. A shorter cut is ridden out; "
+                    "after a longer one the migrations on it end with their guests running at the "
+                    "source. libvirt's own connection ends after 30 seconds by default "
+                    "(keepalive_interval and keepalive_count), so more helps only where that is "
+                    "raised as well."),
     cfg.FloatOpt("hold_seconds", default=60, min=0,
                  help="Longest wait, running, of a synchronized server for the others of its set."),
     cfg.FloatOpt("pause_seconds", default=2, min=0,

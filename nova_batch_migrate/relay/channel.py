@@ -73,10 +73,6 @@ class Channel:
     def __init__(self, connection: ssl.SSLSocket):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         connection.setblocking(False)
         self._connection = connection
         self._tls = threading.Lock()
@@ -130,6 +126,19 @@ class Channel:
                 # the peer was faster
                 pass
             self._connection.close()
+
+
+def bound_silence(connection: socket.socket, seconds: int) -> None:
+    """Let a connection survive a link that is cut for up to so long, and end after that.
+
+    Until then TCP itself sends again what was lost.
+    """
+    probes = 4
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, seconds // probes))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // probes))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * seconds)
 
 
 def connect(address: str, port: int, peer: str, context: ssl.SSLContext,

@@ -16,7 +16,7 @@ from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.runs import Runs
 from nova_batch_migrate.relay.settings import Agreement, LogSettings
 from nova_batch_migrate.relay.statistics import Statistics
-from nova_batch_migrate.relay.wire import CannotResume, CodecError, Frame, Kind, packed
+from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, Kind, packed
 
 ROUND0_BLOCK_BYTES = 1 << 20
 LATER_BLOCK_BYTES = 64 << 10
@@ -73,7 +73,7 @@ class _Sent:
 
     number: int
     stream: int
-    frame: bytes
+    size_bytes: int
     next_page: int
 
 
@@ -86,8 +86,8 @@ class Encoder:
         self._streams: dict[int, _Stream] = {}
         self._closed: dict[int, _Stream] = {}
         self._owners: dict[str, int] = {}
-        self._retained: collections.deque[_Sent] = collections.deque()
-        self._retained_bytes = 0
+        self._under_way: collections.deque[_Sent] = collections.deque()
+        self._under_way_bytes = 0
         self._applied = 0
         self._applied_page = self._writer.dictionary.next
         self.sequence = 0           # number of the last frame of the log
@@ -108,7 +108,7 @@ class Encoder:
 
     def room(self, stream: int) -> int:
         """Return how many raw bytes may be fed now; 0: stop reading the source."""
-        if self._retained_bytes >= self._settings.retain_bytes:
+        if self._under_way_bytes >= self._settings.under_way_bytes:
             return 0
         opened = self._streams[stream]
         return max(0, self._settings.credit_bytes - (opened.fed - opened.delivered))
@@ -156,7 +156,9 @@ class Encoder:
         return [*self.flush(stream), self._close(stream, Kind.END, b"")]
 
     def abort(self, stream: int, reason: str) -> list[bytes]:
-        """Give a stream up; the peer breaks its connection to QEMU."""
+        """Give a stream up; the peer breaks its connection to QEMU. Nothing if it is over here."""
+        if stream not in self._streams:
+            return []
         return [self._close(stream, Kind.ABORT, reason.encode()[:1024])]
 
     def _close(self, stream: int, kind: Kind, payload: bytes) -> bytes:
@@ -199,18 +201,10 @@ class Encoder:
         self._forget(applied)
 
     def _forget(self, applied: int) -> None:
-        while self._retained and self._retained[0].number <= applied:
-            sent = self._retained.popleft()
-            self._retained_bytes -= len(sent.frame)
+        while self._under_way and self._under_way[0].number <= applied:
+            sent = self._under_way.popleft()
+            self._under_way_bytes -= sent.size_bytes
             self._applied, self._applied_page = sent.number, sent.next_page
-
-    def resume(self, last_number: int) -> list[bytes]:
-        """After a broken connection: return the frames to send again, if all are still held."""
-        if not self._applied <= last_number <= self.sequence:
-            raise CannotResume(f"the peer has the log up to {last_number}, this side holds "
-                               f"{self._applied} to {self.sequence}")
-        self._forget(last_number)
-        return [sent.frame for sent in self._retained]
 
     def truncate(self, last_number: int) -> list[int]:
         """Cut the log behind what the peer has; return the streams that lost bytes: end them.
@@ -218,12 +212,12 @@ class Encoder:
         Both dictionaries then hold the same pages again; compression begins anew.
         """
         if not self._applied <= last_number <= self.sequence:
-            raise CannotResume(f"the log can be cut from {self._applied} to {self.sequence}, not "
-                               f"at {last_number}: begin a new log")
+            raise CannotTruncate(f"the log can be cut from {self._applied} to {self.sequence}, "
+                                 f"not at {last_number}: begin a new log")
         self._forget(last_number)
-        lost = sorted({sent.stream for sent in self._retained} - {0})
-        self._retained.clear()
-        self._retained_bytes = 0
+        lost = sorted({sent.stream for sent in self._under_way} - {0})
+        self._under_way.clear()
+        self._under_way_bytes = 0
         self.sequence = last_number
         self._writer.truncate(self._applied_page, last_number)
         for stream in lost:
@@ -260,9 +254,9 @@ class Encoder:
         return self._writer.dictionary.fill_bytes
 
     @property
-    def retained_bytes(self) -> int:
+    def under_way_bytes(self) -> int:
         """Wire bytes that the peer has not said to have applied."""
-        return self._retained_bytes
+        return self._under_way_bytes
 
     def _stream(self, stream: int) -> _Stream:
         return self._streams.get(stream) or self._closed[stream]
@@ -323,9 +317,10 @@ class Encoder:
         return frame
 
     def _frame(self, kind: Kind, stream: int, *parts) -> bytes:
-        """Number a frame of the log and keep it until the peer has it."""
+        """Number a frame of the log and remember it until the peer has it."""
         self.sequence += 1
         frame = packed(kind, stream, self.sequence, parts)
-        self._retained.append(_Sent(self.sequence, stream, frame, self._writer.dictionary.next))
-        self._retained_bytes += len(frame)
+        self._under_way.append(_Sent(self.sequence, stream, len(frame),
+                                    self._writer.dictionary.next))
+        self._under_way_bytes += len(frame)
         return frame

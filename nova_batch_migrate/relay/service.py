@@ -57,8 +57,8 @@ class Relay:
         self._redirect = redirect.Redirect(options.mark, *options.migration_ports)
         self._settings = source.Settings(
             mark=options.mark, zstd_level=options.zstd_level,
-            zstd_window_log=options.zstd_window_log, hold_seconds=options.hold_seconds,
-            pause_seconds=options.pause_seconds,
+            zstd_window_log=options.zstd_window_log, link_seconds=options.link_seconds,
+            hold_seconds=options.hold_seconds, pause_seconds=options.pause_seconds,
             policy=switchover.Policy(options.switchover_policy))
         self._handshakes = threading.BoundedSemaphore(_MOST_HANDSHAKES)
         self._listeners: list[socket.socket] = []
@@ -263,6 +263,7 @@ class Relay:
                 plain.settimeout(channel.HANDSHAKE_SECONDS)
                 connection = self._server_context.wrap_socket(plain, server_side=True)
                 guest, answer = greeting.receive(connection, self._destination_group)
+                channel.bound_silence(connection, self._options.link_seconds)
             with self._lock:
                 made = self._groups.get(guest.group.id)
             if not isinstance(made, destination.DestinationGroup):

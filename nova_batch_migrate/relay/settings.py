@@ -26,7 +26,7 @@ class LogSettings:
     dictionary_bytes: int = 512 << 20   # of pages, on each side
     window_log: int = 27                # of the zstd context of pages in full
     credit_bytes: int = 8 << 20         # raw bytes of a stream that may be under way
-    retain_bytes: int = 32 << 20        # wire bytes kept until the peer has applied them
+    under_way_bytes: int = 32 << 20     # of the wire, until the peer has applied them
     level: int | None = 1               # of zstd; None: no page is compressed
     most_delta_words: int = 256         # a page that differs in more words crosses in full
     static: np.ndarray | None = None    # (pages, 4096) u8, all different: see static_pages

@@ -30,8 +30,8 @@ LOG = log.getLogger(__name__)
 _ANSWER_SECONDS = 5
 #: Raw bytes of a stream that may wait in the destination's relay: what a stalled QEMU costs there.
 _CREDIT_BYTES = 8 << 20
-#: Wire bytes that the source keeps until the destination has them in its dictionary.
-_RETAIN_BYTES = 64 << 20
+#: Wire bytes that may be on their way until the destination has them in its dictionary.
+_UNDER_WAY_BYTES = 64 << 20
 
 
 BY_LINK = -1
@@ -48,6 +48,8 @@ class Settings:
     #: -1: by the link; 0: none.
     zstd_level: int = BY_LINK
     zstd_window_log: int = 27
+    #: How long the link may be cut.
+    link_seconds: int = 30
     hold_seconds: float = 60.0
     pause_seconds: float = 2.0
     policy: switchover.Policy = switchover.Policy.TOGETHER
@@ -85,7 +87,7 @@ class SourceGroup:
         return source_log.SourceLog(
             lambda session, anew: self._connect(scope, session, anew),
             settings.LogSettings(dictionary_bytes=dictionary_bytes, credit_bytes=_CREDIT_BYTES,
-                                 retain_bytes=_RETAIN_BYTES,
+                                 under_way_bytes=_UNDER_WAY_BYTES,
                                  window_log=self.options.zstd_window_log,
                                  level=zstd_level(self.options.zstd_level,
                                                   self.group.known_bytes_per_second)),
@@ -216,8 +218,11 @@ class SourceGroup:
         failures = []
         for address in sorted(self.addresses):
             try:
-                return channel.connect(address, self.group.peer_port, self.group.destination,
-                                       self._context, self.options.mark)
+                connection = channel.connect(address, self.group.peer_port,
+                                             self.group.destination, self._context,
+                                             self.options.mark)
+                channel.bound_silence(connection, self.options.link_seconds)
+                return connection
             except exception.RelayError as error:
                 failures.append(error)
         raise failures[0]

@@ -114,7 +114,10 @@ class SourceLog:
         self._emit(lambda made: made.end(number))
 
     def abort(self, number: int, reason: str) -> None:
-        """Tell the other side to drop the stream; harmless where the connection is gone."""
+        """Tell the other side to drop the stream; where the connection is gone it has."""
+        with self._encode:
+            if self._channel is None:
+                return
         try:
             self._emit(lambda made: made.abort(number, reason))
         except (OSError, exception.RelayError, wire.RelayError) as error:
@@ -212,7 +215,7 @@ class SourceLog:
             with self._order:
                 for frame in frames:
                     self._send(line, frame)
-        except wire.CannotResume as error:
+        except wire.CannotTruncate as error:
             LOG.info("the log begins anew: %s", error)
             line.close()
             return None

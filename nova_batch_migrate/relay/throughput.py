@@ -54,7 +54,7 @@ class _Ends:
         self._near, self._far = near, far
         self._encoder = encoder.Encoder(settings.LogSettings(
             dictionary_bytes=_DICTIONARY_BYTES, level=None, credit_bytes=1 << 30,
-            retain_bytes=1 << 30))
+            under_way_bytes=1 << 30))
         self._decoder = decoder.Decoder(max_dictionary_bytes=_DICTIONARY_BYTES)
         self._reader = wire.FrameReader()
         self._buffer = memoryview(bytearray(_PIECE_BYTES))

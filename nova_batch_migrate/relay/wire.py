@@ -23,8 +23,8 @@ class CodecError(RelayError):
     """A frame says what can't be: end the connection, and the migrations of its log with it."""
 
 
-class CannotResume(RelayError):
-    """The peer lacks frames that are no longer held: truncate the log and end what lost bytes."""
+class CannotTruncate(RelayError):
+    """The peer stands where this end can't go back to: begin a new log."""
 
 
 class Kind(enum.IntEnum):

@@ -19,7 +19,7 @@ from nova_batch_migrate.relay import kernel, reference
 from nova_batch_migrate.relay.decoder import Decoder, Event
 from nova_batch_migrate.relay.encoder import Encoder
 from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES, LogSettings
-from nova_batch_migrate.relay.wire import CannotResume, FrameReader, RelayError
+from nova_batch_migrate.relay.wire import CannotTruncate, FrameReader, RelayError
 
 SEEDS = pathlib.Path(__file__).with_name("seeds")
 SECONDS_PER_STREAM = 20             # of a core; longer is a hang
@@ -131,7 +131,7 @@ class Log:
         self.loops = chance.choice((kernel, kernel, kernel, reference))
         settings = LogSettings(
             dictionary_bytes=MIN_DICTIONARY_BYTES + chance.randrange(4) * 4096, window_log=17,
-            level=chance.choice((None, 1)), credit_bytes=1 << 30, retain_bytes=1 << 30,
+            level=chance.choice((None, 1)), credit_bytes=1 << 30, under_way_bytes=1 << 30,
             most_delta_words=chance.choice((0, 16, 256, 512)))
         self.encoder = Encoder(settings, loops=self.loops)
         self.decoder = Decoder(loops=self.loops)
@@ -173,7 +173,7 @@ class Log:
             assert out == data, f"stream {stream}: output differs from input"
             report.equal += 1
             if chance.random() < 0.3:
-                encoder.resume(self.decoder.sequence)
+                encoder.truncate(self.decoder.sequence)
         self._count(stream, report)
         return intact
 
@@ -219,8 +219,8 @@ def run(count: int, seed: int, say=lambda line: None) -> Report:
         signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS_PER_STREAM)
         try:
             intact = log.send(data, chance.random() < BROKEN_FRAME_SHARE, report)
-        except CannotResume:
-            raise AssertionError("an unbroken log can't be resumed") from None
+        except CannotTruncate:
+            raise AssertionError("an unbroken log can be truncated where it ends") from None
         except Exception as error:
             raise AssertionError(f"stream {number} of seed {seed}: {error!r}") from error
         finally:

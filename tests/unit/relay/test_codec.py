@@ -8,7 +8,7 @@ from oslotest import base
 from nova_batch_migrate.relay import kernel, reference
 from nova_batch_migrate.relay.decoder import Event
 from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES, static_pages
-from nova_batch_migrate.relay.wire import CannotResume, CodecError, Frame, FrameReader, Kind
+from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, FrameReader, Kind
 from tests.unit.relay import builders as b
 
 LOOPS = {"compiled": kernel, "python": reference}
@@ -230,16 +230,6 @@ class TestReconnect(base.BaseTestCase):
     def feed(self, data):
         return self.log.encoder.feed(1, data) + self.log.encoder.flush(1)
 
-    def test_resume_sends_again_what_was_lost(self):
-        half = len(self.data) // 2
-        frames = self.feed(self.data[:half])
-        self.log.deliver(frames[:1])        # the others were lost
-        self.log.reader = FrameReader()
-        self.log.deliver(self.log.encoder.resume(self.log.decoder.sequence))
-        self.log.deliver(self.feed(self.data[half:]))
-        self.log.deliver(self.log.encoder.end(1))
-        self.assertEqual(self.data, self.log.out[1])
-
     def test_frames_that_come_twice_are_passed_over(self):
         frames = self.feed(self.data[:100_000])
         self.log.deliver(frames)
@@ -248,12 +238,11 @@ class TestReconnect(base.BaseTestCase):
 
     def test_acknowledged_frames_are_forgotten(self):
         self.log.deliver(self.feed(self.data))
-        held = self.log.encoder.retained_bytes
+        held = self.log.encoder.under_way_bytes
         self.log.credit()
-        self.assertLess(self.log.encoder.retained_bytes, held)
-        self.assertEqual(0, self.log.encoder.retained_bytes)
-        self.assertRaises(CannotResume, self.log.encoder.resume, 1)
-        self.assertRaises(CannotResume, self.log.encoder.truncate, 1)
+        self.assertLess(self.log.encoder.under_way_bytes, held)
+        self.assertEqual(0, self.log.encoder.under_way_bytes)
+        self.assertRaises(CannotTruncate, self.log.encoder.truncate, 1)
 
     def test_truncate_brings_both_dictionaries_together(self):
         self.log.send(7, b.guest(self.contents[:50]))
@@ -290,11 +279,7 @@ class TestReconnect(base.BaseTestCase):
             if drawn.draw(strategies.booleans()):
                 log.credit()
             log.reader = FrameReader()
-            if drawn.draw(strategies.booleans()):
-                log.deliver(log.encoder.resume(log.decoder.sequence))
-                self.assertEqual(b.guest(turned), log.out[number])
-            else:
-                log.encoder.truncate(log.decoder.sequence)
+            log.encoder.truncate(log.decoder.sequence)
         last = b.guest([changed(page, 2, 99) for page in contents[::-1]] + contents)
         self.assertEqual(last, log.send(1000, last))
 
@@ -329,8 +314,8 @@ class TestCredit(base.BaseTestCase):
         decoded = [frame for packed in frames for frame in FrameReader().feed(packed)]
         self.assertRaises(CodecError, lambda: [log.decoder.feed(frame) for frame in decoded])
 
-    def test_retained_bytes_bound_all_streams(self):
-        log = b.log(retain_bytes=50_000, level=None)
+    def test_bytes_under_way_are_bounded_over_all_streams(self):
+        log = b.log(under_way_bytes=50_000, level=None)
         log.deliver(log.encoder.open_stream(1, "one"))
         log.deliver(log.encoder.feed(1, b.guest([b.noise(i) for i in range(20)])))
         log.deliver(log.encoder.flush(1))

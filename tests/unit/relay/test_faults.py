@@ -1,11 +1,15 @@
+import itertools
+import pathlib
 import secrets
 import socket
 import subprocess
+import tempfile
 import time
 
 from oslotest import base
 
 from nova_batch_migrate import exception
+from nova_batch_migrate.relay import qemu_stream, runs
 from tests.unit.relay import hosts, namespace
 from tests.unit.relay.test_service import two_alike
 
@@ -51,6 +55,80 @@ def _cut():
         subprocess.run(["nft", "delete table inet faults"], check=True)
         sending.join(20)
         return [stood, migration.arrived() == first]
+
+
+def _silent():
+    """The link is cut for longer than it may be, and comes back."""
+    first, second = two_alike(pages=4000)
+    with hosts.two(link_seconds=2) as relays:
+        hosts.open_group(relays, wire_bytes_per_second=8 << 20)
+        broken = hosts.Migration(relays, hosts.FIRST, 49152)
+        sending = broken.started(first)
+        time.sleep(0.7)
+        nft(f"tcp dport {hosts.RELAY_PORT} drop")
+        begun = time.monotonic()
+        sending.join(20)
+        took = time.monotonic() - begun
+        broken.process.wait(20)
+        half = 0 < len(broken.arrived()) < len(first)
+        subprocess.run(["nft", "delete table inet faults"], check=True)
+        whole = carried(relays, second, hosts.SECOND, 49153)
+        servers = relays.source.close_group(GROUP)["servers"]
+        return {"half": half, "took": took, "whole": whole,
+                "outcome": servers[hosts.FIRST]["outcomes"],
+                "found": servers[hosts.SECOND]["cross_server_bytes"]}
+
+
+def _truncated():
+    """Streams that end at every tenth of their sections, and a byte behind its beginning."""
+    directory = pathlib.Path(__file__).parents[2] / "fuzz" / "seeds"
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        seen, port = [], itertools.cycle(range(49152, 49200))
+        for name in ("linux10-q35", "bios7-pc", "multifd10-main"):
+            data = (directory / f"{name}.stream").read_bytes()
+            ends = _section_ends(data)
+            for end in ends[::max(1, len(ends) // 5)]:
+                for cut in (end, min(len(data), end + 1)):
+                    seen.append(carried(relays, data[:cut], hosts.FIRST, next(port)))
+        return seen
+
+
+def _section_ends(data):
+    """Return where the parser has a piece of the stream whole, a few bytes at a time."""
+    parser, found, ends, at = qemu_stream.QemuStream(), runs.Runs(), [], 0
+    for end in range(0, len(data), 16):
+        found.clear()
+        following = parser.parse(memoryview(data), at, end, found)
+        if following > at:
+            ends.append(following)
+            at = following
+    return ends
+
+
+def _wrong_certificate():
+    """A relay that shows the certificate of another host, then one of another authority."""
+    first, _ = two_alike()
+    seen = {}
+    with hosts.two() as relays, tempfile.TemporaryDirectory() as name:
+        for what, directory, shown in (("another name", relays.directory, "cmpc"),
+                                       ("another authority", pathlib.Path(name), None)):
+            foreign = hosts.relay(directory, hosts.SOURCE, "127.0.0.2", 49511, shown)
+            # it believes whom it speaks to: what is asked is whether it is believed
+            foreign._client_context = foreign._credentials.context(server=False)
+            foreign._client_context.load_verify_locations(str(relays.directory / "ca.pem"))
+            token = secrets.token_hex(32)
+            relays.destination.open_group(hosts.group("destination", token))
+            try:
+                foreign.open_group(hosts.group("source", token))
+                seen[what] = "let in"
+            except exception.RelayError as error:
+                seen[what] = str(error)
+            relays.source.open_group(hosts.group("source", token))
+            seen[f"{what}, then its own"] = carried(relays, first)
+            relays.source.close_group(GROUP)
+            relays.destination.close_group(GROUP)
+    return seen
 
 
 def _small_dictionary():
@@ -170,6 +248,25 @@ class Faults(base.BaseTestCase):
 
     def test_a_link_that_is_cut_and_comes_back(self):
         self.assertEqual([True, True], namespace.run(_cut))
+
+    def test_a_link_that_is_cut_for_too_long_ends_its_streams_but_not_the_log(self):
+        seen = namespace.run(_silent)
+        self.assertTrue(seen["half"])
+        self.assertLess(seen["took"], 10)
+        self.assertNotEqual(["done"], seen["outcome"])
+        self.assertTrue(seen["whole"])
+        self.assertGreater(seen["found"], 100 * 4096)
+
+    def test_streams_that_end_at_any_section_arrive_as_far_as_they_came(self):
+        seen = namespace.run(_truncated)
+        self.assertGreater(len(seen), 25)
+        self.assertTrue(all(seen), seen)
+
+    def test_a_relay_with_a_wrong_certificate_gets_nothing_and_disturbs_nobody(self):
+        seen = namespace.run(_wrong_certificate)
+        for what in ("another name", "another authority"):
+            self.assertIn("lets nobody in", seen[what])
+            self.assertTrue(seen[f"{what}, then its own"])
 
     def test_a_dictionary_smaller_than_one_guest(self):
         self.assertEqual([True, True], namespace.run(_small_dictionary))

@@ -5,6 +5,7 @@ Called by the reconciler. Holds nothing itself: jobs live in the batch's ``state
 """
 
 import datetime
+from collections.abc import Sequence
 
 from oslo_utils import timeutils
 
@@ -13,6 +14,19 @@ from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import telemetry
 
 MAX_REFUSALS = 3
+#: To compare pages before and after, and to read all of them once, on a host that is busy: what
+#: measuring takes of servers with little memory, before any of them moves.
+LOOK_SECONDS = 3.0
+SURE_READ_BYTES_PER_SECOND = 1e9
+#: Of the time for measuring: a longer window would leave none to read in.
+_LONGEST_WINDOW_SHARE = 0.45
+
+
+def windows(wanted: Sequence[float], seconds: float) -> list[float]:
+    """Return the windows that fit into so many seconds of measuring (0: all), at least two."""
+    told = sorted(float(each) for each in wanted)
+    fitting = [each for each in told if not seconds or each <= _LONGEST_WINDOW_SHARE * seconds]
+    return fitting if len(fitting) > 1 else told[:2]
 
 
 class Measurer:
@@ -91,10 +105,11 @@ class Measurer:
         if job["job"] is None:
             # later ones run beside migrations, and what was seen following servers is kept
             max_wait = batch["request"].get("max_wait_seconds") or 0 if purpose != "regroup" else 0
+            seconds = self._seconds(batch, job["servers"])
             job["job"] = self._agents.start_measure(
                 ctxt, host, batch["id"], job["servers"],
-                [float(seconds) for seconds in self._conf.measure_windows_seconds],
-                float(max_wait), self._seconds(batch))["job"]
+                windows(self._conf.measure_windows_seconds, seconds),
+                float(max_wait), seconds)["job"]
             return
         answer = self._agents.get_measure(ctxt, host, job["job"], 0)
         if answer["state"] == "failed":
@@ -109,10 +124,14 @@ class Measurer:
         self._store(ctxt, batch, host, servers, answer["host"])
         job["done"] = True
 
-    def _seconds(self, batch: dict) -> float:
+    def _seconds(self, batch: dict, servers: list[str]) -> float:
         """Return how long migrations may wait for measuring; where none are to begin, no limit."""
-        started = batch["control"]["started"] or not batch["request"]["plan_only"]
-        return self._conf.measure_seconds if started else 0.0
+        if batch["request"]["plan_only"] and not batch["control"]["started"]:
+            return 0.0
+        size = sum(row["memory_bytes"] or 0 for row in db.servers_of(batch["id"])
+                   if row["server_id"] in servers)
+        return min(self._conf.measure_seconds,
+                   LOOK_SECONDS + size / SURE_READ_BYTES_PER_SECOND)
 
     def _store(self, ctxt, batch: dict, host: str, servers: list[dict],
                common: dict | None) -> None:

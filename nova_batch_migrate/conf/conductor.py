@@ -29,9 +29,11 @@ OPTS = [
                 default=[0.1, 0.5, 2.0, 8.0],
                 help="Lengths of the windows in which changed pages are counted; at least two. The "
                      "shortest shows the pages that are always hot, which decide whether a busy "
-                     "service converges; the longest shows how large the working set is."),
+                     "service converges; the longest shows how large the working set is. Where "
+                     "migrations wait for it and the servers are small, the longest is left out."),
     cfg.FloatOpt("measure_seconds", default=20.0, min=1,
-                 help="Most time that a measurement takes where migrations wait for it. Contents "
+                 help="Most time that a measurement takes where migrations wait for it; less "
+                      "where there is little memory to read, 3 s and 1 s for each GB. Contents "
                       "that were not read by then count as unlike any other; the measurements that "
                       "run beside the migrations read on. 20 s are less than 5 % of a batch of "
                       "100 guests of 4 GiB on 1 Gbit/s, even if 16 % of their memory crosses. A "

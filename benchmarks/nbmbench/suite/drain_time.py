@@ -36,7 +36,7 @@ LIMIT_SECONDS = 1200
 AT_ONCE = 8                            # Nova's max_concurrent_live_migrations, for all ways
 #: Of the relays: room for what a guest of the alike fleet holds, and then some.
 DICTIONARY_MIB = 1024
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 #: A server that Nova has back where it was so long after the call has not moved.
 STARTED_SECONDS = 5.0
 BETWEEN_SECONDS = 3.0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import zstandard
 
+from nbmbench import machine
 from nova_batch_migrate.relay import wire
 from nova_batch_migrate.relay.decoder import Decoder, Event
 from nova_batch_migrate.relay.encoder import CREDIT, Encoder
@@ -144,13 +145,8 @@ def zstd(streams: Sequence[pathlib.Path], *options: str) -> tuple[int, float]:
         total = 0
         while chunk := packer.stdout.read(1 << 20):
             total += len(chunk)
-        usage = _usage(packer.pid)
+        # it has closed its output and is still to be waited for
+        usage = machine.cpu_seconds(packer.pid)
         if packer.wait() or reader.wait():
             raise RuntimeError(f"zstd {' '.join(options)} ended with {packer.returncode}")
     return total, usage
-
-
-def _usage(pid: int) -> float:
-    """Return the CPU seconds of a process that has closed its output and not been waited for."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from nbmlab import certificates, shell
 
+from nbmbench import machine
 from nbmbench.rig.link import ADDRESSES, DESTINATION, SOURCE
 from nbmbench.rig.rig import Rig
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import control
 
 PORT = 49300
-TICKS_PER_SECOND = 100
 
 
 class Relays:
@@ -80,9 +80,7 @@ class Relays:
 
     def cpu_seconds(self, side: str) -> float:
         """Return the CPU time that a relay has used."""
-        stat = pathlib.Path(f"/proc/{self._processes[side].pid}/stat").read_text()
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+        return machine.cpu_seconds(self._processes[side].pid)
 
     def stop(self) -> None:
         """End both."""

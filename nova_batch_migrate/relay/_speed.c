@@ -1,9 +1,12 @@
-/* The inner loops of the relay's codec: finding runs of pages in a stream, matching pages with the dictionary, and
- * putting a stream together again. Each has a twin in reference.py that does the same on the same arrays; tests
+/* The inner loops of the relay's codec: finding runs of pages in a stream, matching pages with the dictionary,
+ * writing a block's control part, putting a stream together again; and splicing past all that. Each has a twin in reference.py that does the same on the same arrays; tests
  * hold the two against each other. Every buffer and index is checked before it is used: what comes from a peer may
  * be anything. Holds no state of its own and keeps no reference to a buffer. */
 #define PY_SSIZE_T_CLEAN
+#define _GNU_SOURCE
 #include <Python.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -463,72 +466,432 @@ out:
     return result;
 }
 
-/* rebuild(out, kinds, counts, headers, verbatim, ring, slots, transient): put a block of a stream together.
- * A slot below zero is -1 - index of a page in transient. */
-static PyObject *rebuild(PyObject *self, PyObject *args)
+/* ---- encoding: what stands around match_pages ------------------------------------------------------------------ */
+
+static int check_runs(const Py_buffer *b)
 {
-    Py_buffer b[8] = {{0}};
+    if (b->len % (RUN_COLUMNS * 8) == 0)
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "runs have five columns");
+    return 0;
+}
+
+/* list_pages(runs, guest, offsets, keys) -> (pages, zero pages, verbatim bytes) */
+static PyObject *list_pages(PyObject *self, PyObject *args)
+{
+    Py_buffer b[3] = {{0}};
+    unsigned long long guest;
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "w*y*y*y*y*y*y*y*", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &b[6], &b[7]))
-        return NULL;
-    int64_t runs = b[1].len, pages = b[6].len / 8, page = 0, verbatim = 0, at = 0;
-    if (!enough(&b[2], runs, 8, "counts") || !enough(&b[3], runs, 8, "headers"))
+    if (!PyArg_ParseTuple(args, "y*Kw*w*", &b[0], &guest, &b[1], &b[2]) || !check_runs(&b[0]))
         goto out;
-    const uint8_t *kinds = b[1].buf;
-    const int64_t *counts = b[2].buf, *slots = b[6].buf;
-    const uint64_t *headers = b[3].buf;
-    uint8_t *out = b[0].buf;
-    static const int64_t size_of[] = {1, HEADER + 1, RECORD, PAGE};
-    for (int64_t run = 0; run < runs; run++) {
-        int64_t count = counts[run];
-        if (kinds[run] > RUN_BARE || count < 0 || (b[0].len - at) / size_of[kinds[run]] < count)
-            goto misfit;
-        if (kinds[run] == RUN_VERBATIM) {
-            if (count > b[4].len - verbatim)
-                goto misfit;
-            memcpy(out + at, (uint8_t *)b[4].buf + verbatim, count);
+    const int64_t *run = b[0].buf, *end = run + b[0].len / 8;
+    int64_t *offsets = b[1].buf, pages = 0, zeros = 0, verbatim = 0;
+    int64_t room = (b[1].len < b[2].len ? b[1].len : b[2].len) / 8;
+    uint64_t *keys = b[2].buf;
+    for (; run < end; run += RUN_COLUMNS) {
+        int64_t kind = run[0], count = run[2];
+        if (kind < RUN_VERBATIM || kind > RUN_BARE || count < 0) {
+            PyErr_SetString(PyExc_ValueError, "a run of a kind or a length that does not exist");
+            goto out;
+        }
+        if (kind == RUN_VERBATIM)
             verbatim += count;
+        if (kind == RUN_ZERO)
+            zeros += count;
+        if (kind < RUN_PAGES)
+            continue;
+        if (count > room - pages) {
+            PyErr_SetString(PyExc_ValueError, "offsets or keys is shorter than what it has to hold");
+            goto out;
+        }
+        int64_t stride = kind == RUN_PAGES ? RECORD : PAGE, offset = run[1] + (kind == RUN_PAGES ? HEADER : 0);
+        uint64_t key = ((uint64_t)run[3] & ~(uint64_t)(PAGE - 1)) + (uint64_t)run[4] * PAGE + guest;
+        for (int64_t i = 0; i < count; i++) {
+            offsets[pages] = offset + i * stride;
+            keys[pages++] = key + i * PAGE;
+        }
+    }
+    result = Py_BuildValue("LLL", (long long)pages, (long long)zeros, (long long)verbatim);
+out:
+    release(b, 3);
+    return result;
+}
+
+/* note_runs(runs, base, end, round) -> (round, end, end of round 0 or -1, changed pages, pages, zero pages): where
+ * guest memory has got to; `base` is its bytes before the block, `end` where the last run before ended. */
+static PyObject *note_runs(PyObject *self, PyObject *args)
+{
+    Py_buffer b = {0};
+    long long base, end, round;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "y*LLL", &b, &base, &end, &round) || !check_runs(&b))
+        goto out;
+    const int64_t *run = b.buf, *last = run + b.len / 8;
+    int64_t first_round = -1, changed = 0, pages = 0, zeros = 0;
+    for (; run < last; run += RUN_COLUMNS) {
+        int64_t content = run[0] == RUN_PAGES ? run[2] : 0;
+        /* what a header says may be anything: unsigned numbers may overflow */
+        int64_t place = (int64_t)(((uint64_t)run[3] & ~(uint64_t)(PAGE - 1)) + (uint64_t)base);
+        round += place < end;
+        end = (int64_t)((uint64_t)place + (uint64_t)run[2] * PAGE);
+        pages += content;
+        zeros += run[2] - content;
+        if (round)
+            changed += content;
+        else if (end > first_round || first_round < 0)
+            first_round = end > 0 ? end : 0;
+    }
+    result = Py_BuildValue("LLLLLL", round, end, (long long)first_round, (long long)changed, (long long)pages,
+                           (long long)zeros);
+out:
+    release(&b, 1);
+    return result;
+}
+
+static uint8_t *put_columns(uint8_t *at, const uint64_t *numbers, int64_t count)
+{
+    for (int column = 0; column < 8; column++)
+        for (int64_t i = 0; i < count; i++)
+            *at++ = (uint8_t)(numbers[i] >> 8 * column);
+    return at;
+}
+
+static uint64_t column_number(const uint8_t *columns, int64_t count, int64_t i)
+{
+    uint64_t number = 0;
+    for (int column = 0; column < 8; column++)
+        number |= (uint64_t)columns[column * count + i] << 8 * column;
+    return number;
+}
+
+/* pack_control(out, runs, data, kinds, seqs, bitmaps, words) -> (bytes, groups): write a block's control part as
+ * block.py describes it. */
+static PyObject *pack_control(PyObject *self, PyObject *args)
+{
+    Py_buffer b[7] = {{0}};
+    PyObject *result = NULL;
+    uint64_t *numbers = NULL;
+    if (!PyArg_ParseTuple(args, "w*y*y*y*y*y*y*", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &b[6]) ||
+        !check_runs(&b[1]))
+        goto out;
+    const int64_t *run = b[1].buf, *seqs = b[4].buf;
+    const uint8_t *kinds = b[3].buf;
+    int64_t runs = b[1].len / (RUN_COLUMNS * 8), pages = b[3].len, words = b[6].len / 8, groups = 0;
+    if (!enough(&b[4], pages, 8, "seqs"))
+        goto out;
+    if (b[0].len / 13 < runs || b[0].len / 11 < pages ||
+        b[0].len - runs * 13 - pages * 11 - b[5].len - words * 8 < 0 || pages > UINT16_MAX) {
+        PyErr_SetString(PyExc_ValueError, "out is shorter than what it has to hold");
+        goto out;
+    }
+    if (!(numbers = PyMem_Malloc(8 * (runs > pages ? runs : pages) + 8))) {
+        PyErr_NoMemory();
+        goto out;
+    }
+    uint8_t *begin = b[0].buf, *at = begin, *limit = begin + b[0].len;
+    uint64_t expected = 0;
+    for (int64_t i = 0; i < runs; i++, run += RUN_COLUMNS) {
+        if (run[0] < RUN_VERBATIM || run[0] > RUN_BARE || run[2] < 0 || run[2] > UINT32_MAX) {
+            PyErr_SetString(PyExc_ValueError, "a run of a kind or a length that does not exist");
+            goto out;
+        }
+        uint32_t count = (uint32_t)run[2];
+        begin[i] = (uint8_t)run[0];
+        memcpy(begin + runs + 4 * i, &count, 4);
+        numbers[i] = 0;
+        if (run[0] == RUN_ZERO || run[0] == RUN_PAGES) {
+            numbers[i] = (uint64_t)run[3] - expected;
+            expected = (uint64_t)run[3] + (uint64_t)count * PAGE;
+        }
+    }
+    at = put_columns(begin + 5 * runs, numbers, runs);
+    for (int64_t i = 0; i < pages; i++)
+        groups += !i || kinds[i] != kinds[i - 1] || (kinds[i] >= OP_REFERENCE && seqs[i] != seqs[i - 1] + 1);
+    uint8_t *ops = at, *counts = at + groups;
+    int64_t group = -1;
+    uint16_t size = 0;
+    expected = 0;
+    for (int64_t i = 0; i < pages; i++) {
+        int known = kinds[i] >= OP_REFERENCE;
+        if (!i || kinds[i] != kinds[i - 1] || (known && seqs[i] != seqs[i - 1] + 1)) {
+            ops[++group] = kinds[i];
+            numbers[group] = known ? (uint64_t)seqs[i] - expected : 0;
+            size = 0;
+        }
+        size++;
+        memcpy(counts + 2 * group, &size, 2);
+        if (known)
+            expected = (uint64_t)seqs[i] + 1;
+    }
+    at = put_columns(counts + 2 * groups, numbers, groups);
+    memcpy(at, b[5].buf, b[5].len);
+    at = put_columns(at + b[5].len, b[6].buf, words);
+    run = b[1].buf;
+    for (int64_t i = 0; i < runs; i++, run += RUN_COLUMNS)
+        if (run[0] == RUN_VERBATIM) {
+            if (run[1] < 0 || run[1] > b[2].len || run[2] > b[2].len - run[1] || run[2] > limit - at) {
+                PyErr_SetString(PyExc_ValueError, "bytes of a run lie outside of the data, or out is too short");
+                goto out;
+            }
+            memcpy(at, (const uint8_t *)b[2].buf + run[1], run[2]);
+            at += run[2];
+        }
+    result = Py_BuildValue("LL", (long long)(at - begin), (long long)groups);
+out:
+    PyMem_Free(numbers);
+    release(b, 7);
+    return result;
+}
+
+/* ---- decoding -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint8_t *content;
+    int64_t *seqs;
+    int64_t slots, next, pinned, inserted;
+} shelf;
+
+static int64_t shelf_slot(const shelf *s, int64_t seq)
+{
+    return seq < s->pinned ? seq : s->pinned + (seq - s->pinned) % (s->slots - s->pinned);
+}
+
+static int64_t shelf_held(const shelf *s, int64_t seq)
+{
+    if (seq < 0 || seq >= s->next)
+        return -1;
+    int64_t slot = shelf_slot(s, seq);
+    return s->seqs[slot] == seq ? slot : -1;
+}
+
+static uint8_t *shelf_insert(shelf *s)
+{
+    int64_t slot = shelf_slot(s, s->next);
+    s->seqs[slot] = s->next++;
+    s->inserted++;
+    return s->content + slot * PAGE;
+}
+
+typedef struct {
+    const uint8_t *ops, *counts, *columns;      /* of the groups */
+    int64_t groups, group, left;
+    uint64_t seq;
+    int op;
+} op_reader;
+
+/* Move on to the next page; 0 where there is none or its kind does not exist. */
+static int next_op(op_reader *r)
+{
+    while (!r->left) {
+        if (r->group >= r->groups)
+            return 0;
+        uint16_t count;
+        memcpy(&count, r->counts + 2 * r->group, 2);
+        r->left = count;
+        r->seq += column_number(r->columns, r->groups, r->group);
+        r->op = r->ops[r->group++];
+        if (r->op > OP_UPDATE)
+            return 0;
+    }
+    r->left--;
+    return 1;
+}
+
+typedef struct {
+    const uint8_t *at;
+    int64_t left;
+} supply;
+
+static const uint8_t *take(supply *s, int64_t items, int64_t item_bytes)
+{
+    if (s->left < items)
+        return NULL;
+    const uint8_t *at = s->at;
+    s->left -= items;
+    s->at += items * item_bytes;
+    return at;
+}
+
+typedef struct {
+    supply literals, raws, bitmaps;
+    const uint8_t *words;               /* in columns */
+    int64_t word, word_count;
+} contents;
+
+/* Write page = base + differences; 0 where they do not fit. */
+static int patch(uint8_t *page, const uint8_t *base, contents *c)
+{
+    const uint8_t *bitmap = take(&c->bitmaps, 1, BITMAP);
+    if (!bitmap)
+        return 0;
+    memcpy(page, base, PAGE);
+    for (int byte = 0; byte < BITMAP; byte += 8) {
+        uint64_t bits;
+        memcpy(&bits, bitmap + byte, 8);
+        for (; bits; bits &= bits - 1) {
+            if (c->word >= c->word_count)
+                return 0;
+            uint8_t *at = page + 8 * (byte * 8 + __builtin_ctzll(bits));
+            uint64_t value;
+            memcpy(&value, at, 8);
+            value += column_number(c->words, c->word_count, c->word++);
+            memcpy(at, &value, 8);
+        }
+    }
+    return 1;
+}
+
+/* Write the next page to `page`, and to the dictionary what belongs there; 0 where something does not fit. */
+static int next_page(uint8_t *page, shelf *s, op_reader *ops, contents *c)
+{
+    if (!next_op(ops))
+        return 0;
+    const uint8_t *from;
+    int64_t slot;
+    switch (ops->op) {
+    case OP_LITERAL: case OP_RAW: case OP_TRANSIENT: case OP_TRANSIENT_RAW:
+        if (!(from = take(ops->op == OP_LITERAL || ops->op == OP_TRANSIENT ? &c->literals : &c->raws, 1, PAGE)))
+            return 0;
+        memcpy(page, from, PAGE);
+        if (ops->op < OP_TRANSIENT)
+            memcpy(shelf_insert(s), from, PAGE);
+        return 1;
+    }
+    if ((slot = shelf_held(s, (int64_t)ops->seq++)) < 0)
+        return 0;
+    uint8_t *held = s->content + slot * PAGE;
+    if (ops->op == OP_REFERENCE) {
+        memcpy(page, held, PAGE);
+        return 1;
+    }
+    if (!patch(page, held, c))
+        return 0;
+    memcpy(ops->op == OP_DELTA ? shelf_insert(s) : held, page, PAGE);
+    return 1;
+}
+
+/* apply_block(out, control, counts, literals, raws, content, seqs, next, pinned) -> next: put a block together and
+ * bring the dictionary to its end. counts: runs, groups, deltas, words, verbatim bytes. Whatever is wrong: ValueError,
+ * and the dictionary is worth nothing any more. */
+static PyObject *apply_block(PyObject *self, PyObject *args)
+{
+    Py_buffer b[6] = {{0}};
+    long long runs, groups, deltas, words, verbatim, next, pinned;
+    int fits = 0;
+    if (!PyArg_ParseTuple(args, "w*y*(LLLLL)y*y*w*w*LL", &b[0], &b[1], &runs, &groups, &deltas, &words, &verbatim,
+                          &b[2], &b[3], &b[4], &b[5], &next, &pinned))
+        goto out;
+    shelf s = {b[4].buf, b[5].buf, b[5].len / 8, next, pinned, 0};
+    int64_t most = b[1].len;
+    if (runs < 0 || groups < 0 || deltas < 0 || words < 0 || verbatim < 0 || runs > most || groups > most ||
+        deltas > most || words > most || verbatim > most ||
+        runs * 13 + groups * 11 + deltas * BITMAP + words * 8 + verbatim != most || pinned < 0 || next < pinned ||
+        pinned >= s.slots || !enough(&b[4], s.slots, PAGE, "content") || b[2].len % PAGE || b[3].len % PAGE)
+        goto misfit;
+    const uint8_t *kinds = b[1].buf, *counts = kinds + runs, *headers = counts + 4 * runs, *ops = headers + 8 * runs;
+    op_reader reader = {ops, ops + groups, ops + 3 * groups, groups, 0, 0, 0, 0};
+    const uint8_t *bitmaps = ops + 11 * groups;
+    contents c = {{b[2].buf, b[2].len / PAGE}, {b[3].buf, b[3].len / PAGE}, {bitmaps, deltas},
+                  bitmaps + deltas * BITMAP, 0, words};
+    supply bytes = {c.words + words * 8, verbatim};
+    uint8_t *at = b[0].buf, *end = at + b[0].len;
+    uint64_t header = 0;
+    static const int64_t size_of[] = {1, HEADER + 1, RECORD, PAGE};
+    Py_BEGIN_ALLOW_THREADS
+    for (int64_t run = 0; run < runs; run++) {
+        uint32_t count;
+        memcpy(&count, counts + 4 * run, 4);
+        header += column_number(headers, runs, run);
+        if (kinds[run] > RUN_BARE || (end - at) / size_of[kinds[run]] < count)
+            goto done;
+        if (kinds[run] == RUN_VERBATIM) {
+            const uint8_t *from = take(&bytes, count, 1);
+            if (!from)
+                goto done;
+            memcpy(at, from, count);
             at += count;
             continue;
         }
-        if (kinds[run] != RUN_ZERO && count > pages - page)
-            goto misfit;
-        for (int64_t i = 0; i < count; i++) {
+        for (uint32_t i = 0; i < count; i++) {
             if (kinds[run] != RUN_BARE) {
-                uint64_t header = __builtin_bswap64(headers[run] + i * PAGE);
-                memcpy(out + at, &header, HEADER);
+                uint64_t swapped = __builtin_bswap64(header);
+                memcpy(at, &swapped, HEADER);
+                header += PAGE;
                 at += HEADER;
             }
             if (kinds[run] == RUN_ZERO) {
-                out[at++] = 0;
+                *at++ = 0;
                 continue;
             }
-            int64_t slot = slots[page++];
-            const Py_buffer *from = slot < 0 ? &b[7] : &b[5];
-            if (slot < 0)
-                slot = -1 - slot;
-            if (slot >= from->len / PAGE)
-                goto misfit;
-            memcpy(out + at, (uint8_t *)from->buf + slot * PAGE, PAGE);
+            if (!next_page(at, &s, &reader, &c) || s.inserted > s.slots - s.pinned)
+                goto done;
             at += PAGE;
         }
     }
-    if (at != b[0].len || page != pages || verbatim != b[4].len)
-        goto misfit;
-    result = Py_None;
-    Py_INCREF(result);
-    goto out;
+    /* groups of no pages at the end are nothing, but their kinds have to exist */
+    fits = at == end && !reader.left && !next_op(&reader) && reader.group == reader.groups && reader.op <= OP_UPDATE &&
+           !reader.left && !bytes.left && !c.literals.left && !c.raws.left && !c.bitmaps.left && c.word == c.word_count;
+done:;
+    Py_END_ALLOW_THREADS
 misfit:
-    PyErr_SetString(PyExc_ValueError, "runs, pages and length of the block do not fit each other");
+    if (!fits && !PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "a block's parts do not fit each other or the dictionary");
 out:
-    release(b, 8);
-    return result;
+    release(b, 6);
+    return fits ? PyLong_FromLongLong(s.next) : NULL;
+}
+
+/* pump(source, target, reader, writer, chunk, moved): splice from one descriptor to another through a pipe, until the
+ * source ends. moved[0] grows meanwhile. OSError as os.splice would raise it; a signal does not end it. */
+static PyObject *pump(PyObject *self, PyObject *args)
+{
+    int source, target, reader, writer, failed = 0;
+    Py_ssize_t chunk;
+    Py_buffer b = {0};
+    if (!PyArg_ParseTuple(args, "iiiinw*", &source, &target, &reader, &writer, &chunk, &b))
+        return NULL;
+    if (chunk <= 0 || !enough(&b, 1, 8, "moved")) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "a chunk is of one byte or more");
+        release(&b, 1);
+        return NULL;
+    }
+    int64_t *moved = b.buf;
+    Py_BEGIN_ALLOW_THREADS
+    for (;;) {
+        ssize_t taken = splice(source, NULL, writer, NULL, chunk, SPLICE_F_MOVE), given;
+        if (!taken)
+            break;
+        for (; taken > 0; taken -= given) {
+            given = splice(reader, NULL, target, NULL, taken, SPLICE_F_MOVE);
+            if (given < 0 && errno == EINTR)
+                given = 0;
+            if (given < 0)
+                break;
+            *moved += given;
+        }
+        if (taken && errno != EINTR) {
+            failed = errno;
+            break;
+        }
+    }
+    Py_END_ALLOW_THREADS
+    release(&b, 1);
+    if (failed) {
+        errno = failed;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
     {"scan_records", scan_records, METH_VARARGS, "Find runs of page and zero records."},
     {"match_pages", match_pages, METH_VARARGS, "Match pages with the dictionary and insert what is new."},
-    {"rebuild", rebuild, METH_VARARGS, "Put a block of a stream together."},
+    {"list_pages", list_pages, METH_VARARGS, "List where the pages of runs lie, and a number for each."},
+    {"note_runs", note_runs, METH_VARARGS, "Tell how far runs of records have come in guest memory."},
+    {"pack_control", pack_control, METH_VARARGS, "Write the control part of a block."},
+    {"apply_block", apply_block, METH_VARARGS, "Put a block of a stream together, and insert what is new."},
+    {"pump", pump, METH_VARARGS, "Splice from one descriptor to another until it ends."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -8,8 +8,7 @@ import struct
 
 import numpy as np
 
-from nova_batch_migrate.relay.layout import BITMAP_BYTES, PAGE_BYTES, Op, Run
-from nova_batch_migrate.relay.reference import SIZES
+from nova_batch_migrate.relay.layout import BITMAP_BYTES, PAGE_BYTES, SIZES, Op, Run
 from nova_batch_migrate.relay.wire import CodecError
 
 MAX_RAW_BYTES = 4 << 20

@@ -10,11 +10,10 @@ import xxhash
 from nova_batch_migrate.relay import block
 from nova_batch_migrate.relay.compression import Compressor
 from nova_batch_migrate.relay.dictionary import Dictionary, Matches
-from nova_batch_migrate.relay.layout import HEADER_BYTES, PAGE_BYTES, RECORD_BYTES, Run
+from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, LogSettings
 
 CONTROL_LEVEL = 1
-MASK = (1 << 64) - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +42,9 @@ class BlockWriter:
         self._literals = Compressor(settings.level or 1, settings.window_log, long_matches=True)
         self._control = Compressor(CONTROL_LEVEL, CONTROL_WINDOW_LOG, long_matches=False)
         self._recurring: tuple[int, np.ndarray] | None = None
+        self._list_pages, self._pack_control = loops.list_pages, loops.pack_control
+        self._offsets, self._keys = np.empty(0, np.int64), np.empty(0, np.uint64)
+        self._plain = np.empty(0, np.uint8)
 
     def set_level(self, level: int | None) -> None:
         """Set the level of pages in full; None: not compressed."""
@@ -66,14 +68,13 @@ class BlockWriter:
 
         key and owner: the guest's, for versions of its pages and for the counters.
         """
-        offsets, keys = _pages(table, key)
+        offsets, keys, zeros, verbatim = self._listed(table, raw_bytes, key)
         self.dictionary.begin_block(number)
         matches = self.dictionary.match(
             data, offsets, keys, owner=owner, predicted=predicted,
             most_words=self._most_delta_words,
             admit=self._admission(data, offsets) if first_round else None)
-        verbatim = _verbatim(table, data)
-        plain, groups = _control(table, matches, verbatim).pack()
+        plain, groups = self._control_part(table, data, matches, verbatim)
         control, anew = self._control.compress(plain)
         flags = block.CONTROL_COMPRESSED | (block.CONTROL_ANEW if anew else 0)
         literals: object = matches.literals
@@ -83,13 +84,31 @@ class BlockWriter:
         literal_bytes = memoryview(literals).nbytes
         shape = block.Shape(raw_bytes, len(table), groups, len(matches.literals),
                             len(matches.raws), len(matches.bitmaps), len(matches.words),
-                            len(verbatim), len(control), literal_bytes, flags)
+                            verbatim, len(control), literal_bytes, flags)
         full = len(matches.literals) + len(matches.raws)
         return Written(
             (shape.pack(), control, literals, matches.raws), matches.predicted, len(offsets),
-            int(table[table[:, 0] == Run.ZERO, 2].sum()), matches.self_duplicates,
-            matches.cross_server, len(matches.bitmaps), full, len(verbatim),
+            zeros, matches.self_duplicates,
+            matches.cross_server, len(matches.bitmaps), full, verbatim,
             literal_bytes + len(matches.raws) * PAGE_BYTES)
+
+    def _listed(self, table: np.ndarray, raw_bytes: int, key: int):
+        """Return where the pages of runs lie, their keys, and counts: zero pages, other bytes."""
+        most = raw_bytes // PAGE_BYTES
+        if len(self._offsets) < most:
+            self._offsets, self._keys = np.empty(most, np.int64), np.empty(most, np.uint64)
+        pages, zeros, verbatim = self._list_pages(table, key, self._offsets, self._keys)
+        return self._offsets[:pages], self._keys[:pages], zeros, verbatim
+
+    def _control_part(self, table: np.ndarray, data: memoryview, matches: Matches, verbatim: int):
+        """Return the plain control part and the number of its op groups."""
+        most = block.Shape(0, len(table), len(matches.kinds), 0, 0, len(matches.bitmaps),
+                           len(matches.words), verbatim).plain_control_bytes
+        if len(self._plain) < most:
+            self._plain = np.empty(most, np.uint8)
+        size, groups = self._pack_control(self._plain, table, data, matches.kinds, matches.seqs,
+                                          matches.bitmaps, matches.words)
+        return self._plain[:size], groups
 
     def _admission(self, data: memoryview, offsets: np.ndarray) -> np.ndarray | None:
         """Return for each page whether the scan has seen it twice; None: all are admitted."""
@@ -103,33 +122,3 @@ class BlockWriter:
                           np.uint64)
         places = np.minimum(np.searchsorted(listed, hashes), len(listed) - 1)
         return (listed[places] == hashes).astype(np.uint8)
-
-
-def _pages(table: np.ndarray, key: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the pages of runs lie, and a number for each page of the guest."""
-    rows = table[table[:, 0] >= Run.PAGES]
-    counts = rows[:, 2]
-    within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-    recorded = rows[:, 0] == Run.PAGES
-    strides = np.where(recorded, RECORD_BYTES, PAGE_BYTES)
-    first = rows[:, 1] + np.where(recorded, HEADER_BYTES, 0)
-    offsets = np.repeat(first, counts) + within * np.repeat(strides, counts)
-    # addresses without the flags; blocks and guests lie far from each other by their keys
-    start = (rows[:, 3] & ~np.int64(PAGE_BYTES - 1)).astype(np.uint64)
-    blocks = rows[:, 4].astype(np.uint64) * np.uint64(PAGE_BYTES) + np.uint64(key & MASK)
-    keys = np.repeat(start + blocks, counts) + within.astype(np.uint64) * np.uint64(PAGE_BYTES)
-    return offsets, keys
-
-
-def _verbatim(table: np.ndarray, data: memoryview) -> np.ndarray:
-    rows = table[table[:, 0] == Run.VERBATIM]
-    if not len(rows):
-        return np.empty(0, np.uint8)
-    return np.frombuffer(b"".join(data[at:at + length]
-                                  for at, length in rows[:, 1:3].tolist()), np.uint8)
-
-
-def _control(table: np.ndarray, matches: Matches, verbatim: np.ndarray) -> block.Control:
-    headers = np.where((table[:, 0] == Run.ZERO) | (table[:, 0] == Run.PAGES), table[:, 3], 0)
-    return block.Control(table[:, 0].astype(np.uint8), table[:, 2], headers.astype(np.uint64),
-                         matches.kinds, matches.seqs, matches.bitmaps, matches.words, verbatim)

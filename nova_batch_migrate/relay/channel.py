@@ -1,7 +1,7 @@
 """One TLS 1.3 connection between two relays: who may speak, and bytes in both directions.
 
 Made by source.py and destination.py. Both ends show a certificate of the deployment's CA; the
-name in it is the peer's host. What the bytes mean is not known here.
+name in it is the peer's host. What is in a frame is not known here.
 """
 
 import dataclasses
@@ -11,8 +11,10 @@ import select
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
 
 from nova_batch_migrate import exception
+from nova_batch_migrate.relay import wire
 
 HANDSHAKE_SECONDS = 10
 #: What may lie unsent in the kernel: little, so that a byte taken from QEMU has really left.
@@ -99,6 +101,13 @@ class Channel:
             if taken is not None:
                 return taken
             self._wait(select.POLLIN)
+
+    def frames(self) -> Iterator[wire.Frame]:
+        """Give the frames that come, until the peer closes; WireError at what is none."""
+        reader = wire.FrameReader()
+        while taken := self.receive_into(reader.buffer()):
+            if frame := reader.commit(taken):
+                yield frame
 
     def _try(self, call, buffer) -> int | None:
         with self._tls:

@@ -12,7 +12,7 @@ from nova_batch_migrate.relay import block, kernel
 from nova_batch_migrate.relay.compression import Decompressor
 from nova_batch_migrate.relay.dictionary import Pages
 from nova_batch_migrate.relay.encoder import CREDIT
-from nova_batch_migrate.relay.layout import PAGE_BYTES, Op
+from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, Agreement, checksum
 from nova_batch_migrate.relay.wire import CodecError, Frame, Kind
 
@@ -35,7 +35,7 @@ class Delivery:
 
     stream: int
     event: Event
-    data: bytes | bytearray = b""
+    data: bytes | memoryview = b""
 
 
 @dataclasses.dataclass
@@ -52,12 +52,14 @@ class Decoder:
     def __init__(self, static: np.ndarray | None = None,
                  max_dictionary_bytes: int = 512 << 20, *, loops=kernel):
         self._static, self._max_dictionary_bytes = static, max_dictionary_bytes
-        self._rebuild = loops.rebuild
+        self._apply_block = loops.apply_block
+        self._broken = False
         self._agreement: Agreement | None = None
         self._pages: Pages | None = None
         self._literals: Decompressor | None = None
         self._control = Decompressor(CONTROL_WINDOW_LOG)
-        self._room = np.empty((0, PAGE_BYTES), np.uint8)
+        self._room = np.empty(0, np.uint8)
+        self._control_room = np.empty(0, np.uint8)
         self._streams: dict[int, _Stream] = {}
         self.sequence = 0           # number of the last frame applied
         self._told_sequence = 0
@@ -68,6 +70,8 @@ class Decoder:
             return []
         if frame.number != self.sequence + 1:
             raise CodecError(f"frame {frame.number} of the log came behind {self.sequence}")
+        if self._broken:
+            raise CodecError("the log was broken by an earlier block")
         if (frame.kind is Kind.SETUP) != (self._agreement is None):
             raise CodecError("a log begins with its settings, and has them once")
         try:
@@ -141,76 +145,48 @@ class Decoder:
         return 0 if self._pages is None else (
             int(np.count_nonzero(self._pages.seqs >= 0)) * PAGE_BYTES)
 
+    @property
+    def broken(self) -> bool:
+        """A block could not be applied: the dictionary is worth nothing, begin a new log."""
+        return self._broken
+
     # blocks
 
-    def _block(self, payload) -> bytearray:
+    def _block(self, payload) -> memoryview:
         """Return the raw bytes of a block, and do to the dictionary what it says."""
         payload = memoryview(payload)
         shape, at = block.read_shape(payload)
         control_end = at + shape.control_bytes
         literals_end = control_end + shape.literal_bytes
-        control = block.unpack(self._plain_control(payload[at:control_end], shape), shape)
+        control = self._plain_control(payload[at:control_end], shape)
         literals = self._plain_literals(payload[control_end:literals_end], shape)
-        raws = np.frombuffer(payload[literals_end:], np.uint8).reshape(-1, PAGE_BYTES)
-        slots, transient = self._insert(control, literals, raws)
-        out = bytearray(shape.raw_bytes)
-        self._rebuild(out, control.run_kinds, control.run_counts, control.run_headers,
-                      control.verbatim, self._pages.content, slots, transient)
+        out = memoryview(np.empty(shape.raw_bytes, np.uint8))
+        self._broken = True
+        self._pages.next = self._apply_block(
+            out, control, (shape.runs, shape.groups, shape.deltas, shape.words, shape.verbatim),
+            literals, payload[literals_end:], self._pages.content, self._pages.seqs,
+            self._pages.next, self._pages.pinned)
+        self._broken = False
         return out
 
     def _plain_control(self, packed: memoryview, shape: block.Shape):
-        plain = bytearray(shape.plain_control_bytes)
+        size = shape.plain_control_bytes
+        if len(self._control_room) < size:
+            self._control_room = np.empty(size, np.uint8)
+        plain = self._control_room[:size]
         self._control.decompress_into(packed, memoryview(plain),
                                       bool(shape.flags & block.CONTROL_ANEW))
         return plain
 
-    def _plain_literals(self, packed: memoryview, shape: block.Shape) -> np.ndarray:
+    def _plain_literals(self, packed: memoryview, shape: block.Shape):
         if not shape.flags & block.LITERALS_COMPRESSED:
             if len(packed) != shape.literals * PAGE_BYTES:
                 raise CodecError("a block's pages do not add up to its length")
-            return np.frombuffer(packed, np.uint8).reshape(-1, PAGE_BYTES)
-        if len(self._room) < shape.literals:
-            self._room = np.empty((shape.literals, PAGE_BYTES), np.uint8)
-        plain = self._room[:shape.literals]
-        self._literals.decompress_into(packed, memoryview(plain.reshape(-1)),
+            return packed
+        size = shape.literals * PAGE_BYTES
+        if len(self._room) < size:
+            self._room = np.empty(size, np.uint8)
+        plain = self._room[:size]
+        self._literals.decompress_into(packed, memoryview(plain),
                                        bool(shape.flags & block.LITERALS_ANEW))
         return plain
-
-    def _insert(self, control: block.Control, literals: np.ndarray, raws: np.ndarray):
-        """Bring the dictionary to the block's end; return slot per page, and transient pages."""
-        pages, ops, seqs = self._pages, control.page_ops, control.page_seqs
-        compressed = (ops == Op.LITERAL) | (ops == Op.TRANSIENT)
-        random = (ops == Op.RAW) | (ops == Op.TRANSIENT_RAW)
-        changed = (ops == Op.DELTA) | (ops == Op.UPDATE)
-        if (int(compressed.sum()), int(random.sum()), int(changed.sum())) != (
-                len(literals), len(raws), len(control.bitmaps)):
-            raise CodecError("a block's operations do not fit what came with them")
-        # bases are as they were before this block: take them before anything is written
-        bases = pages.held(seqs[changed], below=pages.next)
-        results = _patched(pages.content[bases], control.bitmaps, control.words)
-        slots = np.empty(len(ops), np.int64)
-        new = (ops == Op.LITERAL) | (ops == Op.RAW) | (ops == Op.DELTA)
-        slots[new] = pages.new_slots(int(new.sum()))
-        updated = ops == Op.UPDATE
-        slots[updated] = bases[updated[changed]]
-        transient = (ops == Op.TRANSIENT) | (ops == Op.TRANSIENT_RAW)
-        slots[transient] = -1 - np.arange(int(transient.sum()))
-        passing = np.empty((int(transient.sum()), PAGE_BYTES), np.uint8)
-        pages.content[slots[ops == Op.LITERAL]] = literals[ops[compressed] == Op.LITERAL]
-        pages.content[slots[ops == Op.RAW]] = raws[ops[random] == Op.RAW]
-        pages.content[slots[changed]] = results
-        passing[-1 - slots[ops == Op.TRANSIENT]] = literals[ops[compressed] == Op.TRANSIENT]
-        passing[-1 - slots[ops == Op.TRANSIENT_RAW]] = raws[ops[random] == Op.TRANSIENT_RAW]
-        referred = ops == Op.REFERENCE
-        slots[referred] = pages.held(seqs[referred], below=pages.next)
-        return slots, passing
-
-
-def _patched(bases: np.ndarray, bitmaps: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Add the differences to the words that the bitmaps name; CodecError if they do not fit."""
-    changed = np.unpackbits(bitmaps, axis=1, bitorder="little").astype(bool)
-    if int(changed.sum()) != len(words):
-        raise CodecError("a block's differences do not fit its bitmaps")
-    result = bases.view(np.uint64)
-    result[changed] += words
-    return result.view(np.uint8)

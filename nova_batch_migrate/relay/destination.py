@@ -117,7 +117,7 @@ class DestinationLog:
         """Rebuild what comes on a connection until it ends; a newer one ends an older."""
         self.close()
         with self._serving:
-            if anew:
+            if anew or self._decoder.broken:
                 self._decoder = decoder.Decoder(max_dictionary_bytes=self._dictionary_bytes)
             greeting.write_line(connection, {
                 **answer, "dictionary_bytes": self._dictionary_bytes,
@@ -141,15 +141,13 @@ class DestinationLog:
             line.close()
 
     def _read(self, line: channel.Channel) -> None:
-        reader, buffer = wire.FrameReader(), memoryview(bytearray(_READ_BYTES))
-        while taken := line.receive_into(buffer):
-            for frame in reader.feed(buffer[:taken]):
-                if frame.kind not in wire.NUMBERED:
-                    raise wire.CodecError(f"the source sends a frame of kind {frame.kind.name}")
-                with self._decoding:
-                    deliveries = self._decoder.feed(frame)
-                for each in deliveries:
-                    self._deliver(line, each)
+        for frame in line.frames():
+            if frame.kind not in wire.NUMBERED:
+                raise wire.CodecError(f"the source sends a frame of kind {frame.kind.name}")
+            with self._decoding:
+                deliveries = self._decoder.feed(frame)
+            for each in deliveries:
+                self._deliver(line, each)
 
     def _deliver(self, line: channel.Channel, delivery) -> None:
         number = delivery.stream

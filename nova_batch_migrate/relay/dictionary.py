@@ -39,31 +39,6 @@ class Pages:
     def capacity_bytes(self) -> int:
         return len(self.content) * PAGE_BYTES
 
-    def slots_of(self, seqs: np.ndarray) -> np.ndarray:
-        """Return the slots of numbers (which need not be held)."""
-        return np.where(seqs < self.pinned, seqs, self.pinned + (seqs - self.pinned) % self.ring)
-
-    def new_slots(self, count: int) -> np.ndarray:
-        """Give the next `count` numbers away; return their slots."""
-        if count > self.ring:
-            raise ValueError("more new pages in a block than the ring holds")
-        numbers = np.arange(self.next, self.next + count)
-        slots = self.slots_of(numbers)
-        self.seqs[slots] = numbers
-        self.next += count
-        return slots
-
-    def held(self, seqs: np.ndarray, below: int) -> np.ndarray:
-        """Return the slots of numbers under `below`; ValueError if one of them is not held."""
-        if len(seqs) == 0:
-            return seqs
-        if int(seqs.min()) < 0 or int(seqs.max()) >= below:
-            raise ValueError("a reference to a page that is not there yet")
-        slots = self.slots_of(seqs)
-        if not np.array_equal(self.seqs[slots], seqs):
-            raise ValueError("a reference to a page that is no longer there")
-        return slots
-
 
 @dataclasses.dataclass(frozen=True)
 class Matches:

@@ -10,7 +10,10 @@ except ImportError:
     _loops = reference
 
 COMPILED = _loops is not reference
-SIZES = reference.SIZES
 scan_records = _loops.scan_records
+note_runs = _loops.note_runs
+list_pages = _loops.list_pages
 match_pages = _loops.match_pages
-rebuild = _loops.rebuild
+pack_control = _loops.pack_control
+apply_block = _loops.apply_block
+pump = _loops.pump

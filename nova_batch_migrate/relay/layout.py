@@ -25,6 +25,11 @@ class Run(enum.IntEnum):
     BARE = 3        # pages without a record's header
 
 
+#: Bytes of a stream that one thing of a run stands for.
+SIZES = {Run.VERBATIM: 1, Run.ZERO: ZERO_RECORD_BYTES, Run.PAGES: RECORD_BYTES,
+         Run.BARE: PAGE_BYTES}
+
+
 class Op(enum.IntEnum):
     """How the content of a page crosses."""
 

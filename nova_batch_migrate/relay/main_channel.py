@@ -161,12 +161,9 @@ class MainChannel(Channel):
 
     def _note(self, table: np.ndarray) -> None:
         """Tell progress and counts about runs of records of the current block."""
-        places = (table[:, 3] & ~np.int64(FLAGS)) + self._bases.get(self._block, 0)
-        contents = np.where(table[:, 0] == Run.PAGES, table[:, 2], 0)
-        self.progress.pages(places, places + table[:, 2] * PAGE_BYTES, contents)
-        content = int(contents.sum())
-        self._hit("page", content)
-        self._hit("zero", int(table[:, 2].sum()) - content)
+        pages, zeros = self.progress.note(table, self._bases.get(self._block, 0))
+        self._hit("page", pages)
+        self._hit("zero", zeros)
 
     def _record(self, cursor: Cursor, runs: Runs) -> int:
         """Take a record that is not one of a run."""

@@ -81,9 +81,12 @@ class MultifdChannel(Channel):
             self._names.append(name)
         # in a packet pages have no order: those found to be zero were taken out of the middle
         base = self._names.index(name) << BLOCK_SHIFT
-        self.progress.pages(np.array([base + int(offsets.min())]),
-                            np.array([base + int(offsets.max()) + PAGE_BYTES]),
-                            np.array([len(offsets)]))
+        first, last = int(offsets.min()), int(offsets.max())
+        # a run without content over all of them: where it lies is what counts
+        self.progress.note(np.array([(Run.ZERO, 0, (last - first) // PAGE_BYTES + 1, first, 0)],
+                                    np.int64), base)
+        if self.progress.round:
+            self.progress.changed_pages += len(offsets)
         # places do not add up to bytes here: count pages
         if not self.progress.round:
             self._hit("round 0 page", len(offsets))

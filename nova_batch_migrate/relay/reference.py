@@ -3,15 +3,18 @@
 Used where the C extension is not built, and by tests as the measure of it. Signatures, results and
 errors are those of the extension; only the hash differs, which nobody outside sees.
 """
+import os
+
 import numpy as np
 import xxhash
 
+from nova_batch_migrate.relay import block
 from nova_batch_migrate.relay.layout import (
     HEADER_BYTES,
     PAGE_BYTES,
     PAGE_WORDS,
     RECORD_BYTES,
-    ZERO_RECORD_BYTES,
+    SIZES,
     Op,
     Run,
     Stop,
@@ -23,8 +26,6 @@ RAW_SAMPLES, RAW_SAMPLE_BYTES, RAW_DISTINCT = 4, 64, 140
 KEY_FACTOR = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
 SCALAR_NEXT, SCALAR_PINNED, SCALAR_RING, SCALAR_BLOCK = range(4)
-SIZES = {Run.VERBATIM: 1, Run.ZERO: ZERO_RECORD_BYTES, Run.PAGES: RECORD_BYTES,
-         Run.BARE: PAGE_BYTES}
 
 
 def scan_records(data, start: int, end: int, block: int, runs, row: int, rows: int):
@@ -251,20 +252,137 @@ def match_pages(arrays, data, offsets, keys, hashes, admit, predicted, owner, mo
             matcher.word_count, matcher.literal_count, matcher.raw_count)
 
 
-def rebuild(out, kinds, counts, headers, verbatim, ring, slots, transient) -> None:
-    """Put a block of a stream together; a slot below zero is -1 - index of a transient page."""
-    out, verbatim = np.frombuffer(out, np.uint8), np.frombuffer(verbatim, np.uint8)
-    at = page = taken = 0
-    for kind, count, header in zip(kinds.tolist(), counts.tolist(), headers.tolist(), strict=True):
-        size = SIZES.get(kind)
-        if size is None or count < 0 or (len(out) - at) // size < count:
-            raise ValueError("runs, pages and length of the block do not fit each other")
+def list_pages(runs, guest: int, offsets, keys):
+    """Fill in where the pages of runs lie, and a number for each page of the guest.
+
+    Returns (pages, zero pages, verbatim bytes).
+    """
+    kinds, counts = runs[:, 0], runs[:, 2]
+    if ((kinds < Run.VERBATIM) | (kinds > Run.BARE) | (counts < 0)).any():
+        raise ValueError("a run of a kind or a length that does not exist")
+    rows = runs[kinds >= Run.PAGES]
+    first, counts_of = rows[:, 1], rows[:, 2]
+    pages = int(counts_of.sum())
+    if pages > min(len(offsets), len(keys)):
+        raise ValueError("offsets or keys is shorter than what it has to hold")
+    within = np.arange(pages) - np.repeat(np.cumsum(counts_of) - counts_of, counts_of)
+    recorded = rows[:, 0] == Run.PAGES
+    strides = np.where(recorded, RECORD_BYTES, PAGE_BYTES)
+    first = first + np.where(recorded, HEADER_BYTES, 0)
+    offsets[:pages] = np.repeat(first, counts_of) + within * np.repeat(strides, counts_of)
+    # addresses without the flags; blocks and guests lie far from each other by their keys
+    start = (rows[:, 3] & ~np.int64(PAGE_BYTES - 1)).astype(np.uint64)
+    blocks = rows[:, 4].astype(np.uint64) * np.uint64(PAGE_BYTES) + np.uint64(guest & MASK)
+    keys[:pages] = (np.repeat(start + blocks, counts_of)
+                    + within.astype(np.uint64) * np.uint64(PAGE_BYTES))
+    return (pages, int(counts[kinds == Run.ZERO].sum()),
+            int(counts[kinds == Run.VERBATIM].sum()))
+
+
+def note_runs(runs, base: int, end: int, turn: int):
+    """Tell how far runs of records have come in guest memory, and in which round.
+
+    base: bytes of guest memory before their block; end: where the last run before ended; turn: the
+    round in which that was. Returns (round, end, end of round 0 or -1, changed pages, pages, zero
+    pages).
+    """
+    first_round, changed, pages, zeros = -1, 0, 0, 0
+    for kind, _, count, header, _ in runs.tolist():
+        content = count if kind == Run.PAGES else 0
+        place = _wrapped((header & ~(PAGE_BYTES - 1)) + base)
+        turn += place < end
+        end = _wrapped(place + count * PAGE_BYTES)
+        pages += content
+        zeros += count - content
+        if turn:
+            changed += content
+        else:
+            first_round = max(first_round, end, 0)
+    return turn, end, first_round, changed, pages, zeros
+
+
+def _wrapped(number: int) -> int:
+    return _signed(number & MASK)
+
+
+def pack_control(out, runs, data, kinds, seqs, bitmaps, words):
+    """Write a block's control part as block.Control.pack does; return its bytes and op groups."""
+    view = memoryview(data).cast("B")
+    if (len(kinds) > 0xffff or ((runs[:, 0] < Run.VERBATIM) | (runs[:, 0] > Run.BARE)
+                                | (runs[:, 2] < 0) | (runs[:, 2] > 0xffffffff)).any()):
+        raise ValueError("a run of a kind or a length that does not exist")
+    pieces = []
+    for kind, offset, length, _, _ in runs.tolist():
+        if kind == Run.VERBATIM:
+            if not 0 <= offset <= len(view) - length:
+                raise ValueError("bytes of a run lie outside of the data")
+            pieces.append(view[offset:offset + length])
+    recorded = (runs[:, 0] == Run.ZERO) | (runs[:, 0] == Run.PAGES)
+    packed, groups = block.Control(
+        runs[:, 0].astype(np.uint8), runs[:, 2],
+        np.where(recorded, runs[:, 3], 0).astype(np.uint64), kinds, seqs, bitmaps, words,
+        np.frombuffer(b"".join(pieces), np.uint8)).pack()
+    if len(out) < len(packed):
+        raise ValueError("out is shorter than what it has to hold")
+    out[:len(packed)] = np.frombuffer(packed, np.uint8)
+    return len(packed), groups
+
+
+class _Shelf:
+    """The decoder's pages while a block is put together."""
+
+    def __init__(self, content, seqs, following: int, pinned: int):
+        if not 0 <= pinned <= following or pinned >= len(seqs) or len(content) < len(seqs):
+            raise ValueError("the dictionary's arrays do not fit each other")
+        self.content, self.seqs, self.next, self.pinned = content, seqs, following, pinned
+        self.size, self.inserted = len(seqs) - pinned, 0
+
+    def _slot_of(self, seq: int) -> int:
+        return seq if seq < self.pinned else self.pinned + (seq - self.pinned) % self.size
+
+    def held(self, seq: int) -> int:
+        slot = self._slot_of(seq)
+        if not 0 <= seq < self.next or self.seqs[slot] != seq:
+            raise ValueError("a reference to a page that is not there")
+        return slot
+
+    def insert(self, page) -> None:
+        if self.inserted == self.size:
+            raise ValueError("more new pages in a block than the ring holds")
+        slot = self._slot_of(self.next)
+        self.seqs[slot], self.content[slot] = self.next, page
+        self.next += 1
+        self.inserted += 1
+
+
+def apply_block(out, control, counts, literals, raws, content, seqs, following: int, pinned: int):
+    """Put a block of a stream together and bring the dictionary to its end; return its next number.
+
+    counts: runs, groups, deltas, words, verbatim bytes. What does not fit: ValueError, and the
+    dictionary is worth nothing any more.
+    """
+    runs, groups, deltas, words, verbatim = counts
+    out, literals, raws = (np.frombuffer(buffer, np.uint8) if len(buffer) else np.empty(0, np.uint8)
+                           for buffer in (out, literals, raws))
+    if len(literals) % PAGE_BYTES or len(raws) % PAGE_BYTES or min(counts) < 0:
+        raise ValueError("a block's parts are not of their sizes")
+    literals, raws = literals.reshape(-1, PAGE_BYTES), raws.reshape(-1, PAGE_BYTES)
+    shape = block.Shape(len(out), runs, groups, len(literals), len(raws), deltas, words, verbatim)
+    if shape.plain_control_bytes != len(control):
+        raise ValueError("a block's control part is not of its size")
+    shelf = _Shelf(content, seqs, following, pinned)
+    read = block.unpack(control, shape)
+    pages = _Pages(read, literals, raws, shelf)
+    at = taken = page = 0
+    for kind, count, header in zip(read.run_kinds.tolist(), read.run_counts.tolist(),
+                                   read.run_headers.tolist(), strict=True):
+        size = SIZES[kind]
         target = out[at:at + count * size]
         at += count * size
         if kind == Run.VERBATIM:
-            if count > len(verbatim) - taken:
-                raise ValueError("runs, pages and length of the block do not fit each other")
-            target[:] = verbatim[taken:taken + count]
+            if count > verbatim - taken:
+                raise ValueError("a block's bytes do not add up")
+            target[:] = read.verbatim[taken:taken + count]
             taken += count
             continue
         target = target.reshape(count, size)
@@ -274,22 +392,78 @@ def rebuild(out, kinds, counts, headers, verbatim, ring, slots, transient) -> No
         if kind == Run.ZERO:
             target[:, HEADER_BYTES:] = 0
             continue
-        chosen = slots[page:page + count]
-        if len(chosen) < count:
-            raise ValueError("runs, pages and length of the block do not fit each other")
-        _place(target[:, size - PAGE_BYTES:], chosen, ring, transient)
-        page += count
-    if at != len(out) or page != len(slots) or taken != len(verbatim):
-        raise ValueError("runs, pages and length of the block do not fit each other")
+        for row in target[:, size - PAGE_BYTES:]:
+            pages.put(page, row)
+            page += 1
+    if taken != verbatim:
+        raise ValueError("a block's bytes do not add up")
+    pages.done()
+    return shelf.next
 
 
-def _place(target, slots, ring, transient) -> None:
-    for source, which, numbers in ((ring, slots >= 0, slots), (transient, slots < 0, -1 - slots)):
-        if not which.any():
-            continue
-        numbers = numbers[which]
-        if int(numbers.max()) >= len(source):
-            raise ValueError("runs, pages and length of the block do not fit each other")
-        target[which] = source[numbers]
+class _Pages:
+    """Makes the pages of a block in their order, from what came with it and the dictionary."""
+
+    def __init__(self, control, literals, raws, shelf: _Shelf):
+        self._ops, self._seqs = control.page_ops.tolist(), control.page_seqs.tolist()
+        self._literals, self._raws = iter(literals), iter(raws)
+        self._bitmaps = iter(np.unpackbits(control.bitmaps, axis=1, bitorder="little").astype(bool))
+        self._words, self._word = control.words, 0
+        self._shelf = shelf
+
+    def put(self, number: int, target) -> None:
+        """Write page `number` of the block to its place."""
+        op, shelf = self._ops[number], self._shelf
+        if op < Op.REFERENCE:
+            compressed = op in (Op.LITERAL, Op.TRANSIENT)
+            target[:] = self._next(self._literals if compressed else self._raws)
+            if op < Op.TRANSIENT:
+                shelf.insert(target)
+            return
+        slot = shelf.held(self._seqs[number])
+        if op == Op.REFERENCE:
+            target[:] = shelf.content[slot]
+            return
+        target[:] = self._patched(shelf.content[slot])
+        if op == Op.DELTA:
+            shelf.insert(target)
+        else:
+            shelf.content[slot] = target
+
+    def _patched(self, base):
+        changed = self._next(self._bitmaps)
+        count = int(changed.sum())
+        if count > len(self._words) - self._word:
+            raise ValueError("a block's differences do not fit its bitmaps")
+        result = np.frombuffer(base.tobytes(), np.uint64).copy()
+        result[changed] += self._words[self._word:self._word + count]
+        self._word += count
+        return result.view(np.uint8)
+
+    @staticmethod
+    def _next(pages):
+        found = next(pages, None)
+        if found is None:
+            raise ValueError("a block's operations do not fit what came with them")
+        return found
+
+    def done(self) -> None:
+        """Raise ValueError if something is left."""
+        if self._word != len(self._words) or any(
+                next(left, None) is not None
+                for left in (self._literals, self._raws, self._bitmaps)):
+            raise ValueError("a block's operations do not fit what came with them")
 
 
+def pump(source: int, target: int, reader: int, writer: int, chunk: int, moved) -> None:
+    """Splice from one descriptor to another through a pipe, until the source ends.
+
+    moved[0] grows meanwhile; OSError from either side.
+    """
+    if chunk <= 0:
+        raise ValueError("a chunk is of one byte or more")
+    while taken := os.splice(source, writer, chunk):
+        while taken:
+            given = os.splice(reader, target, taken)
+            taken -= given
+            moved[0] += given

@@ -5,7 +5,7 @@ Used by main_channel, multifd_channel and qemu_stream. Knows nothing of any form
 import numpy as np
 
 from nova_batch_migrate.relay import kernel
-from nova_batch_migrate.relay.layout import PAGE_BYTES, RUN_COLUMNS, Run, Stop
+from nova_batch_migrate.relay.layout import PAGE_BYTES, RUN_COLUMNS, SIZES, Run, Stop
 
 
 class NeedMore(Exception):
@@ -90,7 +90,7 @@ class Runs:
                 sent -= taken
                 continue
             # the end of a record whose beginning has crossed is no page any more
-            size = kernel.SIZES[kind]
+            size = SIZES[kind]
             rest.append((Run.VERBATIM, offset + sent, size - sent, 0, 0))
             if count > 1:
                 rest.append((kind, offset + size, count - 1, header + PAGE_BYTES, block))
@@ -112,15 +112,17 @@ class Progress:
         self.round = self.round0_bytes = self.changed_pages = 0
         self._end = 0
 
-    def pages(self, places: np.ndarray, ends: np.ndarray, contents: np.ndarray) -> None:
-        """Note runs: where each begins and ends in guest memory, and its pages with content."""
-        before = np.concatenate(((self._end,), ends[:-1]))
-        rounds = self.round + np.cumsum(places < before)
-        first = rounds == 0
-        if first.any():
-            self.round0_bytes = int(ends[first].max())
-        self.changed_pages += int(contents[~first].sum())
-        self.round, self._end = int(rounds[-1]), int(ends[-1])
+    def note(self, runs: np.ndarray, base: int) -> tuple[int, int]:
+        """Note runs of records of a RAM block that has `base` bytes of guest memory before it.
+
+        Returns how many pages have content, and how many are zero.
+        """
+        self.round, self._end, first, changed, pages, zeros = kernel.note_runs(
+            runs, base, self._end, self.round)
+        if first >= 0:
+            self.round0_bytes = first
+        self.changed_pages += changed
+        return pages, zeros
 
 
 class Channel:

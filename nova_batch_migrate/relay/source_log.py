@@ -24,7 +24,6 @@ from nova_batch_migrate.relay import (
 LOG = log.getLogger(__name__)
 
 _PIECE_BYTES = 64 << 10
-_READ_BYTES = 256 << 10
 
 
 class SourceLog:
@@ -228,12 +227,10 @@ class SourceLog:
         return self._encoder.hello()
 
     def _read(self, line: channel.Channel) -> None:
-        reader, buffer = wire.FrameReader(), memoryview(bytearray(_READ_BYTES))
         reason = "the peer closed the connection"
         try:
-            while taken := line.receive_into(buffer):
-                for frame in reader.feed(buffer[:taken]):
-                    self._handle(frame)
+            for frame in line.frames():
+                self._handle(frame)
         except (OSError, wire.RelayError) as error:
             reason = str(error)
         self._broke(line, reason)

@@ -9,6 +9,10 @@ import os
 import socket
 import threading
 
+import numpy as np
+
+from nova_batch_migrate.relay import kernel
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -17,8 +21,12 @@ class Splice:
 
     def __init__(self, first: socket.socket, second: socket.socket):
         self._sockets = (first, second)
-        #: Bytes from the first to the second, and back.
-        self.moved_bytes = [0, 0]
+        self._moved = np.zeros((2, 1), np.int64)
+
+    @property
+    def moved_bytes(self) -> list[int]:
+        """Bytes from the first to the second so far, and back."""
+        return self._moved[:, 0].tolist()
 
     def run(self) -> None:
         """Move bytes until both sides have closed; closes both sockets."""
@@ -39,23 +47,22 @@ class Splice:
             each.close()
 
     def _pump(self, source: socket.socket, target: socket.socket, index: int) -> None:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        # duplicates: a number that is closed meanwhile could be another connection's
+        fds = list(os.pipe2(os.O_CLOEXEC))
         try:
             # room for as much as one call may take; an unprivileged user has 1 MiB at most
-            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _CHUNK_BYTES)
-            while taken := os.splice(source.fileno(), writer, _CHUNK_BYTES):
-                while taken:
-                    given = os.splice(reader, target.fileno(), taken)
-                    taken -= given
-                    self.moved_bytes[index] += given
+            fcntl.fcntl(fds[1], fcntl.F_SETPIPE_SZ, _CHUNK_BYTES)
+            for each in (source, target):
+                fds.append(os.dup(each.fileno()))
+            kernel.pump(fds[2], fds[3], fds[0], fds[1], _CHUNK_BYTES, self._moved[index])
             shut(target, socket.SHUT_WR)
         except OSError:
             # a reset on one side is one on the other: neither waits for what can't come
             for each in self._sockets:
                 shut(each, socket.SHUT_RDWR)
         finally:
-            os.close(reader)
-            os.close(writer)
+            for each in fds:
+                os.close(each)
 
 
 def shut(connection: socket.socket, how: int) -> None:

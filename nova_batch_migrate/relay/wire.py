@@ -6,6 +6,8 @@ import dataclasses
 import enum
 import struct
 
+import numpy as np
+
 MAX_PAYLOAD_BYTES = 16 << 20
 _HEADER = struct.Struct("!IBxxxIQ")     # payload length, kind, stream, number
 HEADER_BYTES = _HEADER.size
@@ -67,36 +69,64 @@ def packed(kind: Kind, stream: int, number: int, parts) -> bytes:
 
 
 class FrameReader:
-    """Cuts what comes from the channel into frames, whatever its chunking."""
+    """Cuts what comes from the channel into frames, whatever its chunking.
+
+    `buffer` and `commit` let the caller read straight to where a frame's payload stays; `feed`
+    copies.
+    """
 
     def __init__(self, max_payload_bytes: int = MAX_PAYLOAD_BYTES):
         self._max = max_payload_bytes
-        self._held = bytearray()
+        self._head = memoryview(bytearray(HEADER_BYTES))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._fields: tuple | None = None
+        self._target, self._filled = self._head, 0
+
+    def buffer(self) -> memoryview:
+        """Return where the next bytes belong, never empty; not more than the frame needs."""
+        return self._target[self._filled:]
+
+    def commit(self, count: int) -> Frame | None:
+        """Take `count` bytes that were written to `buffer`; return the frame that is complete.
+
+        WireError at what can't be a frame.
+        """
+        self._filled += count
+        if self._filled < len(self._target):
+            return None
+        if self._fields is None:
+            length, kind, stream, number = _HEADER.unpack(self._head)
+            if length > self._max:
+                raise WireError(f"a frame of {length} bytes is over {self._max}")
+            try:
+                self._fields = Kind(kind), stream, number
+            except ValueError:
+                raise WireError(f"there is no frame kind {kind}") from None
+            # not set to zero first: all of it is going to be written
+            self._target, self._filled = memoryview(np.empty(length, np.uint8)), 0
+            if length:
+                return None
+        frame = Frame(*self._fields, self._target)
+        self._begin()
+        return frame
 
     def feed(self, data) -> list[Frame]:
         """Return the frames that are complete now; WireError at what can't be one."""
-        self._held += data
-        held, frames, at = memoryview(self._held), [], 0
-        try:
-            while len(held) - at >= HEADER_BYTES:
-                length, kind, stream, number = _HEADER.unpack_from(held, at)
-                if length > self._max:
-                    raise WireError(f"a frame of {length} bytes is over {self._max}")
-                if len(held) - at - HEADER_BYTES < length:
-                    break
-                try:
-                    kind = Kind(kind)
-                except ValueError:
-                    raise WireError(f"there is no frame kind {kind}") from None
-                at += HEADER_BYTES
-                frames.append(Frame(kind, stream, number, bytes(held[at:at + length])))
-                at += length
-        finally:
-            held.release()
-        del self._held[:at]
+        frames = []
+        with memoryview(data) as view:
+            at = 0
+            while at < len(view):
+                free = self.buffer()
+                taken = min(len(view) - at, len(free))
+                free[:taken] = view[at:at + taken]
+                at += taken
+                if frame := self.commit(taken):
+                    frames.append(frame)
         return frames
 
     @property
     def pending_bytes(self) -> int:
         """Bytes of a frame that is not complete yet."""
-        return len(self._held)
+        return self._filled + (HEADER_BYTES if self._fields else 0)

@@ -13,7 +13,7 @@ import uuid
 import numpy as np
 from nbmlab import shell
 
-from nbmbench import codecs, contract, fleets
+from nbmbench import codecs, contract, fleets, machine
 from nbmbench.contract import Goal, Settings
 from nbmbench.relays import Relays
 from nbmbench.rig import Rig
@@ -150,10 +150,10 @@ def _forward(bench: _Bench, repetition: int) -> None:
     began = time.monotonic()
     bench.replay("127.0.0.1", FORWARD_PORT, bench.streams, str(uuid.uuid4()), port)
     wall = time.monotonic() - began
-    fields = pathlib.Path(f"/proc/{forwarder.pid}/stat").read_text().rpartition(")")[2].split()
+    used = machine.cpu_seconds(forwarder.pid)
     forwarder.kill()
     forwarder.wait()
-    _add(bench, "forwarder", repetition, wall, (int(fields[11]) + int(fields[12])) / 100, None)
+    _add(bench, "forwarder", repetition, wall, used, None)
 
 
 def _speeds(cases, mode: str, profile: str | None = None) -> list[float]:

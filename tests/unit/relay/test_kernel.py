@@ -1,12 +1,16 @@
+import contextlib
+import os
+import socket
 import struct
+import threading
 
 import ddt
 import numpy as np
 from hypothesis import given, settings, strategies
 from oslotest import base
 
-from nova_batch_migrate.relay import kernel, reference
-from nova_batch_migrate.relay.layout import RUN_COLUMNS, Run, Stop
+from nova_batch_migrate.relay import block, kernel, reference
+from nova_batch_migrate.relay.layout import RUN_COLUMNS, SIZES, Op, Run, Stop
 from tests.unit.relay import builders as b
 
 LOOPS = {"compiled": kernel, "python": reference}
@@ -53,31 +57,308 @@ class TestScan(base.BaseTestCase):
                               runs, 0, rows)
 
 
+def runs_of(*rows):
+    return np.array(rows, np.int64).reshape(-1, RUN_COLUMNS)
+
+
+#: What a run can hold, and what it can't: (kind, offset, count, header, block).
+RUNS = strategies.lists(strategies.tuples(
+    strategies.integers(-1, 4), strategies.integers(-9, 9000), strategies.integers(-1, 5),
+    strategies.one_of(strategies.integers(0, 9).map(lambda page: page << 12 | 0x28),
+                      strategies.integers(-(1 << 63), (1 << 63) - 1)),
+    strategies.integers(0, 1 << 40)), max_size=6)
+
+
+def outcome(call, *arguments):
+    """Return what a call gives, or that it refuses."""
+    try:
+        return call(*arguments)
+    except ValueError:
+        return "refused"
+
+
 @ddt.ddt
-class TestRebuild(base.BaseTestCase):
-    """What came from a peer is never believed: ValueError, and nothing outside is touched."""
+class TestRuns(base.BaseTestCase):
 
-    RING = np.arange(3 * 4096, dtype=np.uint32).astype(np.uint8).reshape(3, 4096)
-
-    def rebuild(self, which, size, kinds, counts, slots, verbatim=b""):
-        out = bytearray(size)
-        LOOPS[which].rebuild(
-            out, np.array(kinds, np.uint8), np.array(counts, np.int64),
-            np.array([0x28] * len(kinds), np.uint64), verbatim, self.RING,
-            np.array(slots, np.int64), self.RING[:1])
-        return bytes(out)
+    def listed(self, loops, rows, room=12):
+        offsets, keys = np.full(room, -7, np.int64), np.full(room, 7, np.uint64)
+        told = outcome(loops.list_pages, runs_of(*rows), (1 << 64) - 5, offsets, keys)
+        if told == "refused":
+            return told
+        return told, offsets[:told[0]].tolist(), keys[:told[0]].tolist()
 
     @ddt.data(*LOOPS)
-    def test_records_zeros_bare_pages_and_bytes(self, which):
-        made = self.rebuild(which, 3 + 4104 + 9 + 4096, [0, 2, 1, 3], [3, 1, 1, 1], [1, -1], b"abc")
-        header = struct.pack(">Q", 0x28)
-        self.assertEqual(b"abc" + header + self.RING[1].tobytes() + header + b"\0"
-                         + self.RING[0].tobytes(), made)
+    def test_pages_of_runs(self, which):
+        rows = [(0, 0, 7, 0, 0), (1, 7, 2, 0x22, 1), (2, 25, 2, 3 << 12 | 0x28, 1),
+                (3, 9000, 1, 8 << 12, 2)]
+        self.assertEqual(
+            ((3, 2, 7), [33, 33 + 4104, 9000],
+             [(4 << 12) - 5, (5 << 12) - 5, (10 << 12) - 5]), self.listed(LOOPS[which], rows))
+        self.assertEqual("refused", self.listed(LOOPS[which], rows, room=2))
+        for row in ((4, 0, 1, 0, 0), (-1, 0, 1, 0, 0), (2, 0, -1, 0, 0)):
+            self.assertEqual("refused", self.listed(LOOPS[which], [row]))
+        self.assertRaises(ValueError, LOOPS[which].list_pages, runs_of(*rows), 0,
+                          np.empty(3, np.int64), np.empty(2, np.uint64))
+
+    @settings(max_examples=200, deadline=None)
+    @given(RUNS)
+    def test_both_list_the_same(self, rows):
+        self.assertEqual(self.listed(reference, rows), self.listed(kernel, rows))
+
+    @ddt.data(*LOOPS)
+    def test_where_guest_memory_has_got_to(self, which):
+        note = LOOPS[which].note_runs
+        up = runs_of((2, 0, 3, 0x28, 0), (1, 0, 1, 0x3022, 0))
+        self.assertEqual((0, 0x104000, 0x104000, 0, 3, 1), note(up, 0x100000, 0, 0))
+        # from the beginning again: that is the next round
+        self.assertEqual((1, 0x104000, -1, 3, 3, 1), note(up, 0x100000, 0x104000, 0))
+        self.assertEqual((0, 9, -1, 0, 0, 0), note(runs_of(), 0, 9, 0))
+
+    @settings(max_examples=200, deadline=None)
+    @given(RUNS, strategies.integers(0, 1 << 62), strategies.integers(-(1 << 63), (1 << 63) - 1),
+           strategies.integers(0, 2))
+    def test_both_note_the_same(self, rows, start, end, turn):
+        rows = runs_of(*rows)
+        self.assertEqual(reference.note_runs(rows, start, end, turn),
+                         kernel.note_runs(rows, start, end, turn))
+
+
+@ddt.ddt
+class TestPackControl(base.BaseTestCase):
+
+    DATA = bytes(range(256)) * 36
+
+    def packed(self, loops, rows, ops, seqs, room=4000, deltas=2, words=5):
+        out = np.full(room, 0xee, np.uint8)
+        bitmaps = np.arange(deltas * 64, dtype=np.uint8).reshape(-1, 64)
+        numbers = np.arange(words, dtype=np.uint64) * np.uint64(0x123456789abcdef)
+        told = outcome(loops.pack_control, out, runs_of(*rows), self.DATA,
+                       np.array(ops, np.uint8), np.array(seqs, np.int64), bitmaps, numbers)
+        return told if told == "refused" else (told, out[:told[0]].tobytes())
+
+    @settings(max_examples=200, deadline=None)
+    @given(RUNS, strategies.lists(strategies.tuples(
+        strategies.integers(0, 6), strategies.integers(-1, 4)), max_size=9))
+    def test_both_write_the_same(self, rows, pages):
+        ops, seqs = [op for op, _ in pages], [seq for _, seq in pages]
+        self.assertEqual(self.packed(reference, rows, ops, seqs),
+                         self.packed(kernel, rows, ops, seqs))
+
+    @ddt.data(*LOOPS)
+    def test_what_was_written_is_read_again(self, which):
+        rows = [(0, 3, 9, 0, 0), (1, 0, 1, 0x22, 0), (2, 21, 3, 0x1028, 0), (3, 50, 1, 0, 0)]
+        ops, seqs = [4, 4, 0, 5], [7, 8, -1, 3]
+        (size, groups), plain = self.packed(LOOPS[which], rows, ops, seqs)
+        self.assertEqual(3, groups)
+        shape = block.Shape(9 + 9 + 3 * 4104 + 4096, 4, groups, 1, 0, 2, 5, 9)
+        self.assertEqual(shape.plain_control_bytes, size)
+        read = block.unpack(plain, shape)
+        self.assertEqual(([0, 1, 2, 3], [9, 1, 3, 1], ops, seqs, self.DATA[3:12]), (
+            read.run_kinds.tolist(), read.run_counts.tolist(), read.page_ops.tolist(),
+            read.page_seqs.tolist(), read.verbatim.tobytes()))
 
     @ddt.data(*LOOPS)
     def test_what_does_not_fit(self, which):
-        for arguments in ((4103, [2], [1], [0]), (4105, [2], [1], [0]), (4104, [2], [1], []),
-                          (4104, [2], [1], [3]), (4104, [2], [1], [-2]), (4104, [2], [1], [0, 1]),
-                          (4104, [2], [-1], [0]), (4096, [4], [1], [0]), (3, [0], [3], [], b"ab"),
-                          (2, [0], [2], [], b"abc"), (4096, [3], [1 << 60], [0])):
-            self.assertRaises(ValueError, self.rebuild, which, *arguments)
+        loops = LOOPS[which]
+        (size, _), _ = self.packed(loops, [(0, 0, 9, 0, 0)], [0], [-1])
+        self.assertNotEqual("refused", self.packed(loops, [(0, 0, 9, 0, 0)], [0], [-1], size))
+        for rows, room in (([(0, 0, 9, 0, 0)], size - 1), ([(0, 0, 9, 0, 0)], 3),
+                           ([(0, -1, 2, 0, 0)], 4000), ([(0, len(self.DATA), 1, 0, 0)], 9000),
+                           ([(0, 0, -1, 0, 0)], 4000), ([(7, 0, 0, 0, 0)], 4000),
+                           ([(1, 0, 1 << 32, 0, 0)], 4000)):
+            self.assertEqual("refused", self.packed(loops, rows, [0], [-1], room), rows)
+        self.assertRaises(ValueError, loops.pack_control, np.empty(9 << 20, np.uint8), runs_of(),
+                          b"", np.zeros(1 << 16, np.uint8), np.zeros(1 << 16, np.int64),
+                          np.empty((0, 64), np.uint8), np.empty(0, np.uint64))
+
+
+@ddt.ddt
+class TestApplyBlock(base.BaseTestCase):
+    """What came from a peer is never believed: ValueError, and nothing outside is touched."""
+
+    SLOTS, PINNED, NEXT = 6, 1, 9
+
+    def setUp(self):
+        super().setUp()
+        self.content = np.arange(self.SLOTS * 1024, dtype=np.uint32).view(np.uint8) \
+            .reshape(self.SLOTS, 4096)
+        # the ring has gone round: numbers 6, 7, 8, then 4 and 5 of the time before
+        self.seqs = np.array([0, 6, 7, 8, 4, 5], np.int64)
+
+    def apply(self, loops, size, runs, groups, *, bitmaps=(), words=(), verbatim=b"",
+              literals=b"", raws=b"", spoil=None):
+        """Return what comes out, the next number and the dictionary; or "refused"."""
+        plain = block.Control(
+            np.array([kind for kind, _ in runs], np.uint8), np.array([n for _, n in runs]),
+            np.array([0x28] * len(runs), np.uint64), np.empty(0, np.uint8), np.empty(0, np.int64),
+            np.array(bitmaps, np.uint8).reshape(-1, 64), np.array(words, np.uint64),
+            np.frombuffer(verbatim, np.uint8)).pack()[0]
+        # groups by hand: the packer would not write what does not fit
+        ops, counts, seqs = (np.array(column, dtype) for column, dtype in zip(
+            zip(*groups, strict=True) if groups else ((), (), ()), ("u1", "<u2", "<i8"),
+            strict=True))
+        known = ops >= Op.REFERENCE
+        ends = np.where(known, seqs + counts, 0)
+        steps = np.array([seq - max([0, *ends[:i][known[:i]][-1:]]) if known[i] else 0
+                          for i, seq in enumerate(seqs.tolist())], np.int64)
+        at = len(runs) * 13
+        plain = bytearray(plain[:at] + ops.tobytes() + counts.tobytes()
+                          + steps.view(np.uint8).reshape(-1, 8).T.tobytes() + plain[at:])
+        counted = (len(runs), len(groups), len(bitmaps), len(words), len(verbatim))
+        if spoil:
+            plain, counted = spoil(plain, counted)
+        out = np.full(size + 16, 0xee, np.uint8)
+        content, held = self.content.copy(), self.seqs.copy()
+        following = outcome(loops.apply_block, out[8:-8], plain, counted, literals, raws, content,
+                            held, self.NEXT, self.PINNED)
+        self.assertEqual([0xee] * 16, out[:8].tolist() + out[-8:].tolist())
+        if following == "refused":
+            return following
+        return out[8:-8].tobytes(), following, content.tobytes(), held.tolist()
+
+    PAGES = bytes(range(256)) * 32
+
+    @ddt.data(*LOOPS)
+    def test_each_kind_of_run_and_page(self, which):
+        bitmap = [0b101, *bytes(63)]
+        out, following, content, seqs = self.apply(
+            LOOPS[which], 3 + 3 * 4104 + 9 + 5 * 4096, [(0, 3), (2, 3), (1, 1), (3, 5)],
+            [(Op.REFERENCE, 1, 8), (Op.LITERAL, 1, 0), (Op.DELTA, 1, 7), (Op.RAW, 1, 0),
+             (Op.TRANSIENT, 1, 0), (Op.UPDATE, 1, 8), (Op.REFERENCE, 2, 9)],
+            bitmaps=[bitmap, bitmap], words=[1, 2, 3, (1 << 64) - 1], verbatim=b"abc",
+            literals=self.PAGES, raws=b"r" * 4096)
+        page = self.content.view(np.uint64)
+        delta, update = page[2].copy(), page[3].copy()
+        delta[[0, 2]] += np.array([1, 2], np.uint64)
+        update[[0, 2]] += np.array([3, (1 << 64) - 1], np.uint64)
+        literal = self.PAGES[:4096]
+        self.assertEqual(
+            b"abc" + struct.pack(">Q", 0x28) + self.content[3].tobytes()
+            + struct.pack(">Q", 0x1028) + literal + struct.pack(">Q", 0x2028) + delta.tobytes()
+            + struct.pack(">Q", 0x28) + b"\0" + b"r" * 4096 + literal + update.tobytes()
+            + literal + delta.tobytes(), out)
+        self.assertEqual((12, [0, 11, 7, 8, 9, 10]), (following, seqs))
+        self.assertEqual(b"r" * 4096 + self.content[2].tobytes() + update.tobytes()
+                         + literal + delta.tobytes(), content[4096:])
+
+    def cases(self):
+        bitmap = [[1, *bytes(63)]]
+        fit = {"literals": self.PAGES[:4096]}
+        yield 4104, [(2, 1)], [(0, 1, 0)], fit
+        yield 4103, [(2, 1)], [(0, 1, 0)], fit
+        yield 4105, [(2, 1)], [(0, 1, 0)], fit
+        yield 4104, [(2, 1)], [], fit
+        yield 4104, [(2, 1)], [(0, 1, 0)], {}
+        yield 4104, [(2, 1)], [(0, 1, 0)], {"literals": self.PAGES}
+        yield 4104, [(2, 1)], [(0, 1, 0)], {"literals": self.PAGES[:4097]}
+        yield 4104, [(2, 1)], [(0, 2, 0)], {"literals": self.PAGES}
+        yield 4104, [(2, 1)], [(1, 1, 0)], fit
+        yield 4104, [(2, 1)], [(7, 1, 0)], fit
+        yield 4104, [(2, 1)], [(0, 1, 0), (7, 0, 0)], fit
+        yield 4104, [(2, 1)], [(0, 1, 0), (4, 0, 0)], fit
+        yield 4104, [(2, 1)], [(4, 0, 6), (0, 1, 0)], fit
+        yield 4096, [(4, 1)], [(0, 1, 0)], fit
+        for seq in (-1, 0, 1, 3, 4, 8, 9, 1 << 62):
+            yield 4104, [(2, 1)], [(Op.REFERENCE, 1, seq)], {}
+            yield 4104, [(2, 1)], [(Op.UPDATE, 1, seq)], {"bitmaps": bitmap, "words": [5]}
+            yield 4104, [(2, 1)], [(Op.DELTA, 1, seq)], {"bitmaps": bitmap, "words": [5]}
+        yield 4104, [(2, 1)], [(Op.DELTA, 1, 7)], {"bitmaps": bitmap}
+        yield 4104, [(2, 1)], [(Op.DELTA, 1, 7)], {"bitmaps": bitmap, "words": [5, 6]}
+        yield 4104, [(2, 1)], [(Op.DELTA, 1, 7)], {"words": [5]}
+        # the page that a delta is based on is driven out by the one before it
+        yield 8192, [(3, 2)], [(0, 1, 0), (Op.DELTA, 1, 4)], fit | {"bitmaps": bitmap,
+                                                                   "words": [5]}
+        # it is written where its base is
+        yield 4096, [(3, 1)], [(Op.DELTA, 1, 4)], {"bitmaps": bitmap, "words": [5]}
+        for count in (5, 6):
+            yield 4096 * count, [(3, count)], [(0, count, 0)], {
+                "literals": self.PAGES[:4096] * count}
+        yield 3, [(0, 3)], [], {"verbatim": b"ab"}
+        yield 2, [(0, 2)], [], {"verbatim": b"abc"}
+        yield 0, [], [], {}
+        yield 9, [(1, (1 << 32) - 1)], [], {}
+        for counted in ((1, 1, 0, 0, 1), (2, 1, 0, 0, 0), (1, 1, 0, -1, 8), (-1, 3, 0, 0, 0),
+                        (1 << 62, 0, 0, 0, 0)):
+            yield 4104, [(2, 1)], [(0, 1, 0)], fit | {
+                "spoil": lambda plain, _, counted=counted: (plain, counted)}
+        yield 4104, [(2, 1)], [(0, 1, 0)], fit | {
+            "spoil": lambda plain, counted: (plain[:-1], counted)}
+
+    def test_both_take_and_refuse_the_same(self):
+        refused = taken = 0
+        for size, runs, groups, others in self.cases():
+            expected = self.apply(reference, size, runs, groups, **others)
+            self.assertEqual(expected, self.apply(kernel, size, runs, groups, **others),
+                             (size, runs, groups, others))
+            refused += expected == "refused"
+            taken += expected != "refused"
+        self.assertEqual((40, 15), (refused, taken))
+
+    @settings(max_examples=300, deadline=None)
+    @given(strategies.lists(strategies.tuples(strategies.integers(0, 3),
+                                              strategies.integers(0, 3)), max_size=4),
+           strategies.lists(strategies.tuples(
+               strategies.integers(0, 6), strategies.integers(0, 2), strategies.integers(3, 11)),
+               max_size=6),
+           strategies.integers(0, 2), strategies.integers(0, 1), strategies.integers(0, 2),
+           strategies.lists(strategies.tuples(strategies.integers(0, 200),
+                                              strategies.integers(0, 255)), max_size=2))
+    def test_both_do_the_same(self, runs, groups, literals, raws, deltas, damage):
+        size = sum(SIZES[kind] * count for kind, count in runs)
+
+        def spoil(plain, counted):
+            for place, byte in damage:
+                if place < len(plain):
+                    plain[place] = byte
+            return plain, counted
+        told = [self.apply(loops, size, runs, groups, literals=self.PAGES[:4096 * literals],
+                           raws=self.PAGES[4096:4096 * (1 + raws)],
+                           bitmaps=[[3, *bytes(63)]] * deltas, words=[1, 2] * deltas,
+                           verbatim=b"v" * sum(n for kind, n in runs if kind == 0), spoil=spoil)
+                for loops in (reference, kernel)]
+        self.assertEqual(*told)
+
+    def test_a_dictionary_whose_arrays_do_not_fit(self):
+        for loops in LOOPS.values():
+            for content, seqs, following, pinned in (
+                    (self.content[:5], self.seqs, 9, 1), (self.content, self.seqs, 9, 6),
+                    (self.content, self.seqs, 0, 1), (self.content, self.seqs, 9, -1)):
+                self.assertRaises(ValueError, loops.apply_block, bytearray(), b"",
+                                  (0, 0, 0, 0, 0), b"", b"", content.copy(), seqs.copy(),
+                                  following, pinned)
+
+
+@ddt.ddt
+class TestPump(base.BaseTestCase):
+
+    @ddt.data(*LOOPS)
+    def test_all_bytes_until_the_end(self, which):
+        with contextlib.ExitStack() as closing:
+            ours, theirs = socket.socketpair()
+            taken, given = socket.socketpair()
+            for each in (ours, theirs, taken, given):
+                closing.enter_context(each)
+            reader, writer = os.pipe()
+            closing.callback(os.close, reader)
+            closing.callback(os.close, writer)
+            moved = np.zeros(1, np.int64)
+            thread = threading.Thread(target=LOOPS[which].pump, args=(
+                theirs.fileno(), taken.fileno(), reader, writer, 1 << 16, moved), daemon=True)
+            thread.start()
+            sent = os.urandom(50_000)
+            ours.sendall(sent)
+            self.assertEqual(sent, given.recv(len(sent), socket.MSG_WAITALL))
+            ours.shutdown(socket.SHUT_WR)
+            thread.join(10)
+            self.assertFalse(thread.is_alive())
+            self.assertEqual([len(sent)], moved.tolist())
+
+    @ddt.data(*LOOPS)
+    def test_what_can_not_be_spliced(self, which):
+        with contextlib.ExitStack() as closing:
+            reader, writer = os.pipe()
+            closing.callback(os.close, reader)
+            closing.callback(os.close, writer)
+            moved = np.zeros(1, np.int64)
+            self.assertRaises(OSError, LOOPS[which].pump, -1, writer, reader, writer, 4096, moved)
+            self.assertRaises(ValueError, LOOPS[which].pump, 0, 1, reader, writer, 0, moved)

@@ -9,7 +9,7 @@ import xxhash
 
 from nova_batch_migrate.relay import block
 from nova_batch_migrate.relay.compression import Compressor
-from nova_batch_migrate.relay.dictionary import Dictionary, Matches
+from nova_batch_migrate.relay.dictionary import Dictionary, Matches, Memory
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, LogSettings
 
@@ -35,8 +35,9 @@ class Written:
 class BlockWriter:
     """Dictionary, compression contexts and what the scan says of pages to come."""
 
-    def __init__(self, settings: LogSettings, *, loops):
-        self.dictionary = Dictionary(settings.dictionary_bytes, settings.static, loops=loops)
+    def __init__(self, settings: LogSettings, *, memory: Memory | None, loops):
+        self.dictionary = Dictionary(settings.dictionary_bytes, settings.static, memory=memory,
+                                     loops=loops)
         self._most_delta_words = settings.most_delta_words
         self._level = settings.level
         self._literals = Compressor(settings.level or 1, settings.window_log, long_matches=True)

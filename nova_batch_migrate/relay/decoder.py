@@ -10,7 +10,7 @@ import numpy as np
 
 from nova_batch_migrate.relay import block, kernel
 from nova_batch_migrate.relay.compression import Decompressor
-from nova_batch_migrate.relay.dictionary import Pages
+from nova_batch_migrate.relay.dictionary import Memory, Pages
 from nova_batch_migrate.relay.encoder import CREDIT
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, Agreement, checksum
@@ -50,8 +50,10 @@ class Decoder:
     """Decodes the streams of one log."""
 
     def __init__(self, static: np.ndarray | None = None,
-                 max_dictionary_bytes: int = 512 << 20, *, loops=kernel):
+                 max_dictionary_bytes: int = 512 << 20, *, memory: Memory | None = None,
+                 loops=kernel):
         self._static, self._max_dictionary_bytes = static, max_dictionary_bytes
+        self._memory = memory
         self._apply_block = loops.apply_block
         self._broken = False
         self._agreement: Agreement | None = None
@@ -112,7 +114,7 @@ class Decoder:
         if agreement.static_pages and agreement.static_checksum != checksum(static):
             raise CodecError("the base images differ between the two hosts: begin the log without "
                              "a static dictionary")
-        self._pages = Pages(agreement.dictionary_bytes, static)
+        self._pages = Pages(agreement.dictionary_bytes, static, self._memory)
         self._literals = Decompressor(agreement.window_log)
         self._agreement = agreement
 

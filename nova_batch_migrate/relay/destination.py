@@ -18,6 +18,7 @@ from nova_batch_migrate.relay import (
     attribution,
     channel,
     decoder,
+    dictionary,
     greeting,
     source_stream,
     splice,
@@ -44,6 +45,10 @@ class DestinationGroup:
         self._closed = False
         scopes = {m.scope for m in group.members if m.scope is not None}
         self._dictionary_bytes = group.dictionary_bytes // max(1, len(scopes))
+        # set aside while the group opens, not while a stream waits
+        self._memory = {scope: dictionary.Memory(self._dictionary_bytes) for scope in scopes}
+        for each in self._memory.values():
+            threading.Thread(target=each.populate, daemon=True).start()
 
     def serve(self, connection: ssl.SSLSocket, guest: greeting.Guest, answer: dict) -> None:
         """Serve a connection that was let in until it ends."""
@@ -83,7 +88,8 @@ class DestinationGroup:
     def _log_of(self, scope: str) -> "DestinationLog":
         with self._lock:
             if scope not in self._logs:
-                self._logs[scope] = DestinationLog(self, self._dictionary_bytes, self._mark)
+                self._logs[scope] = DestinationLog(self, self._dictionary_bytes,
+                                                   self._memory[scope], self._mark)
             return self._logs[scope]
 
     def _converse(self, connection: ssl.SSLSocket, answer: dict) -> None:
@@ -103,11 +109,12 @@ class DestinationGroup:
 class DestinationLog:
     """The destination's end of one ordered log; its dictionary outlives a broken connection."""
 
-    def __init__(self, group: DestinationGroup, dictionary_bytes: int, mark: int):
+    def __init__(self, group: DestinationGroup, dictionary_bytes: int,
+                 memory: dictionary.Memory, mark: int):
         self._group = group
-        self._dictionary_bytes = dictionary_bytes
+        self._dictionary_bytes, self._memory = dictionary_bytes, memory
         self.mark = mark
-        self._decoder = decoder.Decoder(max_dictionary_bytes=dictionary_bytes)
+        self._decoder = self._new_decoder()
         self._decoding = threading.Lock()
         self._serving = threading.Lock()
         self._channel: channel.Channel | None = None
@@ -118,7 +125,7 @@ class DestinationLog:
         self.close()
         with self._serving:
             if anew or self._decoder.broken:
-                self._decoder = decoder.Decoder(max_dictionary_bytes=self._dictionary_bytes)
+                self._decoder = self._new_decoder()
             greeting.write_line(connection, {
                 **answer, "dictionary_bytes": self._dictionary_bytes,
                 "last_number": self._decoder.sequence})
@@ -133,6 +140,9 @@ class DestinationLog:
                 for delivery in list(self._streams.values()):
                     delivery.reset(reason)
                 self._streams.clear()
+
+    def _new_decoder(self) -> decoder.Decoder:
+        return decoder.Decoder(max_dictionary_bytes=self._dictionary_bytes, memory=self._memory)
 
     def close(self) -> None:
         """End the present connection."""

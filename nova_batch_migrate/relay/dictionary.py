@@ -12,7 +12,40 @@ import numpy as np
 from nova_batch_migrate.relay import kernel
 from nova_batch_migrate.relay.layout import BITMAP_BYTES, PAGE_BYTES
 
+#: linux/mman.h; Python has no name for it.
+_MADV_POPULATE_WRITE = 23
+_POPULATE_BYTES = 4 << 20
 NOBODY = -1         # owner of pages that were there before any stream
+
+
+class Memory:
+    """Memory for a dictionary's pages, in huge pages if there are any.
+
+    What `populate` does not reach in time is made when it is first written.
+    """
+
+    def __init__(self, size_bytes: int):
+        pages = size_bytes // PAGE_BYTES
+        # private: shared anonymous memory gets small pages only, unless the host is told otherwise
+        self._area = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):
+            self._area.madvise(mmap.MADV_HUGEPAGE)
+        self._pages = np.frombuffer(self._area, np.uint8).reshape(pages, PAGE_BYTES)
+
+    def pages(self, count: int) -> np.ndarray:
+        """Return the first `count` pages; ValueError if there are not so many."""
+        if count > len(self._pages):
+            raise ValueError(f"{count} pages are more than the {len(self._pages)} set aside")
+        return self._pages[:count]
+
+    def populate(self) -> None:
+        """Have the kernel find all of it now, beside whatever is done with it: no byte changes."""
+        for at in range(0, len(self._area), _POPULATE_BYTES):
+            try:
+                self._area.madvise(_MADV_POPULATE_WRITE, at,
+                                   min(_POPULATE_BYTES, len(self._area) - at))
+            except OSError:     # a kernel before 5.14
+                return
 
 
 class Pages:
@@ -21,14 +54,15 @@ class Pages:
     The first `pinned` numbers are the static dictionary and never leave; the others go round.
     """
 
-    def __init__(self, capacity_bytes: int, static: np.ndarray | None = None):
+    def __init__(self, capacity_bytes: int, static: np.ndarray | None = None,
+                 memory: Memory | None = None):
         pinned = 0 if static is None else len(static)
         ring = capacity_bytes // PAGE_BYTES - pinned
         if ring < 1:
             raise ValueError(f"a dictionary of {capacity_bytes} bytes has no room beside "
                              f"{pinned} static pages; set dictionary_bytes higher")
         self.pinned, self.ring = pinned, ring
-        self.content = _memory(pinned + ring)
+        self.content = (memory or Memory(capacity_bytes)).pages(pinned + ring)
         self.seqs = np.full(pinned + ring, -1, np.int64)
         self.next = pinned
         if static is not None:
@@ -63,8 +97,8 @@ class Dictionary:
     """
 
     def __init__(self, capacity_bytes: int, static: np.ndarray | None = None, *,
-                 loops=kernel):
-        self.pages = Pages(capacity_bytes, static)
+                 memory: Memory | None = None, loops=kernel):
+        self.pages = Pages(capacity_bytes, static, memory)
         self._match = loops.match_pages
         slots = len(self.pages.content)
         self._scalars = np.array([0, self.pages.pinned, self.pages.ring, 0], np.int64)
@@ -161,15 +195,6 @@ class _Scratch:
             np.empty((pages, BITMAP_BYTES), np.uint8),
             np.empty(pages * PAGE_BYTES // 8, np.uint64),
             np.empty((pages, PAGE_BYTES), np.uint8), np.empty((pages, PAGE_BYTES), np.uint8))
-
-
-def _memory(pages: int) -> np.ndarray:
-    """Return memory for pages, in huge pages if there are any: their first use costs less."""
-    # private: shared anonymous memory gets small pages only, unless the host is told otherwise
-    area = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):
-        area.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(area, np.uint8).reshape(pages, PAGE_BYTES)
 
 
 def _power_of_two(number: int) -> int:

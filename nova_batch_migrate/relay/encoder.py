@@ -12,6 +12,7 @@ import xxhash
 
 from nova_batch_migrate.relay import kernel, qemu_stream
 from nova_batch_migrate.relay.block_writer import BlockWriter
+from nova_batch_migrate.relay.dictionary import Memory
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.runs import Runs
 from nova_batch_migrate.relay.settings import Agreement, LogSettings
@@ -80,9 +81,9 @@ class _Sent:
 class Encoder:
     """Encodes the streams of one log."""
 
-    def __init__(self, settings: LogSettings, *, loops=kernel):
+    def __init__(self, settings: LogSettings, *, memory: Memory | None = None, loops=kernel):
         self._settings = settings
-        self._writer = BlockWriter(settings, loops=loops)
+        self._writer = BlockWriter(settings, memory=memory, loops=loops)
         self._streams: dict[int, _Stream] = {}
         self._closed: dict[int, _Stream] = {}
         self._owners: dict[str, int] = {}
@@ -211,7 +212,8 @@ class Encoder:
 
         Both dictionaries then hold the same pages again; compression begins anew.
         """
-        if not self._applied <= last_number <= self.sequence:
+        # without its first frame a log has not begun
+        if not max(1, self._applied) <= last_number <= self.sequence:
             raise CannotTruncate(f"the log can be cut from {self._applied} to {self.sequence}, "
                                  f"not at {last_number}: begin a new log")
         self._forget(last_number)

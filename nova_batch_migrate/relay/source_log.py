@@ -13,6 +13,7 @@ from oslo_log import log
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
     channel,
+    dictionary,
     encoder,
     levels,
     pacing,
@@ -38,6 +39,9 @@ class SourceLog:
                  rate: pacing.WireRate, adapts: bool = False):
         self._connect = connect
         self._settings = log_settings
+        # set aside while the group opens, not while a stream waits
+        self._memory = dictionary.Memory(log_settings.dictionary_bytes)
+        threading.Thread(target=self._memory.populate, daemon=True).start()
         self._bucket, self._rate = bucket, rate
         # Encoding and sending are two locks, taken hand over hand: the next block is made while
         # the one before is on its way.
@@ -223,7 +227,7 @@ class SourceLog:
     def _begin(self, answer: dict) -> list[bytes]:
         size = min(self._settings.dictionary_bytes, int(answer["dictionary_bytes"]))
         self._encoder = encoder.Encoder(
-            dataclasses.replace(self._settings, dictionary_bytes=size))
+            dataclasses.replace(self._settings, dictionary_bytes=size), memory=self._memory)
         return self._encoder.hello()
 
     def _read(self, line: channel.Channel) -> None:

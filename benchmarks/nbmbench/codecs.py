@@ -8,12 +8,18 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+import numpy as np
+import xxhash
 import zstandard
 
 from nbmbench import machine
 from nova_batch_migrate.relay import wire
+from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.decoder import Decoder, Event
 from nova_batch_migrate.relay.encoder import CREDIT, Encoder
+from nova_batch_migrate.relay.layout import HEADER_BYTES, PAGE_BYTES, RECORD_BYTES, Run
+from nova_batch_migrate.relay.qemu_stream import QemuStream
+from nova_batch_migrate.relay.runs import Runs
 from nova_batch_migrate.relay.settings import LogSettings
 
 CHUNK_BYTES = 256 << 10
@@ -134,6 +140,30 @@ def run(codec, streams: Sequence[pathlib.Path]) -> tuple[list[int], list[int], f
         sent.append(total + codec.end(guest))
         raw.append(path.stat().st_size)
     return sent, raw, time.thread_time() - began
+
+
+def recurring(streams: Sequence[pathlib.Path], seed: int = 1) -> Recurring:
+    """Return what a scan of these guests would say that it has seen more than once."""
+    hashes: list[int] = []
+    for path in streams:
+        parser, found, at = QemuStream(), Runs(), 0
+        data = memoryview(path.read_bytes())
+        while True:
+            found.clear()
+            following = parser.parse(data, at, min(len(data), at + (1 << 20)), found)
+            if following == at:
+                break
+            for kind, start, count, _, _ in found.table.tolist():
+                if kind >= Run.PAGES:
+                    header, step = (HEADER_BYTES, RECORD_BYTES) if kind == Run.PAGES else (
+                        0, PAGE_BYTES)
+                    hashes += [xxhash.xxh3_64_intdigest(data[page:page + PAGE_BYTES], seed)
+                               for page in range(start + header, start + header + count * step,
+                                                 step)]
+            at = following
+    contents, counts = np.unique(np.array(hashes, np.uint64), return_counts=True)
+    return Recurring(seed, np.unique((contents[counts > 1] & np.uint64(0xffffffff)).astype(
+        np.uint32)))
 
 
 def zstd(streams: Sequence[pathlib.Path], *options: str) -> tuple[int, float]:

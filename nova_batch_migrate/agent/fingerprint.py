@@ -72,6 +72,9 @@ class Contents:
     #: Pages that are not zero, in the whole hash space, repeated ones included.
     nonzero_pages: int
     theta: float
+    #: Those of them that the server holds more than once.
+    repeated: numpy.ndarray = dataclasses.field(
+        default_factory=lambda: numpy.empty(0, dtype=numpy.uint64))
 
     @property
     def distinct_pages(self) -> int:
@@ -82,7 +85,8 @@ class Contents:
         """Return the same in a smaller share of the hash space."""
         if theta >= self.theta:
             return self
-        return Contents(self.hashes[self.hashes < limit(theta)], self.nonzero_pages, theta)
+        return Contents(self.hashes[self.hashes < limit(theta)], self.nonzero_pages, theta,
+                        self.repeated[self.repeated < limit(theta)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +166,8 @@ class Collector:
 
     def contents(self) -> Contents:
         """Return what was collected, each content once, in ascending order."""
-        return Contents(numpy.unique(self._hashes.values()), self.nonzero_pages, self._theta)
+        hashes, counts = numpy.unique(self._hashes.values(), return_counts=True)
+        return Contents(hashes, self.nonzero_pages, self._theta, hashes[counts > 1])
 
     def sample(self) -> Sample:
         """Return the pages of the sample, in the order in which they were read."""

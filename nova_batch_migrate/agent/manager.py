@@ -154,7 +154,7 @@ class AgentManager:
     def open_group(self, ctxt, group: dict) -> None:
         """Open a group at this host's relay."""
         with relays.refusals():
-            relays.client(self._conf).open_group(group)
+            relays.open_group(self._conf, group)
 
     @_answers
     def close_group(self, ctxt, group_id: str) -> dict:

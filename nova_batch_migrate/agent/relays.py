@@ -6,8 +6,8 @@ Called by manager.py and preflight.py. Carries nothing itself; the relay is a pr
 import contextlib
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.agent import nova_options
-from nova_batch_migrate.relay import control
+from nova_batch_migrate.agent import nova_options, recurring
+from nova_batch_migrate.relay import control, values
 
 
 def client(conf) -> control.Client:
@@ -31,6 +31,13 @@ def describe(conf) -> dict | None:
         # libvirt at the source then takes the host's name
         address = conf.host
     return {**found, "address": address}
+
+
+def open_group(conf, group: dict) -> None:
+    """Open a group; its source's relay is told what recurs, where not everything has room."""
+    if group.get("role") == values.SOURCE:
+        group = group | {"recurring": recurring.of_group(group)}
+    client(conf).open_group(group)
 
 
 @contextlib.contextmanager

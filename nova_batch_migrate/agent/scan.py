@@ -93,6 +93,11 @@ def probe() -> int:
     return os.getpid()
 
 
+def known(server_id: str) -> guest_scan.Known | None:
+    """Return what is remembered of a server's contents; in the privileged process only."""
+    return _known.get(server_id)
+
+
 def yield_to_guests() -> None:
     """Let the calling thread run only where no guest wants to."""
     try:

@@ -5,9 +5,9 @@ The encoder's inner half: knows neither streams nor credit.
 import dataclasses
 
 import numpy as np
-import xxhash
 
 from nova_batch_migrate.relay import block
+from nova_batch_migrate.relay.admission import Admission
 from nova_batch_migrate.relay.compression import Compressor
 from nova_batch_migrate.relay.dictionary import Dictionary, Matches, Memory
 from nova_batch_migrate.relay.layout import PAGE_BYTES
@@ -33,7 +33,7 @@ class Written:
 
 
 class BlockWriter:
-    """Dictionary, compression contexts and what the scan says of pages to come."""
+    """Dictionary, what goes into it, and compression contexts."""
 
     def __init__(self, settings: LogSettings, *, memory: Memory | None, loops):
         self.dictionary = Dictionary(settings.dictionary_bytes, settings.static, memory=memory,
@@ -42,7 +42,7 @@ class BlockWriter:
         self._level = settings.level
         self._literals = Compressor(settings.level or 1, settings.window_log, long_matches=True)
         self._control = Compressor(CONTROL_LEVEL, CONTROL_WINDOW_LOG, long_matches=False)
-        self._recurring: tuple[int, np.ndarray] | None = None
+        self._admission = Admission(self.dictionary, settings.recurring)
         self._list_pages, self._pack_control = loops.list_pages, loops.pack_control
         self._offsets, self._keys = np.empty(0, np.int64), np.empty(0, np.uint64)
         self._plain = np.empty(0, np.uint8)
@@ -52,10 +52,6 @@ class BlockWriter:
         if level is not None and level != self._literals.level:
             self._literals.restart(level)
         self._level = level
-
-    def set_recurring(self, seed: int, hashes: np.ndarray | None) -> None:
-        """Admit in round 0 only pages whose seeded XXH3 is listed; None: all."""
-        self._recurring = None if hashes is None else (seed, np.sort(hashes.astype(np.uint64)))
 
     def truncate(self, next_page: int, number: int) -> None:
         """Go back to what the log held behind its frame `number`."""
@@ -74,7 +70,10 @@ class BlockWriter:
         matches = self.dictionary.match(
             data, offsets, keys, owner=owner, predicted=predicted,
             most_words=self._most_delta_words,
-            admit=self._admission(data, offsets) if first_round else None)
+            admit=self._admission.choose(data, offsets, owner) if first_round else None)
+        if first_round:
+            self._admission.count(owner, matches.self_duplicates + matches.cross_server,
+                                  len(offsets))
         plain, groups = self._control_part(table, data, matches, verbatim)
         control, anew = self._control.compress(plain)
         flags = block.CONTROL_COMPRESSED | (block.CONTROL_ANEW if anew else 0)
@@ -110,16 +109,3 @@ class BlockWriter:
         size, groups = self._pack_control(self._plain, table, data, matches.kinds, matches.seqs,
                                           matches.bitmaps, matches.words)
         return self._plain[:size], groups
-
-    def _admission(self, data: memoryview, offsets: np.ndarray) -> np.ndarray | None:
-        """Return for each page whether the scan has seen it twice; None: all are admitted."""
-        if self._recurring is None:
-            return None
-        seed, listed = self._recurring
-        if not len(listed):
-            return np.zeros(len(offsets), np.uint8)
-        digest = xxhash.xxh3_64_intdigest
-        hashes = np.array([digest(data[at:at + PAGE_BYTES], seed) for at in offsets.tolist()],
-                          np.uint64)
-        places = np.minimum(np.searchsorted(listed, hashes), len(listed) - 1)
-        return (listed[places] == hashes).astype(np.uint8)

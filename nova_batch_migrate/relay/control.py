@@ -17,7 +17,7 @@ from oslo_log import log
 from nova_batch_migrate import exception
 
 LOG = log.getLogger(__name__)
-_LINE_BYTES = 4 << 20
+_LINE_BYTES = 16 << 20
 #: Opening a group reaches another host's relay.
 _TIMEOUT_SECONDS = 40
 _COMMANDS = ("hello", "open_group", "close_group", "leave_group", "limit",

@@ -153,6 +153,16 @@ class Dictionary:
         """Bytes of content held."""
         return int(np.count_nonzero(self.pages.seqs >= 0)) * PAGE_BYTES
 
+    def would_lose_own(self, owner: int, count: int) -> bool:
+        """Tell whether the next `count` insertions push out what the same guest has inserted."""
+        pinned, ring = self.pages.pinned, self.pages.ring
+        slots = pinned + (self.next - pinned + np.arange(count)) % ring
+        return bool(((self.pages.seqs[slots] >= 0) & (self._owners[slots] == owner)).any())
+
+    def has_room(self, count: int) -> bool:
+        """Tell whether so many insertions push nothing out."""
+        return self.next + count - self.pages.pinned <= self.pages.ring
+
     def begin_block(self, number: int) -> None:
         """Say which block the pages matched from now on belong to; numbers grow."""
         self._scalars[3] = number

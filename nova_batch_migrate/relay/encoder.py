@@ -7,7 +7,6 @@ import collections
 import dataclasses
 import struct
 
-import numpy as np
 import xxhash
 
 from nova_batch_migrate.relay import kernel, qemu_stream
@@ -179,14 +178,6 @@ class Encoder:
     def set_level(self, level: int | None) -> None:
         """Set the zstd level of pages in full; another number begins a new context."""
         self._writer.set_level(level)
-
-    def set_recurring(self, seed: int, hashes: np.ndarray | None) -> None:
-        """Admit in round 0 only pages whose seeded XXH3 is listed; None: all. [design 6]
-
-        For groups whose content does not fit the dictionary; where it fits, all pages serve as
-        bases of differences.
-        """
-        self._writer.set_recurring(seed, hashes)
 
     # what comes back
 

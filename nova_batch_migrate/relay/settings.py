@@ -8,6 +8,7 @@ import struct
 
 import numpy as np
 
+from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.wire import CodecError
 
@@ -30,6 +31,8 @@ class LogSettings:
     level: int | None = 1               # of zstd; None: no page is compressed
     most_delta_words: int = 256         # a page that differs in more words crosses in full
     static: np.ndarray | None = None    # (pages, 4096) u8, all different: see static_pages
+    # The encoder's alone: what of round 0 is let in; None: everything, as long as there is room.
+    recurring: Recurring | None = None
 
     def __post_init__(self):
         if self.dictionary_bytes < MIN_DICTIONARY_BYTES:

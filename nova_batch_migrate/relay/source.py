@@ -10,10 +10,12 @@ import ssl
 import threading
 import time
 
+import numpy as np
 from oslo_log import log
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
+    admission,
     channel,
     figures,
     greeting,
@@ -88,10 +90,18 @@ class SourceGroup:
             lambda session, anew: self._connect(scope, session, anew),
             settings.LogSettings(dictionary_bytes=dictionary_bytes, credit_bytes=_CREDIT_BYTES,
                                  under_way_bytes=_UNDER_WAY_BYTES,
+                                 recurring=self._recurring(scope),
                                  window_log=self.options.zstd_window_log,
                                  level=zstd_level(self.options.zstd_level,
                                                   self.group.known_bytes_per_second)),
             self._bucket, self._rate, adapts=self.options.zstd_level == BY_LINK)
+
+    def _recurring(self, scope: str) -> admission.Recurring | None:
+        found = next((each for each in self.group.recurring if each[0] == scope), None)
+        if found is None:
+            return None
+        _, seed, hashes = found
+        return admission.Recurring(seed, np.sort(np.frombuffer(hashes, np.uint32)))
 
     def log(self, scope: str) -> source_log.SourceLog:
         return self._logs[scope]

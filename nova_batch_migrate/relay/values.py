@@ -3,6 +3,7 @@
 Made by control.py from JSON, read by source.py and destination.py.
 """
 
+import base64
 import dataclasses
 import re
 import socket
@@ -46,6 +47,9 @@ class Group:
     #: The longest downtime that QEMU may be allowed.
     downtime_seconds: float = 0.5
     synchronized: tuple[frozenset[str], ...] = ()
+    #: (scope, seed, hashes) of admission.Recurring where a log's dictionary can't hold everything;
+    #: from the agent of the source, for its own relay only.
+    recurring: tuple[tuple[str, int, bytes], ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def known_bytes_per_second(self) -> float | None:
@@ -63,6 +67,9 @@ class Group:
             values = dict(given)
             values["members"] = tuple(Member(**member) for member in values["members"])
             values["synchronized"] = tuple(map(frozenset, values.get("synchronized") or ()))
+            values["recurring"] = tuple(
+                (scope, int(told["seed"]), base64.b64decode(told["hashes"], validate=True))
+                for scope, told in sorted((values.get("recurring") or {}).items()))
             group = cls(**values)
             group._check()
         except (TypeError, KeyError, ValueError, AttributeError) as error:
@@ -78,6 +85,8 @@ class Group:
             raise ValueError(f"source {self.source!r} and destination {self.destination!r}")
         if not 0 < self.peer_port < 65536 or self.dictionary_bytes < 0:
             raise ValueError("peer_port or dictionary_bytes is out of range")
+        if any(len(hashes) % 4 for _, _, hashes in self.recurring):
+            raise ValueError("the hashes of what recurs are not of four bytes")
         ids = [member.server_id for member in self.members]
         if len(set(ids)) != len(ids):
             raise ValueError("a server is a member twice")

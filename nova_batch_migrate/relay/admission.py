@@ -1,0 +1,84 @@
+"""Which pages of round 0 that are new go into a dictionary that can't hold everything.
+
+Asked by block_writer.py for every block; the decoder need not know. A ring that takes whatever
+comes gives nothing back where guests are larger than it: each page is pushed out just before its
+like arrives. So content that the scan has seen once only stays outside, a guest never pushes out
+its own pages, and one that finds most of its content leaves the dictionary as it is for those
+behind it.
+"""
+
+import dataclasses
+
+import numpy as np
+import xxhash
+
+from nova_batch_migrate.relay.dictionary import Dictionary
+from nova_batch_migrate.relay.layout import PAGE_BYTES
+
+_LOW = (1 << 32) - 1
+#: What a guest sends before it may push others' pages out: blocks, or a share of the ring. It may
+#: come to content that is held.
+_PATIENCE_BLOCKS, _PATIENCE_SHARE = 2, 1 / 64
+#: Blocks for which room is left: what a block might push out it can't refer to.
+_ROOM_BLOCKS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Recurring:
+    """Contents that the scan has seen more than once in the guests of a log."""
+
+    #: Of XXH3.
+    seed: int
+    #: The lower halves of their hashes, u32 in ascending order: one of some 40,000 others slips in.
+    hashes: np.ndarray
+
+    def listed(self, data: memoryview, offsets: np.ndarray) -> np.ndarray:
+        """Return for each page at `offsets` whether its content is one of them, as u8."""
+        if not len(self.hashes):
+            return np.zeros(len(offsets), np.uint8)
+        digest, seed = xxhash.xxh3_64_intdigest, self.seed
+        found = np.array([digest(data[at:at + PAGE_BYTES], seed) & _LOW
+                          for at in offsets.tolist()], np.uint32)
+        places = np.minimum(np.searchsorted(self.hashes, found), len(self.hashes) - 1)
+        return (self.hashes[places] == found).astype(np.uint8)
+
+
+class Admission:
+    """Knows of each guest how much of its round 0 was found."""
+
+    def __init__(self, dictionary: Dictionary, recurring: Recurring | None):
+        self._dictionary, self._recurring = dictionary, recurring
+        self._guests: dict[int, _Guest] = {}
+        self._largest_block = 0
+
+    def choose(self, data: memoryview, offsets: np.ndarray, owner: int) -> np.ndarray | None:
+        """Return for each page of a guest whether it is let in if it is new; None: all are."""
+        self._largest_block = max(self._largest_block, len(offsets))
+        ahead = _ROOM_BLOCKS * self._largest_block
+        if not self._dictionary.has_room(ahead) and not self._may_replace(owner, ahead):
+            return np.zeros(len(offsets), np.uint8)
+        return None if self._recurring is None else self._recurring.listed(data, offsets)
+
+    def _may_replace(self, owner: int, ahead: int) -> bool:
+        guest = self._guests.get(owner)
+        patience = max(_PATIENCE_BLOCKS * self._largest_block,
+                       _PATIENCE_SHARE * self._dictionary.pages.ring)
+        if guest is None or guest.sent < patience or guest.finds_most:
+            return False
+        return not self._dictionary.would_lose_own(owner, ahead)
+
+    def count(self, owner: int, found: int, pages: int) -> None:
+        """Note what became of a block of a guest's round 0."""
+        guest = self._guests.setdefault(owner, _Guest())
+        guest.found += found
+        guest.sent += pages
+        guest.finds_most = 2 * found >= pages or 2 * guest.found >= guest.sent
+
+
+@dataclasses.dataclass
+class _Guest:
+    """Pages of its round 0, and whether most of them, in all or just now, were there."""
+
+    found: int = 0
+    sent: int = 0
+    finds_most: bool = False

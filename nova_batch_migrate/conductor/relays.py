@@ -175,7 +175,9 @@ class Relays:
             "wire_bytes_per_second": _cap(batch, telemetry),
             "downtime_seconds": _downtime_seconds(telemetry),
             "members": [{"server_id": row["server_id"], "order": row["order_index"],
-                         "scope": WHOLE_HOST if scope == "host" else row["project_id"]}
+                         "scope": WHOLE_HOST if scope == "host" else row["project_id"],
+                         "dirty_bytes_per_second":
+                             (batch["state"].get("dirty") or {}).get(row["server_id"])}
                         for row in rows],
             # the plan has joined the request's sets: this group is one
             "synchronized": [whole] if len(whole) > 1 else [],

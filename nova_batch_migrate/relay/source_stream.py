@@ -57,6 +57,10 @@ class SourceStream:
         self._ended = threading.Event()
         self._pace = pacing.Pace()
         self._words = b""
+        self._approach: switchover.Approach | None = None
+        self._held = False
+        #: Through the gate behind which the members of a set switch over.
+        self._through = False
         #: None until either side has spoken.
         self._is_migration: bool | None = None
         self.outcome = "running"
@@ -126,13 +130,13 @@ class SourceStream:
             self._require_gang()
             self._group.turns.join(self._number, self.member.order)
             self._wait_for_turn()
-        held = self._gang is None or not self._is_migration
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         position = self._log.position(self._number)
         fresh, moved_at, room = False, time.monotonic(), 0
         while not self._ended.is_set():
-            chunk = _EARLY_CHUNK_BYTES if position.round == 0 else _LATE_CHUNK_BYTES
+            early = position.round == 0 and self._approach is None
+            chunk = _EARLY_CHUNK_BYTES if early else _LATE_CHUNK_BYTES
             room = min(room, chunk) or self._log.room(self._number, chunk)
             if not room:
                 self._yield_if_stalled(moved_at)
@@ -156,15 +160,9 @@ class SourceStream:
                 return
             position, room = self._log.commit(self._number, taken)
             fresh = True
-            if self._gang is not None and self._is_migration and not self._released:
-                self._require_gang(position)
-            if position.understood and position.ram_bytes and not position.ram_end:
-                if not held and self._at_hold(position):
-                    held = True
-                    self._log.flush(self._number)
-                    self._hold()
-                elif held and self._gang is not None and position.round == 0:
-                    self._gang.keep_step(self.member.server_id, _remaining_bytes(position))
+            if self._gang is not None and self._is_migration:
+                self._keep_together(position, taken)
+            elif _carries_memory(position):
                 self._pace.took(taken, self._speed(position))
 
     def _yield_if_stalled(self, moved_at: float) -> None:
@@ -206,10 +204,6 @@ class SourceStream:
         downtime = self._group.group.downtime_seconds
         return remaining <= max(_HOLD_SHARE * position.ram_bytes, 3 * downtime * link)
 
-    @property
-    def _released(self) -> bool:
-        return self._gang is not None and self._gang.released
-
     def _require_gang(self, position: qemu_stream.Position | None = None) -> None:
         """End the stream of a member that is not let go and can't be held running any more."""
         if self._gang is None:
@@ -236,6 +230,41 @@ class SourceStream:
         if not going_on:
             raise exception.RelayError(
                 reason="a synchronized server failed or came too late: all stay where they run.")
+
+    def _keep_together(self, position: qemu_stream.Position, taken: int) -> None:
+        """Hold a member running until all are there, then lead it to its switchover."""
+        if not self._gang.released:
+            self._require_gang(position)
+        if _carries_memory(position):
+            if not self._held and self._at_hold(position):
+                self._held = True
+                self._log.flush(self._number)
+                self._hold()
+            if self._held:
+                self._to_gate(position, taken)
+            else:
+                self._pace.took(taken, self._speed(position))
+        elif self._gang.released and not self._through:
+            # it has switched over: the sooner the others follow, the shorter its pause
+            self._through = True
+            self._gang.open_gate()
+
+    def _to_gate(self, position: qemu_stream.Position, taken: int) -> None:
+        """Lead a released member to its switchover, and through it with all others."""
+        if self._through:
+            return
+        if self._approach is None:
+            self._approach = switchover.Approach(self.member.dirty_bytes_per_second,
+                                                 self._group.group.downtime_seconds)
+        speed = self._approach.took(position.round, _remaining_bytes(position), taken)
+        if self._approach.ready:
+            self._gang.at_gate(self.member.server_id)
+        if self._gang.gate_closing or (self._approach.ready and not self._approach.busy):
+            self._log.flush(self._number)
+            self._gang.pass_gate(self._source_listens)
+            self._through = True
+            return
+        self._gang.linger(taken / speed)
 
     def _source_listens(self) -> bool:
         """Tell whether QEMU still has its end open, without reading what it has sent."""
@@ -279,6 +308,10 @@ class SourceStream:
             self._gang.loaded(self.member.server_id)
         self._connection.sendall(message)
         self._group.turns.leave(self._number)
+
+
+def _carries_memory(position: qemu_stream.Position) -> bool:
+    return position.understood and position.ram_bytes > 0 and not position.ram_end
 
 
 def _remaining_bytes(position: qemu_stream.Position) -> int:

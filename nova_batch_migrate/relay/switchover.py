@@ -1,8 +1,10 @@
 """Lets the members of a synchronized set switch over together [0006].
 
 Used by source.py; one Gang a set. Members are held running, by not being read, until all are
-there; then their last step is held at the return path until every destination has loaded its
-state. Both holds are bounded: when in doubt a member goes on, or all stay where they run.
+there. Then each is taken, slowly, to where it is about to switch over (Approach), and all are let
+go at once: their guests stop at the same time. Their last step is held at the return path until
+every destination has loaded its state. All holds are bounded: when in doubt a member goes on, or
+all stay where they run.
 """
 
 import enum
@@ -14,9 +16,18 @@ from oslo_log import log
 
 LOG = log.getLogger(__name__)
 _LOOK_SECONDS = 0.2
-#: How far a member may be ahead of the last one on the way to its switchover.
-_STEP_BYTES = 1 << 20
-_STEP_SECONDS = 0.5
+#: Nobody is taken for so long before the gate opens: QEMU's windows of 0.1 s then begin together.
+GATE_STILL_SECONDS = 0.12
+#: How long the members may take from the release to the gate.
+_GATE_SECONDS = 20.0
+#: Slower than this a guest hardly writes (bytes/s); nor is anybody taken more slowly.
+_LEAST_DIRTY = 256 << 10
+_IDLE_GATE_BYTES = 3 << 20
+#: Nova begins with a tenth of the downtime that it allows at last, for minutes.
+NOVA_STEPS = 10
+_TAIL_MARGIN = 3.0
+_GROWTH = 2.0
+SHORT_ROUND_SECONDS = 0.3
 
 
 class Policy(enum.StrEnum):
@@ -49,7 +60,9 @@ class Gang:
         self._there: set[str] = set()
         self._loaded: set[str] = set()
         self._failed: set[str] = set()
-        self._remaining: dict[str, float] = {}
+        self._ready: set[str] = set()
+        self._released_at = 0.0
+        self._opens_at: float | None = None
         self._state = State.GATHERING
         self._reason: str | None = None
         self._hold_ends: float | None = None
@@ -92,25 +105,56 @@ class Gang:
                     self._fail(server_id, "its migration ended while it was held")
             return self.released and server_id not in self._failed
 
-    def keep_step(self, server_id: str, remaining_bytes: float) -> None:
-        """Wait while a released member has less of round 0 before it than another has.
-
-        So all come to their switchover at once; nobody waits long for one that stands still.
-        """
+    def at_gate(self, server_id: str) -> None:
+        """A released member may switch over as soon as it is taken at full speed."""
         with self._changed:
-            self._remaining[server_id] = remaining_bytes
-            self._changed.notify_all()
-            end = self._clock() + _STEP_SECONDS
-            while remaining_bytes + _STEP_BYTES < self._most_remaining():
-                left = end - self._clock()
-                if left <= 0:
-                    return
-                self._changed.wait(left)
+            self._ready.add(server_id)
+            self._settle_gate()
 
-    def _most_remaining(self) -> float:
-        return max((remaining for server_id, remaining in self._remaining.items()
-                    if server_id not in self._failed and server_id not in self._loaded),
-                   default=0)
+    def open_gate(self) -> None:
+        """Wait for nobody any more: a member has switched over already."""
+        with self._changed:
+            self._open_at(self._clock())
+
+    @property
+    def gate_closing(self) -> bool:
+        """Whether all are at the gate: nobody is taken until it opens."""
+        return self._opens_at is not None
+
+    def linger(self, seconds: float) -> None:
+        """Wait so long, less when the gate is about to open."""
+        with self._changed:
+            end = self._clock() + seconds
+            while self._opens_at is None and (left := end - self._clock()) > 0:
+                self._changed.wait(left)
+                self._settle_gate()
+
+    def pass_gate(self, alive: Callable[[], bool] = lambda: True) -> None:
+        """Return when the gate opens, for all at once; at once for who is not ``alive``."""
+        with self._changed:
+            while alive():
+                self._settle_gate()
+                if self._opens_at is None:
+                    self._changed.wait(_LOOK_SECONDS)
+                elif (left := self._opens_at - self._clock()) > 0:
+                    self._changed.wait(left)
+                else:
+                    return
+
+    def _settle_gate(self) -> None:
+        if self._opens_at is not None or self._state is not State.RELEASED:
+            return
+        if self._there - self._failed <= self._ready:
+            self._open_at(self._clock() + GATE_STILL_SECONDS)
+        elif self._clock() > self._released_at + _GATE_SECONDS:
+            LOG.warning("synchronized members %s do not settle: all go now",
+                        sorted(self._there - self._failed - self._ready))
+            self._open_at(self._clock() + GATE_STILL_SECONDS)
+
+    def _open_at(self, moment: float) -> None:
+        if self._opens_at is None or moment < self._opens_at:
+            self._opens_at = moment
+        self._changed.notify_all()
 
     def loaded(self, server_id: str) -> None:
         """Return when the member's last step may be let go; never later than the pause allows.
@@ -150,7 +194,8 @@ class Gang:
 
     def _settle(self) -> None:
         if self._state is State.GATHERING and self.members <= self._there | self._failed:
-            self._state = State.RELEASED
+            self._state, self._released_at = State.RELEASED, self._clock()
+        self._settle_gate()
         self._changed.notify_all()
 
     def _give_up_waiting(self) -> None:
@@ -162,3 +207,54 @@ class Gang:
         else:
             self._failed.update(late)
         self._settle()
+
+
+class Approach:
+    """How fast a released member is taken so that its QEMU does not switch over by itself.
+
+    QEMU does when what is left is less than the speed of the last 0.1 s times the allowed downtime
+    (facts of the method). A busy guest therefore goes through rounds, each taken about as fast as
+    it dirties, until they are short; one that hardly writes waits at the end of round 0.
+    """
+
+    def __init__(self, dirty_bytes_per_second: float | None, downtime_seconds: float,
+                 clock=time.monotonic):
+        self._dirty = _LEAST_DIRTY if dirty_bytes_per_second is None else dirty_bytes_per_second
+        self.busy = dirty_bytes_per_second is None or dirty_bytes_per_second >= _LEAST_DIRTY
+        self._tail_seconds = _TAIL_MARGIN * downtime_seconds / NOVA_STEPS
+        self._clock = clock
+        self._begun = clock()
+        self._round = 0
+        self._bytes = 0
+        self._lasted = 0.0
+        self.ready = False
+
+    def took(self, round_number: int, remaining_bytes: int, size_bytes: int) -> float:
+        """Count bytes that were taken; return how fast the next are to be (bytes/s)."""
+        if round_number != self._round:
+            self._next_round(round_number)
+        self._bytes += size_bytes
+        if self._round == 0:
+            if not self.busy and remaining_bytes <= _IDLE_GATE_BYTES:
+                self.ready = True
+            return max(self._dirty, _LEAST_DIRTY, remaining_bytes / self._tail_seconds)
+        if not self.busy:
+            self.ready = True
+        if self._round == 1:
+            # what was dirtied in all of round 0: at least what has been seen of it
+            return max(self._dirty, _GROWTH * self._bytes)
+        return max(self._dirty / 4, self._dirtied * min(3.0, max(
+            1.0, self._lasted / SHORT_ROUND_SECONDS)))
+
+    def _next_round(self, round_number: int) -> None:
+        now = self._clock()
+        before, self._lasted = self._lasted, now - self._begun
+        # of what the round that ended has sent, all was dirtied in the one before it
+        self._dirtied = self._bytes / before if before else self._dirty
+        if round_number == 2:
+            # those of round 1 are of longer than round 0 has been seen: of the hold, too
+            self._dirtied = min(self._dirtied, self._dirty)
+        self._round, self._begun, self._bytes = round_number, now, 0
+        if self.busy and round_number >= 2 and self._lasted <= 2 * SHORT_ROUND_SECONDS:
+            self.ready = True
+

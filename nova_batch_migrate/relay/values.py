@@ -22,6 +22,8 @@ class Member:
     order: int
     #: A project's id, or one word for all of the host; None: its stream is spliced.
     scope: str | None
+    #: What its guest writes, as it was measured; None: unknown.
+    dirty_bytes_per_second: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

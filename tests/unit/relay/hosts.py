@@ -85,8 +85,12 @@ class Migration:
         self.output = relays.directory / f"{server_id}.{port}"
         self.process, self.port = qemu.start(server_id, self.output, *words, address=ADDRESS,
                                              port=port)
-        self.connection = socket.create_connection((ADDRESS, port), timeout=20)
         self.returned = b""
+        try:
+            self.connection = socket.create_connection((ADDRESS, port), timeout=20)
+        except OSError:
+            self.end()
+            raise
 
     def send(self, data: bytes) -> None:
         self.connection.sendall(data)

@@ -1,3 +1,4 @@
+import math
 import threading
 import time
 
@@ -71,26 +72,50 @@ class GangTest(base.BaseTestCase):
             thread.join(5)
             self.assertEqual([goes], result)
 
-    def test_who_is_ahead_on_the_way_waits_for_the_others(self):
-        gang = self.gang()
-        gang.keep_step("a", 50e6)
-        ahead, _ = self.started(gang.keep_step, "b", 40e6)
-        time.sleep(0.05)
-        self.assertTrue(ahead.is_alive())
-        gang.keep_step("a", 40.5e6)
-        ahead.join(0.3)
-        self.assertFalse(ahead.is_alive())
+    def released(self, **changes):
+        gang = self.gang(**changes)
+        waiting, _ = self.started(gang.hold, "a")
+        gang.hold("b")
+        waiting.join(5)
+        return gang
 
-    def test_nobody_waits_on_the_way_for_one_that_has_failed_or_stands_still(self):
-        gang = self.gang()
-        gang.keep_step("a", 50e6)
-        still, _ = self.started(gang.keep_step, "b", 40e6)
-        still.join(5)
-        self.assertFalse(still.is_alive())
-        gang.failed("a")
+    def test_the_gate_opens_for_all_at_once_when_the_last_is_there(self):
+        gang = self.released()
+        gang.at_gate("a")
+        passing = [self.started(gang.pass_gate) for _ in range(2)]
+        time.sleep(0.3)
+        self.assertTrue(all(thread.is_alive() for thread, _ in passing))
         begun = time.monotonic()
-        gang.keep_step("b", 10e6)
-        self.assertLess(time.monotonic() - begun, 0.4)
+        lingering, _ = self.started(gang.linger, 30)
+        gang.at_gate("b")
+        self.assertTrue(gang.gate_closing)
+        for thread in (*(thread for thread, _ in passing), lingering):
+            thread.join(5)
+        self.assertGreaterEqual(time.monotonic() - begun, switchover.GATE_STILL_SECONDS)
+
+    def test_a_member_that_fails_or_has_switched_over_opens_it(self):
+        for what in (lambda gang: gang.failed("b"), lambda gang: gang.open_gate()):
+            gang = self.released()
+            gang.at_gate("a")
+            passing, _ = self.started(gang.pass_gate)
+            what(gang)
+            passing.join(5)
+            self.assertFalse(passing.is_alive())
+
+    def test_nobody_waits_at_the_gate_for_ever(self):
+        now = [0.0]
+        gang = switchover.Gang(frozenset("ab"), 30, 30, Policy.TOGETHER, lambda: now[0])
+        waiting, _ = self.started(gang.hold, "a")
+        gang.hold("b")
+        waiting.join(5)
+        gang.at_gate("a")
+        passing, _ = self.started(gang.pass_gate)
+        time.sleep(0.1)
+        now[0] = 21.0
+        time.sleep(0.3)
+        now[0] = 22.0
+        passing.join(5)
+        self.assertFalse(passing.is_alive())
 
     def test_the_last_step_waits_until_every_destination_has_loaded(self):
         gang = self.gang()
@@ -115,3 +140,64 @@ class GangTest(base.BaseTestCase):
                 gang.failed("b")
             thread.join(5)
             self.assertFalse(thread.is_alive())
+
+
+class PlayedQemu:
+    """QEMU's decision to switch over, as migration_iteration_run makes it, on a guest that dirties
+    ``dirty`` bytes/s of ``working_set`` bytes (facts of the method)."""
+
+    def __init__(self, dirty, working_set, left, limit=0.05):
+        self.dirty, self.working_set, self.left, self.limit = dirty, working_set, left, limit
+        self.now, self.round, self.since = 0.0, 0, -8.0      # held for some seconds before
+        self.window_began, self.window_bytes, self.threshold = 0.0, 0, 0.0
+        self.switched = False
+
+    def clock(self):
+        return self.now
+
+    def send(self, size, seconds):
+        """Send so many bytes in so much time."""
+        self.now += seconds
+        self.left -= size
+        self.window_bytes += size
+        if self.now - self.window_began >= 0.1:
+            self.threshold = self.limit * self.window_bytes / (self.now - self.window_began)
+            self.window_began, self.window_bytes = self.now, 0
+        if self.left < max(self.threshold, 1):
+            new = self.working_set * (1 - math.exp(
+                -self.dirty * (self.now - self.since) / self.working_set))
+            # pages that were left and are dirty again count once
+            self.left = max(self.left, 0) + new
+            self.since = self.now
+            self.round += 1
+            self.switched = self.left < self.threshold
+
+
+class ApproachTest(base.BaseTestCase):
+    CHUNK = 64 << 10
+
+    def approach(self, dirty, working_set, told=None):
+        """Take a guest to the gate; return QEMU, the approach and the seconds it took."""
+        guest = PlayedQemu(dirty, working_set, 56e6)
+        way = switchover.Approach(dirty if told is None else told, 0.5, guest.clock)
+        while not (way.ready or guest.switched or guest.now > 30):
+            speed = way.took(guest.round, max(guest.left, 0) if guest.round == 0 else 0,
+                             self.CHUNK)
+            guest.send(self.CHUNK, self.CHUNK / speed)
+        return guest, way, guest.now
+
+    def test_who_writes_gets_to_short_rounds_and_does_not_switch_over_on_the_way(self):
+        # of each what it dirties in a second and its working set, and what was measured of it
+        for dirty, working_set, told in ((6e6, 32e6, None), (6e6, 32e6, 3e6), (6e6, 32e6, 12e6),
+                                         (1e6, 8e6, None), (20e6, 64e6, None)):
+            guest, way, seconds = self.approach(dirty, working_set, told)
+            self.assertFalse(guest.switched, (dirty, told))
+            self.assertTrue(way.ready, (dirty, told))
+            self.assertLess(seconds, 15, (dirty, told))
+            # what is left then crosses within two of QEMU's windows of 0.1 s
+            self.assertLess(guest.left, dirty, (dirty, told))
+
+    def test_who_hardly_writes_waits_before_the_end_of_round_0(self):
+        guest, way, seconds = self.approach(80e3, 2e6)
+        self.assertEqual((True, False, 0), (way.ready, guest.switched, guest.round))
+        self.assertLess(seconds, 5)

@@ -37,8 +37,9 @@ class ConductorManager:
 
     target = messaging.Target(version="1.0")
 
-    def __init__(self, conf, nova, wake):
+    def __init__(self, conf, nova, through, wake):
         self._conf = conf
+        self._relays = through
         self._nova = nova
         self._wake = wake
 
@@ -47,9 +48,11 @@ class ConductorManager:
         """Check names against Nova, commit the batch, return it."""
         asked = self._resolve(requests.normalize(request))
         servers = self._servers(asked)
-        asked["synchronized"] = requests.resolve_sets(asked["synchronized"], servers)
-        looked = survey.survey(servers, self._nova.server_groups() if servers else [],
-                               asked["include_locked"])
+        groups = self._nova.server_groups() if servers else []
+        asked["synchronized"] = requests.resolve_sets(asked["synchronized"], servers, groups)
+        if asked["synchronized"]:
+            self._refuse_without_relays(ctxt, asked, {server.host for server in servers})
+        looked = survey.survey(servers, groups, asked["include_locked"])
         rows = [loading.new_row(s) for s in (*looked.movable, *looked.busy)]
         rows += [loading.staying_row(why) for why in looked.staying]
         sources = asked["hosts"] or sorted({server.host for server in servers})
@@ -147,6 +150,21 @@ class ConductorManager:
         db.add_servers(row["id"], [], _claims(row["request"], servers))
         age = timeutils.delta_seconds(row["updated_at"], timeutils.utcnow())
         return {"started": True, "replan": age > STALE_PLAN_SECONDS}
+
+    def _refuse_without_relays(self, ctxt, asked: dict, sources: set[str]) -> None:
+        """Only relays hold servers running until all of a set are there."""
+        targets = asked["target_hosts"] or [
+            service["host"] for service in self._nova.compute_services()
+            if service["state"] == "up" and service["status"] == "enabled"]
+        hosts = sources | set(targets) - set(asked["exclude_hosts"])
+        silent = [host for host in sorted(hosts) if self._relays.describe(ctxt, host) is None]
+        if silent or asked["dedup_scope"] == "off":
+            raise exception.InvalidInput(
+                reason="synchronized needs a nova-batch-relay that answers on each of "
+                       f"{', '.join(sorted(hosts))}"
+                       + (f" ({', '.join(silent)}: none)" if silent else "")
+                       + ", and a dedup_scope other than off. Start "
+                       "them, name target_hosts that have one, or leave synchronized out.")
 
     def _resolve(self, asked: dict) -> dict:
         """Check every host and server against Nova; servers become ids."""

@@ -84,7 +84,7 @@ class Planner:
             dedup_scope=batch["request"]["dedup_scope"],
             on_non_convergence=batch["request"]["on_non_convergence"],
             learned=_learned(),
-            synchronized=_synchronized(batch["request"], groups, rows),
+            synchronized=_synchronized(batch["request"], rows),
             deadline_seconds=_seconds_until(batch["request"].get("deadline")),
             max_wait_seconds=float(batch["request"].get("max_wait_seconds") or 0),
             now_seconds=timeutils.utcnow_ts(microsecond=True),
@@ -180,17 +180,14 @@ def _movable(server, destinations: list[str], groups: list[dict]) -> plan_reques
         soft_affinity_group=named("soft-affinity"))
 
 
-def _synchronized(request: dict, groups: list[dict], rows: list[dict]
-                  ) -> tuple[tuple[str, ...], ...]:
+def _synchronized(request: dict, rows: list[dict]) -> tuple[tuple[str, ...], ...]:
     """Return the sets that move together, without strangers and who has moved.
 
     Who has to stay is still in it: then all of the set stay.
     """
     left_here = {row["server_id"] for row in rows if row["status"] != "completed"}
-    sets = request.get("synchronized") or []
-    if sets == "server-groups":
-        sets = [group["members"] for group in groups]
-    left = (tuple(i for i in members if i in left_here) for members in sets)
+    left = (tuple(i for i in members if i in left_here)
+            for members in request.get("synchronized") or [])
     return tuple(members for members in left if len(members) > 1)
 
 

@@ -36,7 +36,6 @@ DEFAULTS = {
 BUILT = {
     "stopped": ("leave",),
     "urgent": (False,),
-    "synchronized": (None, []),
 }
 
 
@@ -79,14 +78,19 @@ def _moment(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text)
 
 
-def resolve_sets(sets: list[list[str]] | str | None, servers: Iterable
-                 ) -> list[list[str]] | str | None:
-    """Return the sets that move together with ids for names; ``servers`` are those of the batch.
+def resolve_sets(sets: list[list[str]] | str | None, servers: Iterable, groups: Iterable[dict]
+                 ) -> list[list[str]]:
+    """Return the sets that move together as ids; ``servers`` are those of the batch.
 
-    Raises InvalidInput for what is no server of the batch, or the name of several.
+    The word server-groups makes a set of the members of each of Nova's ``groups`` that are among
+    them. Raises InvalidInput for what is no server of the batch, or the name of several.
     """
-    if not isinstance(sets, list):
-        return sets
+    if sets == "server-groups":
+        here = {server.id for server in servers}
+        found = ([i for i in group["members"] if i in here] for group in groups)
+        return [members for members in found if len(members) > 1]
+    if not sets:
+        return []
     by_name: dict[str, list[str]] = {}
     for server in servers:
         by_name.setdefault(server.id, []).append(server.id)

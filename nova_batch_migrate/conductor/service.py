@@ -50,12 +50,11 @@ class ConductorService:
     def __init__(self, conf):
         self._conf = conf
         self._owner = f"{conf.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        nova_client = nova.NovaClient(conf)
-        self._reconciler = make_reconciler(
-            conf, nova_client, agent_rpcapi.AgentAPI(conf))
+        nova_client, agents = nova.NovaClient(conf), agent_rpcapi.AgentAPI(conf)
+        self._reconciler = make_reconciler(conf, nova_client, agents)
         self._server = rpc.get_server(
             rpc.get_transport(conf), rpc.conductor_target(conf.host),
-            [manager.ConductorManager(conf, nova_client, self.wake)])
+            [manager.ConductorManager(conf, nova_client, relays.Relays(agents), self.wake)])
         self._ended = threading.Event()
         self._work = threading.Event()
         self._busy: set[str] = set()

@@ -53,6 +53,10 @@ def make_plan(request: PlanRequest) -> Plan:
         lost = {i: why for i, why in homeless.items() if i in source.servers}
         staying += _stay(source, lost)
         kept = _by_way(source, _without(groups[source.name], lost), places, request)
+        lost = {i: why for group in kept if group.synchronized for i, why in
+                synchronized.unrelayed(source.unrelayed, group.servers).items()}
+        staying += _stay(source, lost)
+        kept = _without(kept, lost)
         # with a relay they would have converged
         lost = {i: source.why_not(i) for group in kept for i in group.servers
                 if source.alone(i).verdict != "converges"}
@@ -173,7 +177,8 @@ def _by_way(source: Source, groups: Sequence[Grouping], places: dict[str, Place]
         source.leave_out(out)
         parts = [_of(group, tuple(i for i in group.servers if (i in out) is way))
                  for way in (False, True)]
-        if parts[0].servers:
+        # a set needs its relay, whether that pays or not
+        if parts[0].servers and not group.synchronized:
             order = parts[0].order or source.in_order(parts[0].servers)
             slow = source.too_fast(order, source.parallel_of(group),
                                    {i: places[i].host for i in order})

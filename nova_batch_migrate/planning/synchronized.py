@@ -6,7 +6,9 @@ where one member has to stay, all stay.
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from nova_batch_migrate.planning import relaying
 from nova_batch_migrate.planning.request import PlanRequest
+from nova_batch_migrate.planning.telemetry import HostTelemetry
 
 
 def merged(sets: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
@@ -30,8 +32,8 @@ def merged(sets: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
 def refusals(request: PlanRequest) -> dict[str, str]:
     """Return why members of sets that cannot move together stay, by server id.
 
-    A set has to be on one source, whose nova-compute has to let as many migrate at once, and every
-    member must be one that may move.
+    A relay has to let them go together, a set has to be on one source, whose nova-compute has to
+    let as many migrate at once, and every member must be one that may move.
     """
     host_of = {server.id: host for host in request.hosts for server in host.servers}
     movable = {server.id for server in request.movable}
@@ -45,6 +47,8 @@ def refusals(request: PlanRequest) -> dict[str, str]:
         elif len(sources) > 1:
             reason = (f"it moves together with servers of {' and '.join(sources)}: a set has to "
                       "be on one host. Bring them to one host first, or leave the set out")
+        elif (no_relay := _unrelayed(request, host_of[members[0]])) is not None:
+            reason = f"it moves together with {len(members) - 1} others, and {no_relay}"
         elif len(members) > (most := host_of[members[0]].options.max_concurrent):
             reason = (f"it moves together with {len(members) - 1} others, and nova-compute of "
                       f"{sources[0]} lets {most} migrate at once: set [DEFAULT] "
@@ -54,6 +58,22 @@ def refusals(request: PlanRequest) -> dict[str, str]:
             continue
         reasons.update(dict.fromkeys(here, reason))
     return reasons
+
+
+def _unrelayed(request: PlanRequest, host: HostTelemetry) -> str | None:
+    if not request.relay:
+        return "no relay carries the streams, which alone could let them go together"
+    why = relaying.not_leaving(request, host)
+    return None if why is None else f"only a relay lets them go together: {why}"
+
+
+def unrelayed(source_reasons: Mapping[str, str], members: Sequence[str]) -> dict[str, str]:
+    """Return why members of a set stay that goes past the relays, by server id."""
+    why = next((source_reasons[i] for i in members if i in source_reasons), None)
+    if why is None:
+        return {}
+    return dict.fromkeys(members, f"it moves together with {len(members) - 1} others, and only a "
+                         f"relay lets them go together: {why}")
 
 
 def cascade(sets: Sequence[Sequence[str]], lost: Mapping[str, str]) -> dict[str, str]:

@@ -60,6 +60,9 @@ class BatchMigration(_VersionedResource):
     max_bandwidth_mib_s = resource.Body("max_bandwidth_mib_s")
     #: What is done with a server whose migration can't converge.
     on_non_convergence = resource.Body("on_non_convergence")
+    #: In a request: sets of servers that move together (lists of names or ids), or the word
+    #: ``server-groups``.
+    synchronized = resource.Body("synchronized")
     #: Between which servers content may be shared: ``project``, ``host`` or ``off``.
     dedup_scope = resource.Body("dedup_scope")
     #: Whether a server goes the plain way where relays fail it (``plain``) or stays (``refuse``).

@@ -126,7 +126,8 @@ class Api(fixture.GabbiFixture):
         _served.app = wsgi_api.build(services.CONF)
 
     def _serve(self):
-        conductor = manager.ConductorManager(services.CONF, PlayedNova(), measured)
+        conductor = manager.ConductorManager(
+            services.CONF, PlayedNova(), types.SimpleNamespace(describe=lambda *_: None), measured)
         bus = rpc.get_server(rpc.get_transport(services.CONF), rpc.conductor_target("one"),
                              [conductor])
         bus.start()

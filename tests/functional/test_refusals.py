@@ -18,7 +18,7 @@ MALFORMED = (
         ("stopped", "kill"), ("fallback", "none"), ("urgent", "very"), ("synchronized", "all"),
         ("colour", "green"))))
 NOT_BUILT = (
-    ("synchronized", "server-groups"), ("stopped", "cold-migrate"), ("urgent", True))
+    ("stopped", "cold-migrate"), ("urgent", True))
 
 
 class Refusals(base.BatchTestCase):

@@ -83,6 +83,12 @@ class BatchMigrate(base.ShowBatch):
             "its host permit that",
         )
         parser.add_argument(
+            "--together", dest="synchronized", metavar="<server,server...|server-groups>",
+            action="append",
+            help="Servers that move together, names or IDs (repeat option for several sets), or "
+            "the word server-groups; needs a relay on every host",
+        )
+        parser.add_argument(
             "--include-locked", action="store_true", default=None, help="Move locked servers too",
         )
         afterwards = parser.add_mutually_exclusive_group()
@@ -154,4 +160,8 @@ def _asked(parsed_args: argparse.Namespace) -> dict[str, Any]:
         "leave_disabled", "not_before", "deadline", "max_wait_seconds", "plan_only",
     )
     asked = {field: getattr(parsed_args, field) for field in fields}
+    together = parsed_args.synchronized
+    if together:
+        asked["synchronized"] = "server-groups" if together == ["server-groups"] else [
+            names.split(",") for names in together]
     return {field: value for field, value in asked.items() if value is not None}

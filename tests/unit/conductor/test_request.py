@@ -13,8 +13,7 @@ class NormalizeTest(base.BaseTestCase):
         self.assertEqual(set(request.DEFAULTS), set(done))
         self.assertEqual(("group", True), (done["strategy"], done["leave_disabled"]))
 
-    @ddt.data(("synchronized", [["a", "b"]]),
-              ("stopped", "cold-migrate"), ("urgent", True))
+    @ddt.data(("stopped", "cold-migrate"), ("urgent", True))
     @ddt.unpack
     def test_what_is_not_built_is_said(self, field, value):
         error = self.assertRaises(exception.FieldNotSupported, request.normalize,
@@ -34,12 +33,14 @@ class NormalizeTest(base.BaseTestCase):
         servers = [build.server(id=i, name=name) for i, name in
                    (("1", "web"), ("2", "db"), ("3", "twin"), ("4", "twin"))]
         self.assertEqual([["1", "2"], ["3", "4"]],
-                         request.resolve_sets([["web", "2"], ["3", "4"]], servers))
-        for words in ("server-groups", None):
-            self.assertEqual(words, request.resolve_sets(words, servers))
+                         request.resolve_sets([["web", "2"], ["3", "4"]], servers, []))
+        self.assertEqual([], request.resolve_sets(None, servers, []))
+        groups = [{"members": ["1", "9", "3"]}, {"members": ["2", "9"]}]
+        self.assertEqual([["1", "3"]],
+                         request.resolve_sets("server-groups", servers, groups))
         for wrong, told in (("nobody", "no server of this batch"), ("twin", "3, 4")):
             error = self.assertRaises(exception.InvalidInput, request.resolve_sets,
-                                      [["web", wrong]], servers)
+                                      [["web", wrong]], servers, [])
             self.assertIn(told, str(error))
 
     def test_moments_are_kept_in_utc(self):

@@ -66,7 +66,8 @@ class BatchMigrateTest(CommandTestCase):
             "--exclude-host", "cmpc", "--strategy", "pair", "--max-parallel", "2",
             "--max-bandwidth", "100", "--include-locked", "--enable-after",
             "--not-before", "2026-11-23T22:00+02:00", "--dedup-scope", "off",
-            "--fallback", "refuse", "--deadline", "2026-11-24T06:00+02:00", "--max-wait", "90",
+            "--fallback", "refuse", "--deadline", "2026-11-24T06:00+02:00",
+            "--together", "a,b", "--together", "c,d", "--max-wait", "90",
         ))
 
         self.assertEqual({"batch_migration": {
@@ -74,8 +75,8 @@ class BatchMigrateTest(CommandTestCase):
             "strategy": "pair", "max_parallel": 2, "max_bandwidth_mib_s": 100,
             "include_locked": True, "leave_disabled": False,
             "not_before": "2026-11-23T20:00:00Z", "dedup_scope": "off",
-            "fallback": "refuse",
-            "deadline": "2026-11-24T04:00:00Z", "max_wait_seconds": 90,
+            "fallback": "refuse", "deadline": "2026-11-24T04:00:00Z",
+            "synchronized": [["a", "b"], ["c", "d"]], "max_wait_seconds": 90,
         }}, self.sent("POST")[0].json())
 
     def test_servers_instead_of_hosts(self):

@@ -346,7 +346,7 @@ class TestWaiting(base.BaseTestCase):
         other = server("other", 100)
         hosts = [builders.host([duty, other], max_concurrent=2)]
         found = plan.make_plan(plan_request(
-            *hosts, max_wait_seconds=60.0, now_seconds=25.0, max_parallel=2,
+            *hosts, max_wait_seconds=60.0, now_seconds=25.0, max_parallel=2, relay=True,
             synchronized=((duty.id, other.id),)))
         self.assertEqual([None, None], [m.wait for m in found.groups[0].members])
 

@@ -1,13 +1,15 @@
 from oslotest import base
 
 from nova_batch_migrate.planning import plan, synchronized
+from nova_batch_migrate.planning.request import RelayHost
 from tests.unit.planning import builders
-from tests.unit.planning.builders import host, plan_request, server
+from tests.unit.planning.builders import MIB, host, plan_request, server
 
 
 def ask(*hosts, sets, **fields):
     return plan_request(*hosts, synchronized=tuple(
-        tuple(f"id-{name}" for name in names.split()) for names in sets), **fields)
+        tuple(f"id-{name}" for name in names.split()) for names in sets),
+        **{"relay": True, "dictionary_bytes": MIB} | fields)
 
 
 def planned(request):
@@ -77,11 +79,25 @@ class TestPlanned(base.BaseTestCase):
         groups, staying, _ = planned(request)
         self.assertEqual(([], ["a", "b"]), (groups, sorted(staying)))
 
-    def test_those_that_do_not_converge_beside_each_other(self):
-        # 70 MiB/s of dirty pages end on 100 MiB/s alone; on half of that they do not.
-        dirty = builders.DirtyModel(70 * 256, 200 * 256, 0, "content-diff")
-        servers = [server(n, dirty=dirty) for n in "ab"]
-        request = ask(host(servers, max_concurrent=2), sets=["a b"])
+    def test_without_a_relay_nobody_can_let_them_go_together(self):
+        request = ask(host([server(n) for n in "abc"], max_concurrent=2), sets=["a b"],
+                      relay=False)
         groups, staying, _ = planned(request)
-        self.assertEqual([], groups)
-        self.assertIn("while they share the link", staying["a"])
+        self.assertEqual(["c"], groups)
+        self.assertIn("no relay carries the streams", staying["a"])
+
+    def test_a_set_does_not_go_where_no_relay_answers_nor_past_one_that_does_not_pay(self):
+        servers = host([server(n) for n in "abc"], max_concurrent=2)
+        for relays, stays in ((("cmpa",), True), (("cmpb",), True), (("cmpa", "cmpb"), False)):
+            # far slower than the link: for others it would not pay
+            request = ask(servers, sets=["a b"], relays=tuple(
+                RelayHost(name, 3e7, 3e7) for name in relays))
+            groups, staying, made = planned(request)
+            self.assertEqual(stays, "a" in staying, relays)
+            if stays:
+                self.assertIn("only a relay lets them go together: no nova-batch-relay answers"
+                              if "cmpa" in relays else "no nova-batch-relay answers there",
+                              staying["a"])
+                continue
+            together = made.groups[groups.index("a b")]
+            self.assertEqual([True, True], [m.projection.relay for m in together.members])

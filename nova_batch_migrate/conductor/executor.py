@@ -215,7 +215,30 @@ class Executor:
                     ctxt, batch, row, "failed",
                     f"{reason}; Nova left it in ERROR and it was not reset: {refusal}",
                     survey.CERTAIN, f"openstack server show {row['server_id']}")
+        paused = self._left_paused(ctxt, row, server)
+        if paused is not None:
+            return self.close(ctxt, batch, row, "failed", f"{reason}; {paused}", survey.CERTAIN,
+                              f"virsh domstate --reason {row['server_id']}, on both hosts")
         self._end_attempt(ctxt, batch, row, retry, reason)
+
+    def _left_paused(self, ctxt, row: dict, server) -> str | None:
+        """Say what both hosts show of a guest that runs nowhere though Nova believes it does.
+
+        It is resumed by nobody: only an operator can tell which of two halves is the whole one.
+        """
+        if server is None or server.vm_state != "active":
+            return None
+        states = {}
+        for host in (row["source"], row["destination"]):
+            try:
+                found = self._agents.presence(ctxt, host, row["server_id"])
+                states[host] = found["state"] if found["present"] else "not there"
+            except (exception.AgentUnavailable, exception.AgentRefused) as error:
+                states[host] = f"unknown ({error.text})"
+        if "paused" not in states.values() or "running" in states.values():
+            return None
+        told = ", ".join(f"{state} on {host}" for host, state in states.items())
+        return f"libvirt left its guest paused ({told}): look before you resume it"
 
     def _end_attempt(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
         if batch["control"]["abort"]:

@@ -10,11 +10,15 @@ from oslo_log import log
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.db import api as db
+from nova_batch_migrate.planning.telemetry import PAGE_BYTES
 
 LOG = log.getLogger(__name__)
 MIB = 1 << 20
 #: Of the goodput of a link whose speed is known for sure.
 UNDER_LINK = 0.98
+#: With less a group is better off without; and what content may grow by meanwhile.
+LEAST_DICTIONARY_BYTES = 16 << 20
+CHANGING_CONTENT = 1.5
 #: One dictionary for all servers of a host, where the operator asked for that.
 WHOLE_HOST = "host"
 
@@ -75,10 +79,12 @@ class Relays:
         """
         opened, refused = [], {}
         whole = sorted(row["server_id"] for row in members) if together else []
-        for destination in sorted({row["destination"] for row in members}):
+        destinations = sorted({row["destination"] for row in members})
+        for at, destination in enumerate(destinations):
             rows = [row for row in members if row["destination"] == destination]
             try:
-                self._open(ctxt, batch, source, index, destination, rows, whole)
+                self._open(ctxt, batch, source, index, destination, rows, whole,
+                           len(destinations) - at)
                 opened.append(destination)
                 text = f"identical memory crosses once: {len(rows)} servers of group " \
                        f"{index + 1} go to {destination} through the relays"
@@ -158,7 +164,8 @@ class Relays:
             # no relay, no redirect
             LOG.info("server %s: %s", row["server_id"], error)
 
-    def _open(self, ctxt, batch, source, index, destination, rows, whole) -> None:
+    def _open(self, ctxt, batch, source, index, destination, rows, whole, shares) -> None:
+        """``shares``: among so many groups the source's memory is still to be shared."""
         ends = {host: self.describe(ctxt, host) for host in (source, destination)}
         for host, found in ends.items():
             if found is None:
@@ -170,7 +177,9 @@ class Relays:
             "token": secrets.token_hex(32), "source": source, "destination": destination,
             "peer_address": ends[destination]["address"],
             "peer_port": ends[destination]["port"],
-            "dictionary_bytes": min(found["dictionary_free_bytes"] for found in ends.values()),
+            "dictionary_bytes": _dictionary_bytes(
+                ends[source]["dictionary_free_bytes"] // shares,
+                ends[destination]["dictionary_free_bytes"], telemetry, rows),
             "link_bytes_per_second": _goodput(telemetry),
             "wire_bytes_per_second": _cap(batch, telemetry),
             "downtime_seconds": _downtime_seconds(telemetry),
@@ -195,6 +204,27 @@ class Relays:
             except (exception.AgentUnavailable, exception.AgentRefused) as error:
                 LOG.warning("group %s may still be open at %s: %s", wanted, host, error)
         return told
+
+
+def _dictionary_bytes(at_source: int, at_destination: int, telemetry: dict, rows: list[dict]
+                      ) -> int:
+    """Return the memory for a group's dictionaries: what there is, and no more than it can use.
+
+    Other batches may need the rest. Content that changes while it migrates takes more than was
+    measured.
+    """
+    free = min(at_source, at_destination)
+    pages = {server["id"]: server.get("distinct_pages")
+             for server in telemetry.get("servers") or ()}
+    measured = [pages.get(row["server_id"]) for row in rows]
+    if all(measured):
+        free = min(free, max(LEAST_DICTIONARY_BYTES, int(
+            CHANGING_CONTENT * PAGE_BYTES * sum(measured))))
+    if free < LEAST_DICTIONARY_BYTES:
+        raise exception.AgentRefused(
+            reason=f"{free // MIB} MiB are left for its dictionary, other groups have the rest. "
+            "Raise [relay] dictionary_mib on both hosts.")
+    return free
 
 
 def _goodput(telemetry: dict) -> float | None:

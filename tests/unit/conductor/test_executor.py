@@ -270,6 +270,25 @@ class ExecutorTest(base.BaseTestCase):
         self.row(status="migrating", progress=self.row()["progress"] or {})
         return self.carry_out(state.AttemptEnded("s1", build.migration(7, "error"), True, "x"))
 
+    def test_a_guest_that_is_left_paused_is_reported_with_both_states_and_left_alone(self):
+        here, away = self.agents.at["cmpa"], exception.AgentUnavailable(host="cmpb")
+        for there, told in ((here | {"state": "paused"}, "paused on cmpa, paused on cmpb"),
+                            (away, "paused on cmpa, unknown (")):
+            self.agents.at = {"cmpa": here | {"state": "paused"}, "cmpb": there}
+            self.row(status="pending")
+            self.issue()
+            asked = len(self.nova.asked)
+            row = self.carry_out(state.AttemptEnded("s1", None, True, "it broke"))
+            self.assertEqual("failed", row["status"])
+            self.assertIn(told, row["reason"])
+            self.assertIn("domstate", row["command"])
+            self.assertEqual(asked, len(self.nova.asked))
+        # who was paused before by its owner is nobody's fault
+        self.nova.shown = build.server(status="PAUSED", vm_state="paused")
+        self.row(status="migrating")
+        self.assertEqual("waiting", self.carry_out(
+            state.AttemptEnded("s1", None, True, "it broke"))["status"])
+
     def test_what_nova_left_in_error_is_healed(self):
         row = self._ended_in_error()
         self.assertEqual([("reset", "s1")], self.nova.asked)

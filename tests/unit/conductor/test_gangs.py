@@ -76,6 +76,10 @@ class PlayedAgents:
         return {"address": host, "port": 49300, "dictionary_free_bytes": 64 << 20,
                 "switchover_policy": self.policy}
 
+    def presence(self, ctxt, host, server):
+        return {"present": host == "cmpa", "state": "running", "migrating": False,
+                "post_copy": False}
+
     def open_group(self, ctxt, host, group):
         self.open[group["id"]] = group
         if group["role"] == "source":

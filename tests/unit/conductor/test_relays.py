@@ -15,12 +15,13 @@ class FakeAgents:
 
     def __init__(self):
         self.without, self.refusing, self.said = set(), set(), []
+        self.free = dict(FREE)
         self.statistics = {"groups": []}
 
     def relay(self, ctxt, host):
         if host in self.without:
             return None
-        return {"address": f"{host}.example", "port": 49300, "dictionary_free_bytes": FREE[host]}
+        return {"address": f"{host}.example", "port": 49300, "dictionary_free_bytes": self.free[host]}
 
     def open_group(self, ctxt, host, group):
         if host in self.refusing:
@@ -85,6 +86,24 @@ class RelaysTest(base.BaseTestCase):
         members = {host: [m.server_id for m in group.members]
                    for host, group in self.agents.opened() if host != "cmpa"}
         self.assertEqual({"cmpb": ["s1"], "cmpc": ["s0", "s2"]}, members)
+
+    def test_memory_is_shared_and_nobody_takes_more_than_it_can_use(self):
+        def sizes():
+            self.agents.said.clear()
+            self.begin("cmpb", "cmpc")
+            return {host: group.dictionary_bytes >> 20 for host, group in self.agents.opened()
+                    if host != "cmpa"}
+
+        # of 512 MiB at the source one half, of which cmpb has room for 128; the rest is cmpc's
+        self.assertEqual({"cmpb": 128, "cmpc": 512}, sizes())
+        self.batch["telemetry"]["cmpa"]["servers"] = [
+            {"id": "s0", "distinct_pages": 10}, {"id": "s1", "distinct_pages": 25600}]
+        self.assertEqual({"cmpb": 16, "cmpc": 150}, sizes())
+
+    def test_without_memory_left_a_group_goes_the_plain_way(self):
+        self.agents.free["cmpb"] = 3 << 20
+        self.assertEqual([], self.begin("cmpb"))
+        self.assertIn("3 MiB are left for its dictionary", self.events()[-1])
 
     def test_scope_and_cap_are_the_operators(self):
         self.batch = self.make_batch(dedup_scope="host", max_bandwidth_mib_s=10)

@@ -15,6 +15,8 @@ _LEAST_BURST_BYTES = 16 << 10
 MARGIN = 1.5
 _RATE_WINDOW_SECONDS = 0.1
 _KEPT_WINDOWS = 20
+#: Of a window, what was spent in sending where the link is what sending waited for.
+_BUSY_SHARE = 0.5
 
 
 class TokenBucket:
@@ -53,25 +55,30 @@ class TokenBucket:
 class WireRate:
     """The speed at which wire bytes leave while there is always something to send.
 
-    The best of the last windows of 0.1 s: a window in which we had little to send says nothing of
-    the link. ``assumed`` counts until there is one.
+    The best of the last windows of 0.1 s. One in which we had little to send says nothing of the
+    link and drives none out: else what crosses as references would make the link look slow, what
+    is taken slower for that even slower, and so on. ``assumed`` counts until there is a window.
     """
 
     def __init__(self, assumed_bytes_per_second: float | None):
         self._assumed = assumed_bytes_per_second
         self._windows: list[float] = []
         self._begun: float | None = None
-        self._bytes = 0
+        self._bytes, self._busy = 0, 0.0
 
     def sent(self, size_bytes: int, begun: float, ended: float) -> None:
         """Count bytes whose sending took from ``begun`` to ``ended`` (seconds of one clock)."""
         if self._begun is None or begun - self._begun > 2 * _RATE_WINDOW_SECONDS:
-            self._begun, self._bytes = begun, 0
+            self._begun, self._bytes, self._busy = begun, 0, 0.0
         self._bytes += size_bytes
-        if ended - self._begun >= _RATE_WINDOW_SECONDS:
-            self._windows.append(self._bytes / (ended - self._begun))
-            del self._windows[:-_KEPT_WINDOWS]
-            self._begun, self._bytes = ended, 0
+        self._busy += ended - begun
+        lasted = ended - self._begun
+        if lasted >= _RATE_WINDOW_SECONDS:
+            rate = self._bytes / lasted
+            if self._busy >= _BUSY_SHARE * lasted or rate >= max(self._windows, default=0.0):
+                self._windows.append(rate)
+                del self._windows[:-_KEPT_WINDOWS]
+            self._begun, self._bytes, self._busy = ended, 0, 0.0
 
     def bytes_per_second(self, cap: float | None = None) -> float | None:
         """Return what the link gives, never more than the cap; None while nothing is known."""

@@ -132,6 +132,8 @@ class SourceStream:
             self._wait_for_turn()
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                                    struct.pack("ll", 0, 1000 * _LINGER_MS))
         position = self._log.position(self._number)
         fresh, moved_at, room = False, time.monotonic(), 0
         while not self._ended.is_set():
@@ -142,9 +144,12 @@ class SourceStream:
                 self._yield_if_stalled(moved_at)
                 continue
             try:
+                # in bulk the kernel fills the block, or waits for 2 ms in all
+                bulk = self._is_migration and position.ram_bytes and position.round == 0
                 with self._log.buffer(self._number) as buffer:
-                    taken = self._connection.recv_into(buffer, min(room, len(buffer)),
-                                                       socket.MSG_DONTWAIT)
+                    taken = self._connection.recv_into(
+                        buffer, min(room, len(buffer)),
+                        socket.MSG_WAITALL if bulk else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 if not poll.poll(_LINGER_MS) and fresh:
                     self._log.flush(self._number)

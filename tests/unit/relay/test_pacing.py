@@ -69,6 +69,21 @@ class WireRate(base.BaseTestCase):
         self.assertAlmostEqual(40e6, rate.bytes_per_second(), delta=1e6)
 
 
+    def test_windows_with_little_to_send_say_nothing_of_the_link(self):
+        rate = pacing.WireRate(None)
+        now = 0.0
+        for size, spent, count in ((400_000, 0.01, 50), (1_000, 0.0001, 1000)):
+            for _ in range(count):
+                rate.sent(size, now, now + spent)
+                now += 0.01
+        self.assertAlmostEqual(40e6, rate.bytes_per_second(), delta=1e6)
+        # a link that has become slow is seen: sending waits for it
+        for _ in range(300):
+            rate.sent(50_000, now, now + 0.01)
+            now += 0.01
+        self.assertAlmostEqual(5e6, rate.bytes_per_second(), delta=1e6)
+
+
 class TakingSpeed(base.BaseTestCase):
     def test_in_later_rounds_it_is_that_of_changed_content(self):
         self.assertEqual(30e6, pacing.taking_speed(None, 30e6, 0.5))

@@ -33,6 +33,14 @@ OPTS = [
     cfg.IntOpt("dictionary_mib", default=512, min=16,
                help="Most memory for the dictionaries of all open groups together. Both ends of a "
                     "group hold as much."),
+    cfg.StrOpt("base_images_path", default="/var/lib/nova/instances/_base",
+               help="Where nova-compute keeps the base images of instances. Pages of those that "
+                    "both hosts have need not cross even for the first guest of a group. Empty: "
+                    "they are not looked at."),
+    cfg.IntOpt("base_images_mib", default=64, min=0,
+               help="Most memory of a dictionary for pages of base images, and never more than a "
+                    "quarter of it: from the beginning of the four images that were touched last. "
+                    "0: none."),
     cfg.IntOpt("zstd_level", default=-1, min=-1, max=19,
                help="Level at which what nothing else saves is compressed; 0: not at all. -1: by "
                     "the speed of a group's link: 3 up to 60 MB/s, 1 up to 600 MB/s, beyond that "

@@ -114,7 +114,7 @@ class Decoder:
         if agreement.static_pages and agreement.static_checksum != checksum(static):
             raise CodecError("the base images differ between the two hosts: begin the log without "
                              "a static dictionary")
-        self._pages = Pages(agreement.dictionary_bytes, static, self._memory)
+        self._pages, self._static = Pages(agreement.dictionary_bytes, static, self._memory), None
         self._literals = Decompressor(agreement.window_log)
         self._agreement = agreement
 

@@ -16,6 +16,7 @@ from oslo_log import log
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
     attribution,
+    base_images,
     channel,
     decoder,
     dictionary,
@@ -34,9 +35,10 @@ _CONNECT_SECONDS = 5
 class DestinationGroup:
     """One open group at its destination; each connection of the peer has a thread of its own."""
 
-    def __init__(self, group: values.Group, mark: int, find=attribution.find):
+    def __init__(self, group: values.Group, mark: int, images: base_images.BaseImages,
+                 find=attribution.find):
         self.group = group
-        self._mark = mark
+        self._mark, self._images = mark, images
         self._find = find
         self._lock = threading.Lock()
         self._sessions: dict[str, int] = {}
@@ -61,7 +63,7 @@ class DestinationGroup:
             if guest.purpose == greeting.CONTROL:
                 self._converse(connection, answer)
             else:
-                self._log_of(guest.purpose).serve(connection, answer, guest.anew)
+                self._log_of(guest.purpose).serve(connection, answer, guest.anew, guest.static)
         finally:
             with self._lock:
                 self._connections.discard(connection)
@@ -88,8 +90,8 @@ class DestinationGroup:
     def _log_of(self, scope: str) -> "DestinationLog":
         with self._lock:
             if scope not in self._logs:
-                self._logs[scope] = DestinationLog(self, self._dictionary_bytes,
-                                                   self._memory[scope], self._mark)
+                self._logs[scope] = DestinationLog(
+                    self, self._dictionary_bytes, self._memory[scope], self._mark, self._images)
             return self._logs[scope]
 
     def _converse(self, connection: ssl.SSLSocket, answer: dict) -> None:
@@ -110,8 +112,8 @@ class DestinationLog:
     """The destination's end of one ordered log; its dictionary outlives a broken connection."""
 
     def __init__(self, group: DestinationGroup, dictionary_bytes: int,
-                 memory: dictionary.Memory, mark: int):
-        self._group = group
+                 memory: dictionary.Memory, mark: int, images: base_images.BaseImages):
+        self._group, self._images = group, images
         self._dictionary_bytes, self._memory = dictionary_bytes, memory
         self.mark = mark
         self._decoder = self._new_decoder()
@@ -120,14 +122,16 @@ class DestinationLog:
         self._channel: channel.Channel | None = None
         self._streams: dict[int, Delivery] = {}
 
-    def serve(self, connection: ssl.SSLSocket, answer: dict, anew: bool) -> None:
+    def serve(self, connection: ssl.SSLSocket, answer: dict, anew: bool,
+              claim: base_images.Claim | None = None) -> None:
         """Rebuild what comes on a connection until it ends; a newer one ends an older."""
         self.close()
         with self._serving:
+            static = self._images.match(claim) if anew else None
             if anew or self._decoder.broken:
-                self._decoder = self._new_decoder()
+                self._decoder = self._new_decoder(static)
             greeting.write_line(connection, {
-                **answer, "dictionary_bytes": self._dictionary_bytes,
+                **answer, "static": static is not None, "dictionary_bytes": self._dictionary_bytes,
                 "last_number": self._decoder.sequence})
             line = self._channel = channel.Channel(connection)
             reason = "the source's relay closed the connection"
@@ -141,8 +145,8 @@ class DestinationLog:
                     delivery.reset(reason)
                 self._streams.clear()
 
-    def _new_decoder(self) -> decoder.Decoder:
-        return decoder.Decoder(max_dictionary_bytes=self._dictionary_bytes, memory=self._memory)
+    def _new_decoder(self, static=None) -> decoder.Decoder:
+        return decoder.Decoder(static, self._dictionary_bytes, memory=self._memory)
 
     def close(self) -> None:
         """End the present connection."""

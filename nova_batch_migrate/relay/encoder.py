@@ -81,7 +81,9 @@ class Encoder:
     """Encodes the streams of one log."""
 
     def __init__(self, settings: LogSettings, *, memory: Memory | None = None, loops=kernel):
-        self._settings = settings
+        self._agreement = Agreement.of(settings)
+        # the writer's dictionary has the static pages now
+        self._settings = dataclasses.replace(settings, static=None)
         self._writer = BlockWriter(settings, memory=memory, loops=loops)
         self._streams: dict[int, _Stream] = {}
         self._closed: dict[int, _Stream] = {}
@@ -96,7 +98,7 @@ class Encoder:
 
     def hello(self) -> list[bytes]:
         """Return the log's first frame; call once, before any stream is opened."""
-        return [self._frame(Kind.SETUP, 0, Agreement.of(self._settings).pack())]
+        return [self._frame(Kind.SETUP, 0, self._agreement.pack())]
 
     def open_stream(self, stream: int, server: str, metadata: bytes = b"") -> list[bytes]:
         """Begin a stream; metadata reaches the peer's daemon untouched."""

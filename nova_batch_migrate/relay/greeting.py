@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.relay import channel, values
+from nova_batch_migrate.relay import base_images, channel, values
 
 #: What a connection is for, beside the scopes of the group's logs.
 CONTROL = ""
@@ -28,22 +28,24 @@ class Guest:
     purpose: str
     #: Grows with every connection for the same purpose; an old one is never taken again.
     session: int
-    #: Whether its log begins anew.
+    #: Whether its log begins anew, and with which pages of base images it would.
     anew: bool
+    static: base_images.Claim | None = None
 
 
 def introduce(connection: ssl.SSLSocket, group: values.Group, purpose: str, session: int,
-              anew: bool = False) -> dict:
+              anew: bool = False, static: base_images.Claim | None = None) -> dict:
     """Speak as the group's source; return what the destination answered.
 
-    ``anew``: the destination is to forget the log of an earlier connection.
+    ``anew``: the destination is to forget the log of an earlier connection. ``static``: what the
+    log would begin with.
     """
     challenge = bytes.fromhex(read_line(connection)["challenge"])
     mine = os.urandom(channel.CHALLENGE_BYTES)
     bound = (group.id, purpose, str(session), group.source, group.destination)
     write_line(connection, {
         "group": group.id, "purpose": purpose, "session": session, "anew": anew,
-        "challenge": mine.hex(),
+        "challenge": mine.hex(), "static": static and dataclasses.asdict(static),
         "proof": channel.proof(group.token, values.SOURCE, challenge, *bound)})
     answer = read_line(connection)
     expected = channel.proof(group.token, values.DESTINATION, mine, *bound)
@@ -79,7 +81,8 @@ def receive(connection: ssl.SSLSocket, find: Callable[[str], values.Group | None
         raise exception.RelayError(reason="the peer does not know the group's token.")
     theirs = bytes.fromhex(str(hello.get("challenge")))
     answer = {"proof": channel.proof(group.token, values.DESTINATION, theirs, *bound)}
-    return Guest(group, purpose, session, bool(hello.get("anew"))), answer
+    return Guest(group, purpose, session, bool(hello.get("anew")),
+                 base_images.Claim.read(hello.get("static"))), answer
 
 
 def read_line(connection: ssl.SSLSocket) -> dict:

@@ -13,6 +13,7 @@ from oslo_log import log
 
 from nova_batch_migrate import exception, version
 from nova_batch_migrate.relay import (
+    base_images,
     channel,
     control,
     destination,
@@ -55,7 +56,10 @@ class Relay:
         self._groups: dict[str, source.SourceGroup | destination.DestinationGroup] = {}
         self._gangs: dict[frozenset[str], switchover.Gang] = {}
         self._redirect = redirect.Redirect(options.mark, *options.migration_ports)
+        self._images = base_images.BaseImages(options.base_images_path,
+                                              options.base_images_mib << 20)
         self._settings = source.Settings(
+            images=self._images,
             mark=options.mark, zstd_level=options.zstd_level,
             zstd_window_log=options.zstd_window_log, link_seconds=options.link_seconds,
             hold_seconds=options.hold_seconds, pause_seconds=options.pause_seconds,
@@ -175,7 +179,7 @@ class Relay:
             if group.role == values.SOURCE:
                 made = source.SourceGroup(group, self._settings, self._client_context, self._gangs)
             else:
-                made = destination.DestinationGroup(group, self._options.mark)
+                made = destination.DestinationGroup(group, self._options.mark, self._images)
             self._groups[group.id] = made
         if group.role == values.SOURCE:
             try:

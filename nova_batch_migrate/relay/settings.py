@@ -9,7 +9,6 @@ import struct
 import numpy as np
 
 from nova_batch_migrate.relay.admission import Recurring
-from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.wire import CodecError
 
 VERSION = 1
@@ -30,7 +29,7 @@ class LogSettings:
     under_way_bytes: int = 32 << 20     # of the wire, until the peer has applied them
     level: int | None = 1               # of zstd; None: no page is compressed
     most_delta_words: int = 256         # a page that differs in more words crosses in full
-    static: np.ndarray | None = None    # (pages, 4096) u8, all different: see static_pages
+    static: np.ndarray | None = None    # (pages, 4096) u8, all different: base_images
     # The encoder's alone: what of round 0 is let in; None: everything, as long as there is room.
     recurring: Recurring | None = None
 
@@ -87,17 +86,3 @@ def checksum(static: np.ndarray | None) -> bytes:
     if static is not None:
         digest.update(np.ascontiguousarray(static))
     return digest.digest()
-
-
-def static_pages(image, max_pages: int) -> np.ndarray:
-    """Return the first `max_pages` different non-zero pages of an image's bytes, in order."""
-    whole = np.frombuffer(image, np.uint8, len(image) // PAGE_BYTES * PAGE_BYTES)
-    chosen, seen = [], {bytes(PAGE_BYTES)}
-    for page in whole.reshape(-1, PAGE_BYTES):
-        content = page.tobytes()
-        if content not in seen:
-            seen.add(content)
-            chosen.append(page)
-            if len(chosen) == max_pages:
-                break
-    return np.array(chosen, np.uint8).reshape(-1, PAGE_BYTES)

@@ -16,6 +16,7 @@ from oslo_log import log
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
     admission,
+    base_images,
     channel,
     figures,
     greeting,
@@ -52,6 +53,8 @@ class Settings:
     zstd_window_log: int = 27
     #: How long the link may be cut.
     link_seconds: int = 30
+    #: Whose pages a log may begin with; None: no image's.
+    images: base_images.BaseImages | None = None
     hold_seconds: float = 60.0
     pause_seconds: float = 2.0
     policy: switchover.Policy = switchover.Policy.TOGETHER
@@ -213,10 +216,16 @@ class SourceGroup:
 
     def _connect(self, purpose: str, session: int, anew: bool = False
                  ) -> tuple[ssl.SSLSocket, dict]:
-        group = self.group
+        """Return a connection and the answer; in that of a log that begins, its static pages."""
+        group, begins = self.group, None
+        if anew and self.options.images is not None:
+            begins = self.options.images.begin(group.dictionary_bytes // len(self._logs))
         connection = self._reach()
         try:
-            return connection, greeting.introduce(connection, group, purpose, session, anew)
+            answer = greeting.introduce(connection, group, purpose, session, anew,
+                                        begins and begins[0])
+            known = begins is not None and answer.get("static") is True
+            return connection, answer | {"static": begins[1] if known else None}
         except (OSError, KeyError, ValueError, exception.RelayError) as error:
             connection.close()
             raise exception.RelayError(

@@ -227,7 +227,8 @@ class SourceLog:
     def _begin(self, answer: dict) -> list[bytes]:
         size = min(self._settings.dictionary_bytes, int(answer["dictionary_bytes"]))
         self._encoder = encoder.Encoder(
-            dataclasses.replace(self._settings, dictionary_bytes=size), memory=self._memory)
+            dataclasses.replace(self._settings, dictionary_bytes=size,
+                                static=answer.get("static")), memory=self._memory)
         return self._encoder.hello()
 
     def _read(self, line: channel.Channel) -> None:

@@ -14,7 +14,8 @@ from nbmbench import codecs, fleets
 from nbmbench.contract import Goal, Settings
 from nbmbench.fleets import Fleet
 from nbmbench.rig import ONE_WAY, Move, QemuOptions, Rig
-from nova_batch_migrate.relay.settings import LogSettings, static_pages
+from nova_batch_migrate.relay.base_images import different_pages
+from nova_batch_migrate.relay.settings import LogSettings
 
 NEEDS = "lab"
 GOALS = {
@@ -215,8 +216,8 @@ def _relay(bench: _Bench, scope: str, streams, groups) -> None:
     send("relay-small", level=chosen["level"], **SMALL)
     send("relay-small-scanned", level=chosen["level"], scanned=True, **SMALL)
     if any(member.kind == "redis" for member in bench.fleet.members):
-        image = (images.DIRECTORY / "disk-redis.raw").read_bytes()
-        send("relay-static", level=chosen["level"], static=static_pages(image, STATIC_PAGES))
+        image = images.DIRECTORY / "disk-redis.raw"
+        send("relay-static", level=chosen["level"], static=different_pages([image], STATIC_PAGES))
 
 
 def measured(cases) -> dict:

@@ -21,7 +21,8 @@ class FakeAgents:
     def relay(self, ctxt, host):
         if host in self.without:
             return None
-        return {"address": f"{host}.example", "port": 49300, "dictionary_free_bytes": self.free[host]}
+        return {"address": f"{host}.example", "port": 49300,
+                "dictionary_free_bytes": self.free[host]}
 
     def open_group(self, ctxt, host, group):
         if host in self.refusing:

@@ -41,7 +41,7 @@ def relay(directory: pathlib.Path, host: str, address: str, redirect_port: int,
             "control_socket": str(directory / f"{host}.sock"), "control_group": "",
             "listen_address": address, "port": RELAY_PORT, "redirect_port": redirect_port,
             "ca_file": str(directory / "ca.pem"), "certificate_file": str(own),
-            "key_file": str(key), **options}.items():
+            "key_file": str(key), "base_images_path": "", **options}.items():
         made.set_override(name, value, group="relay")
     return service.Relay(made)
 

@@ -8,7 +8,7 @@ from oslotest import base
 from nova_batch_migrate.relay import kernel, reference
 from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.decoder import Event
-from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES, static_pages
+from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES
 from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, FrameReader, Kind
 from tests.unit.relay import builders as b
 
@@ -21,6 +21,11 @@ def changed(content: bytes, words: int, by: int = 1) -> bytes:
     array = np.frombuffer(content, np.uint64).copy()
     array[:words] += np.uint64(by)
     return array.tobytes()
+
+
+def static_of(*seeds: int) -> np.ndarray:
+    """Return pages of a base image."""
+    return np.array([np.frombuffer(b.noise(seed), np.uint8) for seed in seeds])
 
 
 @ddt.ddt
@@ -145,9 +150,7 @@ class TestCodec(base.BaseTestCase):
             self.assertEqual(data, log.send(number, data))
 
     def test_static_dictionary(self):
-        image = b"".join([b.noise(1), bytes(b.PAGE), b.noise(2), b.noise(1), b.noise(3)])
-        static = static_pages(image, 10)
-        self.assertEqual(3, len(static))
+        static = static_of(1, 2, 3)
         log = b.log(static=static)
         data = b.guest([b.noise(3), b.noise(1), changed(b.noise(2), 3), b.noise(4)])
         self.assertEqual(data, log.send(1, data))
@@ -379,8 +382,7 @@ class TestBadFrames(base.BaseTestCase):
         self.assertIn("dictionary_bytes", str(error))
 
     def test_other_base_images_are_refused(self):
-        static = static_pages(b.noise(1) + b.noise(2), 2)
-        other = static_pages(b.noise(1) + b.noise(3), 2)
+        static, other = static_of(1, 2), static_of(1, 3)
         log = b.log(static=static)
         decoder = type(log.decoder)(other)
         frame = FrameReader().feed(b.log(static=static).encoder.hello()[0])[0]

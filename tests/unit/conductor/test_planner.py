@@ -1,0 +1,35 @@
+"""Which hosts a plan counts on as having a relay."""
+
+from oslotest import base
+
+from nova_batch_migrate import conf
+from nova_batch_migrate.conductor import planner
+from nova_batch_migrate.planning.request import RelayHost
+
+SPEED = {"new_bytes_per_second": 4e8, "known_bytes_per_second": 1e9}
+
+
+class PlayedRelays:
+    def __init__(self, **found):
+        self.found, self.asked = found, []
+
+    def describe(self, ctxt, host):
+        self.asked.append(host)
+        return self.found.get(host)
+
+
+class RelaysOfTest(base.BaseTestCase):
+    def relays_of(self, played, sources=("cmpa", "cmpc"), destinations=("cmpb", "cmpd")):
+        made = planner.Planner(conf.CONF, None, None, played)
+        return made._relays_of({"request_id": "req-1"}, list(sources), list(destinations))
+
+    def test_hosts_with_a_relay_and_what_it_was_measured_to_do(self):
+        played = PlayedRelays(cmpa={"speed": SPEED}, cmpb={"speed": None}, cmpd={})
+        self.assertEqual((RelayHost("cmpa", 4e8, 1e9), RelayHost("cmpb")),
+                         self.relays_of(played, destinations=("cmpb",)))
+
+    def test_there_is_no_way_with_a_relay_at_one_end_only(self):
+        self.assertEqual((), self.relays_of(PlayedRelays(cmpa={"speed": SPEED})))
+        alone = PlayedRelays(cmpb={"speed": SPEED})
+        self.assertEqual((), self.relays_of(alone))
+        self.assertEqual(["cmpa", "cmpc"], alone.asked)

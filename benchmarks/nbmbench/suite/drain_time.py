@@ -34,8 +34,8 @@ QEMU = {"qemu-serial": 1, "qemu-all": 8}
 QUICK_WAYS = ("nova-all", PROJECT)
 LIMIT_SECONDS = 1200
 AT_ONCE = 8                            # Nova's max_concurrent_live_migrations, for all ways
-#: Of the relays: room for what a guest of the alike fleet holds, and then some.
-DICTIONARY_MIB = 1024
+#: Of the relays, their default: as much as one guest has.
+DICTIONARY_MIB = 512
 POLL_SECONDS = 1.0
 #: A server that Nova has back where it was so long after the call has not moved.
 STARTED_SECONDS = 5.0

@@ -21,6 +21,12 @@ HANDSHAKE_SECONDS = 10
 _UNSENT_BYTES = 128 << 10
 _TCP_NOTSENT_LOWAT = 25
 CHALLENGE_BYTES = 32
+#: A TLS record, with all that can be around it.
+_RECORD_BYTES = (16 << 10) + 512
+#: What one thread may take before the other has its turn with the connection.
+_MOST_RECORDS = 16
+#: Of the rest of a long frame, what is worth to be woken for.
+_LEAST_BYTES = 64 << 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Channel:
         self._tls = threading.Lock()
         self._writing = threading.Lock()
         self._closed = False
+        self._least = 1             # bytes that wake who waits for some
         self.sent_bytes = 0
 
     def send(self, data) -> None:
@@ -96,11 +103,23 @@ class Channel:
 
     def receive_into(self, buffer: memoryview) -> int:
         """Return how many bytes came, 0 at the end; waits for the first. One reader only."""
-        while True:
-            taken = self._try(self._connection.recv_into, buffer)
-            if taken is not None:
-                return taken
-            self._wait(select.POLLIN)
+        while (taken := self._try(self._read, buffer)) is None:
+            self._wait_for(len(buffer))
+        return taken
+
+    def _read(self, buffer: memoryview) -> int:
+        """Take the records that are there, up to _MOST_RECORDS of them; 0 at the end."""
+        taken, end = 0, min(len(buffer), _MOST_RECORDS * _RECORD_BYTES)
+        try:
+            while taken < end:
+                got = self._connection.recv_into(buffer[taken:])
+                if not got:
+                    break
+                taken += got
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if not taken:
+                raise
+        return taken
 
     def frames(self) -> Iterator[wire.Frame]:
         """Give the frames that come, until the peer closes; WireError at what is none."""
@@ -117,6 +136,18 @@ class Channel:
                 return call(buffer)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return None
+
+    def _wait_for(self, wanted_bytes: int) -> None:
+        """Wait until something came; of a long frame, until a good part of it did.
+
+        OpenSSL holds one record at most, so the rest of what is wanted is still to come.
+        """
+        least = max(1, min(wanted_bytes - _RECORD_BYTES, _LEAST_BYTES))
+        with self._tls:
+            if least != self._least and not self._closed:
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+                self._least = least
+        self._wait(select.POLLIN)
 
     def _wait(self, event: int) -> None:
         poll = select.poll()

@@ -47,10 +47,12 @@ class DestinationGroup:
         self._closed = False
         scopes = {m.scope for m in group.members if m.scope is not None}
         self._dictionary_bytes = group.dictionary_bytes // max(1, len(scopes))
-        # set aside while the group opens, not while a stream waits
         self._memory = {scope: dictionary.Memory(self._dictionary_bytes) for scope in scopes}
+
+    def prepare(self) -> None:
+        """Have the dictionaries' memory made: while the group opens, not while a stream waits."""
         for each in self._memory.values():
-            threading.Thread(target=each.populate, daemon=True).start()
+            each.populate()
 
     def serve(self, connection: ssl.SSLSocket, guest: greeting.Guest, answer: dict) -> None:
         """Serve a connection that was let in until it ends."""

@@ -181,6 +181,7 @@ class Relay:
             else:
                 made = destination.DestinationGroup(group, self._options.mark, self._images)
             self._groups[group.id] = made
+        made.prepare()
         if group.role == values.SOURCE:
             try:
                 made.check()

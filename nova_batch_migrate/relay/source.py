@@ -148,6 +148,11 @@ class SourceGroup:
         if (gang := self._gang(server_id)) is not None:
             gang.failed(server_id, "its migration ended")
 
+    def prepare(self) -> None:
+        """Have the dictionaries' memory made: while the group opens, not while a stream waits."""
+        for each in self._logs.values():
+            each.prepare()
+
     def check(self) -> None:
         """Reach the destination's relay, or raise RelayError."""
         with self._asking:

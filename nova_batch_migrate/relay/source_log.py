@@ -39,9 +39,7 @@ class SourceLog:
                  rate: pacing.WireRate, adapts: bool = False):
         self._connect = connect
         self._settings = log_settings
-        # set aside while the group opens, not while a stream waits
         self._memory = dictionary.Memory(log_settings.dictionary_bytes)
-        threading.Thread(target=self._memory.populate, daemon=True).start()
         self._bucket, self._rate = bucket, rate
         # Encoding and sending are two locks, taken hand over hand: the next block is made while
         # the one before is on its way.
@@ -53,6 +51,10 @@ class SourceLog:
         self._session = 0
         self._closed = False
         self._levels = levels.LevelChooser(log_settings.level) if adapts else None
+
+    def prepare(self) -> None:
+        """Have the dictionary's memory made: while the group opens, not while a stream waits."""
+        self._memory.populate()
 
     def open(self, number: int, server_id: str, metadata: bytes, stream) -> None:
         """Begin a stream; ``stream`` gets ``returned``, ``return_ended`` and ``reset`` called."""

@@ -207,7 +207,8 @@ class Reconciler:
             last = self._relays.end(ctxt, batch, source, index, destinations)
             # each server's are with its actual figures
             kept = batch["state"].get("relay_figures") or {"at": 0.0, "groups": {}}
-            groups = kept["groups"] | {i: told | {"servers": {}} for i, told in last.items()}
+            groups = kept["groups"] | {i: relays.shown(told) | {"servers": {}}
+                                       for i, told in last.items()}
             self._save(batch, relay_groups=opened, relay_figures=kept | {"groups": groups})
 
     def _end_group(self, ctxt, batch: dict, rows: dict, source: str, index: int) -> None:

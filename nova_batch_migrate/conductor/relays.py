@@ -9,6 +9,7 @@ import secrets
 from oslo_log import log
 
 from nova_batch_migrate import exception
+from nova_batch_migrate.conductor import actuals
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES
 
@@ -23,6 +24,8 @@ CHANGING_CONTENT = 1.5
 WHOLE_HOST = "host"
 
 
+#: Of a group's figures, those that are not bytes since it was opened.
+MOMENTARY = ("bytes_per_second", "dictionary_bytes", "dictionary_fill_bytes", "cpu_seconds")
 #: Why a server stays that is never to go without a relay.
 REFUSED = "it is not tried without a relay (fallback: refuse)"
 
@@ -38,6 +41,15 @@ def carries(batch: dict, row: dict) -> bool:
 def planned(row: dict) -> bool:
     """Tell whether the present plan leads a server through relays."""
     return bool((row["current_projection"] or {}).get("relay"))
+
+
+def shown(told: dict) -> dict:
+    """Return what is kept of a group's figures for those who watch."""
+    names = ("raw_bytes", "wire_bytes", *actuals.SAVINGS)
+    counted = {name: told.get(name, 0) for name in names}
+    return counted | {name: told.get(name) for name in MOMENTARY} | {"servers": {
+        server_id: {name: counters.get(name, 0) for name in names}
+        for server_id, counters in told.get("servers", {}).items()}}
 
 
 def refuses(batch: dict) -> bool:
@@ -141,7 +153,7 @@ class Relays:
             wanted = {group_id(batch["id"], source, int(index), destination)
                       for destination in destinations}
             told = self._told(ctxt, source) if wanted else {}
-            found |= {each: told[each] for each in wanted & told.keys()}
+            found |= {each: shown(told[each]) for each in wanted & told.keys()}
         return found
 
     def _told(self, ctxt, source: str) -> dict[str, dict]:

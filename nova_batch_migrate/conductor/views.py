@@ -125,8 +125,7 @@ def _relay_group(batch_row: dict, group_id: str, told: dict) -> dict:
             "open": destination in opened,
             **{name: told.get(name, 0) for name in ("raw_bytes", "wire_bytes",
                                                     *actuals.SAVINGS)},
-            **{name: told.get(name) for name in (
-                "bytes_per_second", "dictionary_bytes", "dictionary_fill_bytes", "cpu_seconds")}}
+            **{name: told.get(name) for name in relays.MOMENTARY}}
 
 
 def _share(batch_id: str, row: dict, wire: dict) -> int | None:

@@ -164,8 +164,10 @@ class RelaysTest(base.BaseTestCase):
             {"id": mine, "servers": {"s0": {"raw_bytes": 7}}}]}
         self.assertEqual({"raw_bytes": 7}, self.relays.figures(self.ctxt, self.batch, row))
         self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb"], "cmpz/1": []}}
-        self.assertEqual({mine: self.agents.statistics["groups"][1]},
-                         self.relays.look(self.ctxt, self.batch))
+        looked = self.relays.look(self.ctxt, self.batch)
+        self.assertEqual({mine}, looked.keys())
+        self.assertEqual((7, 0), (looked[mine]["servers"]["s0"]["raw_bytes"],
+                                  looked[mine]["servers"]["s0"]["delta_bytes"]))
 
     def test_a_row_is_carried_where_its_group_is_open(self):
         row, = self.rows("cmpb")

@@ -115,11 +115,14 @@ def whole(before: dict, seconds: float = check.VERIFY_SECONDS) -> tuple[int, lis
     return len(verdicts) - len(bad), bad
 
 
-def batch(servers: Sequence[Guest]) -> dict:
-    """Move servers by this project, as a batch of their own; return it as the API shows it."""
+def batch(servers: Sequence[Guest], **fields) -> dict:
+    """Move servers by this project, as a batch of their own; return it as the API shows it.
+
+    `fields` of the request beside them.
+    """
     admin = cloud.Cloud()
     asked = admin.post("nova-api", drain.BATCHES, {"batch_migration": {
-        "servers": [guest.id for guest in servers]}})["batch_migration"]
+        "servers": [guest.id for guest in servers], **fields}})["batch_migration"]
     end = time.monotonic() + MIGRATION_SECONDS
     while (told := drain.batch(asked["id"]))["status"] not in drain.FINAL:
         if time.monotonic() > end:

@@ -1,4 +1,5 @@
-/* Shared by the guest program's parts: main.c (PID 1 and the console), buffer.c (pages that can be checked). */
+/* Shared by the guest program's parts: main.c (PID 1 and the console), buffer.c (pages that can be checked),
+ * talk.c (a TCP session with another guest). */
 #ifndef NBM_GUEST_H
 #define NBM_GUEST_H
 
@@ -30,5 +31,6 @@ struct buffer {
 int buffer_make(struct buffer *b, size_t bytes, int text);
 void buffer_write(struct buffer *b, size_t bytes);
 int buffer_verify(struct buffer *b, size_t pages); /* 1 when this call completed a pass */
+int talk(uint64_t id); /* never returns */
 
 #endif

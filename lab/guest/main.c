@@ -4,7 +4,7 @@
  * once a second on the console how it is:
  *   nbm tick=12 boot=<boot id> up=13.20 wrote=12345 passes=3 since=8 bad=0
  * `since` is the tick at which the last completed pass of verification began. lab/nbmlab/check.py reads that.
- * If there is a /nbm/load, it is started beside. Never catches up after a pause: a guest that stood still writes
+ * If there is a /nbm/load, it is started beside, and talk.c where the command line asks for it. Never catches up after a pause: a guest that stood still writes
  * on at its own pace. */
 #include <fcntl.h>
 #include <math.h>
@@ -91,6 +91,10 @@ int main(void)
         return 1;
     }
     start_load();
+    if (option(line, "nbm.talk=", 0) && !fork()) {
+        setsid();
+        _exit(talk(buffer.random));
+    }
 
     double slice = load.rate > IDLE_RATE ? SLICE_SECONDS : IDLE_SLICE_SECONDS;
     double begin = now(), last = begin, to_write = 0, to_verify = 0, to_tick = 0;

@@ -24,6 +24,8 @@ VERIFY_SECONDS = 90.0
 _LINE = re.compile(
     rb"nbm tick=(\d+) boot=([0-9a-f-]{36}) up=([\d.]+) wrote=(\d+) passes=(\d+) since=(\d+) "
     rb"bad=(\d+)\r?\n")
+_TALK = re.compile(
+    rb"nbm talk=([0-9a-f]+) sent=(\d+) got=(\d+) bad=(\d+) sessions=(\d+) gap=([\d.]+)\r?\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,18 @@ class Tick:
 
 
 @dataclasses.dataclass(frozen=True)
+class Talk:
+    """How a guest's TCP session is (lab/guest/talk.c); `bad` records were not what was due."""
+
+    session: str
+    sent: int
+    got: int
+    bad: int
+    sessions: int
+    gap_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class GuestVerdict:
     """What became of a guest between a snapshot and now."""
 
@@ -53,11 +67,15 @@ def ticks(server_id: str) -> list[Tick]:
 
     The destination truncates the console at each migration: what is from before has to be kept.
     """
+    return parse(console(server_id))
+
+
+def console(server_id: str) -> bytes:
+    """Return the text of a guest's console; empty while there is none."""
     try:
-        text = (layout.INSTANCES_BACKING / server_id / "console.log").read_bytes()
+        return (layout.INSTANCES_BACKING / server_id / "console.log").read_bytes()
     except FileNotFoundError:
-        return []
-    return parse(text)
+        return b""
 
 
 def parse(text: bytes) -> list[Tick]:
@@ -70,6 +88,15 @@ def last_tick(server_id: str) -> Tick | None:
     """Return the newest line of a guest, None while it has told nothing."""
     told = ticks(server_id)
     return told[-1] if told else None
+
+
+def last_talk(server_id: str) -> Talk | None:
+    """Return how a guest's session is; None while it has told nothing on its present host."""
+    found = list(_TALK.finditer(console(server_id)))
+    if not found:
+        return None
+    session, *counts, gap = found[-1].groups()
+    return Talk(session.decode(), *map(int, counts), float(gap))
 
 
 def snapshot(server_ids: Sequence[str]) -> dict[str, Tick]:

@@ -36,8 +36,9 @@ class Member:
         return f"demo-{self.family}"
 
 
-# One of each family, most of them writing.
-GUESTS = tuple(Member(name, locked=name == "cache") for name in FAMILIES)
+# One of each family, most of them writing; who talks needs somebody to talk to.
+GUESTS = tuple(Member(name, locked=name == "cache") for name, family in FAMILIES.items()
+               if not family.talks)
 
 
 def initial_state() -> None:

@@ -27,6 +27,7 @@ class Family:
     root: str                          # key of images.ROOTS: the files
     memory_mib: int
     load: Load = Load()
+    talks: bool = False                # keeps a TCP session with another guest that talks
 
     def command_line(self) -> str:
         """Return the kernel command line: a quick boot, and the load for the guest program."""
@@ -35,7 +36,8 @@ class Family:
                 f"random.trust_cpu=on 8250.nr_uarts=1 nbm.root={self.root} "
                 f"nbm.ws={load.working_set_mib} nbm.rate={load.pages_per_second} "
                 f"nbm.bytes={load.bytes_per_write} nbm.text={int(load.compressible)} "
-                f"nbm.period={load.period_seconds} nbm.on={int(load.on_share * 100)}")
+                f"nbm.period={load.period_seconds} nbm.on={int(load.on_share * 100)} "
+                f"nbm.talk={int(self.talks)}")
 
 
 FAMILIES = {family.name: family for family in (
@@ -48,6 +50,8 @@ FAMILIES = {family.name: family for family in (
     Family("writer-fast", "6.1", "small", 192, Load(32, 1200, bytes_per_write=4096)),
     Family("writer-text", "6.12", "small", 192, Load(16, 600, compressible=True)),
     Family("writer-duty", "6.12", "small", 192, Load(16, 800, period_seconds=30, on_share=0.5)),
+    # two of them keep a TCP session, to be moved together
+    Family("talker", "6.1", "small", 128, Load(8, 200), talks=True),
     # a real Debian userland with a real service under its own benchmark
     Family("redis", "6.1", "redis", 384),
 )}

@@ -1,119 +1,26 @@
 """Emptying a host of the real cloud: by one command, with its conductor killed, and broken off.
 
-Run by tools/test lab on a lab that is up; all guests that it finds are deleted first. The same
-guests go to and fro between the hosts for all tests, because booting and settling takes its time.
+Run by tools/test lab on a lab that is up; all guests that it finds are deleted first.
 """
-import collections
 import json
 import os
-import pathlib
 import signal
-import sys
 
-from oslotest import base
+from tests.lab import base
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "lab"))
+from nbmlab import daemon, drain, guests, layout, network, services, shell  # noqa: E402, isort: skip
 
-from nbmlab import (  # noqa: E402
-    check,
-    daemon,
-    drain,
-    guests,
-    layout,
-    network,
-    services,
-    shell,
-)
-from nbmlab.cloud import Cloud  # noqa: E402
-
-MEMBERS = (guests.Wanted("web", "drain-web"), guests.Wanted("writer-slow", "drain-slow"),
-           guests.Wanted("writer-mid", "drain-mid"))
-# Streams of some seconds: long enough to be caught in the middle, short enough for many.
-LINK_MIB_PER_SECOND = 20.0
 CONDUCTOR = "batch-conductor"
-BATCH_SECONDS = 150
 
 
-class DrainTestCase(base.BaseTestCase):
-    """All guests on one host, every compute service enabled, no batch: so each test begins."""
+class DrainTestCase(base.LabTestCase):
 
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.link = layout.load_options().link_mib_per_second
-        network.cap(layout.load_options().host_list, LINK_MIB_PER_SECOND)
-        drain.initial_state()
-        booted = guests.boot(MEMBERS)
-        drain.settle(booted)
-        cls.ids = sorted(guest.id for guest in booted)
-
-    @classmethod
-    def tearDownClass(cls):
-        drain.initial_state()
-        network.cap(layout.load_options().host_list, cls.link)
-        super().tearDownClass()
-
-    def setUp(self):
-        super().setUp()
-        self.admin = Cloud()
-        for service in drain.compute_services():
-            self.admin.call("nova-api", "PUT", f"/os-services/{service['id']}",
-                            {"status": "enabled"})
-        here = guests.listed()
-        self.source, _ = collections.Counter(guest.host for guest in here).most_common(1)[0]
-        for guest in here:
-            if guest.host != self.source:
-                guests.migrate(guest, self.source)
-        self.migrations_before = {server_id: self.migrations(server_id) for server_id in self.ids}
-        self.ticks = check.snapshot(self.ids)
-
-    # -- words ------------------------------------------------------------------------------
-
-    def migrations(self, server_id: str) -> set[int]:
-        rows = self.admin.get("nova-api", f"/os-migrations?instance_uuid={server_id}")
-        return {row["id"] for row in rows["migrations"]}
-
-    def openstack(self, *words: str):
-        """Run the client; it must succeed. Return what it printed."""
-        done = drain.openstack(*words)
-        self.assertEqual(0, done.returncode, f"{words}:\n{done.stdout}\n{done.stderr}")
-        return done.stdout
-
-    def begin(self, *words: str) -> str:
-        """Ask for the source to be emptied; return the batch's id at once."""
-        shown = self.openstack("server", "batch-migrate", "--host", self.source, *words,
-                               "-f", "json")
-        return json.loads(shown)["id"]
-
-    def wait_for_stream(self, batch_id: str) -> dict:
-        """Return the first server whose bytes are seen to move."""
-        def moving():
-            return next((server for server in drain.batch(batch_id)["servers"]
-                         if server["status"] == "migrating" and server["raw_bytes"]), None)
-        shell.wait_for("bytes of a first migration", BATCH_SECONDS, moving, every_seconds=0.3)
-        server = moving()
-        self.assertIsNotNone(server, "its stream was too short to be caught")
-        return server
-
-    def assert_guests_whole(self):
-        verdicts = check.verify(self.ticks)
-        for server_id, verdict in verdicts.items():
-            self.assertTrue(verdict.alive and verdict.memory_intact, (server_id, verdict))
-
-    def hosts(self) -> dict[str, str]:
-        for guest in guests.listed():
-            self.assertEqual("ACTIVE", guest.status, guest)
-        return {guest.id: guest.host for guest in guests.listed()}
-
-    def service(self) -> dict:
-        service, = [service for service in drain.compute_services()
-                    if service["host"] == self.source]
-        return service
-
-    # -- tests ------------------------------------------------------------------------------
+    MEMBERS = (guests.Wanted("web", "drain-web"), guests.Wanted("writer-slow", "drain-slow"),
+               guests.Wanted("writer-mid", "drain-mid"))
+    LINK_MIB_PER_SECOND = 20.0
 
     def test_one_command_empties_a_host_but_for_what_must_stay(self):
-        locked = self.ids[0]
+        locked = sorted(self.ids.values())[0]
         self.admin.post("nova-api", f"/servers/{locked}/action", {"lock": None})
         self.addCleanup(self.admin.post, "nova-api", f"/servers/{locked}/action",
                         {"unlock": None})
@@ -145,9 +52,8 @@ class DrainTestCase(base.BaseTestCase):
         os.kill(daemon.record(CONDUCTOR).pid, signal.SIGKILL)
         shell.wait_for("the end of the conductor", 10, lambda: daemon.record(CONDUCTOR) is None)
         services.up(layout.load_options())
-        network.cap(layout.load_options().host_list, LINK_MIB_PER_SECOND)
-        batch = drain.wait_for_batch(batch_id, drain.FINAL, BATCH_SECONDS)
-        self.assertEqual("completed", batch["status"], batch)
+        network.cap(layout.load_options().host_list, self.LINK_MIB_PER_SECOND)
+        self.ended(batch_id)
         self.assertNotIn(self.source, self.hosts().values())
         for server_id, before in self.migrations_before.items():
             self.assertEqual(1, len(self.migrations(server_id) - before), server_id)
@@ -158,8 +64,7 @@ class DrainTestCase(base.BaseTestCase):
         batch_id = self.begin("--max-parallel", "1")
         caught = self.wait_for_stream(batch_id)["id"]
         self.openstack("server", "batch", "migration", "abort", batch_id, "--running", "abort")
-        batch = drain.wait_for_batch(batch_id, drain.FINAL, BATCH_SECONDS)
-        self.assertEqual("aborted", batch["status"], batch)
+        self.ended(batch_id, "aborted")
         asked = [server_id for server_id, before in self.migrations_before.items()
                  if self.migrations(server_id) - before]
         self.assertEqual([caught], asked, "a migration began after the abort")

@@ -2,23 +2,19 @@
 
 `alone` goes through Nova on the lab, on a link capped by tc: a busy guest migrates by itself
 without a relay, and by turns as the second of a batch of two equal ones, so that dedup is at its
-highest rate; the figures are those of `virsh domjobinfo --completed` at its destination. `gang` is
-of real QEMUs and relays with Nova's downtime steps, without Nova. These are the words for --only.
+highest rate; the figures are those of `virsh domjobinfo --completed` at its destination. `gang`:
+sets of four such guests, the moments those of libvirt's *Resumed* events; beside each set one of
+its members moves through a relay alone. These are the words for --only.
 """
-import dataclasses
 import time
-import uuid
 
 import numpy as np
 from nbmlab import check, guests, shell
 from nbmlab.families import FAMILIES, Family, Load
 from nbmlab.guests import Guest
 
-from nbmbench import cloud, contract
+from nbmbench import cloud, contract, sets
 from nbmbench.contract import Goal, Settings
-from nbmbench.relays import Relays
-from nbmbench.rig import Frozen, GuestSpec, Move, Nova, Rig
-from nova_batch_migrate.planning.telemetry import MigrationOptions
 
 NEEDS = "lab"
 GOALS = {
@@ -38,20 +34,8 @@ def run(settings: Settings) -> list[dict]:
     cases: list[dict] = []
     if not settings.options or "alone" in settings.options:
         _alone(settings, cases)
-    if settings.options and "gang" not in settings.options:
-        return cases
-    gangs = 1 if settings.quick else GANGS
-    with Rig(settings.scratch / "rig") as rig:
-        guests = rig.boot_all([GuestSpec.writer(f"d{index}", BUSY)
-                               for index in range(GANG_SIZE)], ticks=4)
-        frozen = [guest.freeze(settings.scratch / f"{guest.spec.name}.stream")
-                  for guest in guests]
-        rig.link.cap(LINK_BYTES_PER_SECOND)
-        relays = Relays(rig, settings.scratch / "relays")
-        for number in range(gangs):
-            _gang(rig, relays, frozen, number, cases)
-            settings.keep(cases)
-        relays.stop()
+    if not settings.options or "gang" in settings.options:
+        _sets(settings, cases)
     return cases
 
 
@@ -104,44 +88,42 @@ def _case(cases: list[dict], way: str, index: int, guest: Guest, host: str, **fa
     time.sleep(LIVES_SECONDS)
 
 
-# ---- sets of four ------------------------------------------------------------------------------
+# ---- sets of four, through Nova ----------------------------------------------------------------
 
-def _named(frozen: Frozen, name: str) -> Frozen:
-    """Return the state under another name: another server, of the same content."""
-    return dataclasses.replace(frozen, spec=dataclasses.replace(frozen.spec, name=name))
+def _sets(settings: Settings, cases: list[dict]) -> None:
+    """Move four together, one of them back through a relay alone, the others as Nova does it."""
+    FAMILIES[FAMILY.name] = FAMILY
+    with cloud.lab(link_mib_per_second=LINK_BYTES_PER_SECOND / (1 << 20),
+                   max_live_migrations=GANG_SIZE):
+        members = cloud.boot([(FAMILY.name, f"together-{index}") for index in range(GANG_SIZE)])
+        before = check.snapshot([guest.id for guest in members])
+        began = len(cases)
+        try:
+            for number in range(1 if settings.quick else GANGS):
+                _set(members, number, cases)
+                settings.keep(cases)
+        finally:
+            whole, not_whole = cloud.whole(before)
+            for case in cases[began:]:
+                case.update(whole=whole == len(members), not_whole=not_whole)
 
 
-def _group(relays: Relays, states: list[Frozen], **changes) -> str:
-    return relays.open([(state.spec.uuid, "host") for state in states],
-                       link_bytes_per_second=LINK_BYTES_PER_SECOND, **changes)
-
-
-def _move(rig: Rig, states: list[Frozen]) -> list[dict]:
-    """Restore guests, let them live, migrate them at once; return the facts of each."""
-    guests = [rig.restore(state) for state in states]
+def _set(members: list[Guest], number: int, cases: list[dict]) -> None:
+    facts = sets.move(members)
+    cases.append({"kind": "gang", "run": number, "through": "nova",
+                  "link_bytes_per_second": LINK_BYTES_PER_SECOND, "members": facts})
+    shell.say(f"set {number}: {_skew(facts) * 1000:.0f} ms apart, downtimes " + ", ".join(
+        f"{each['downtime_seconds'] * 1000:.0f} ms" for each in facts))
     time.sleep(LIVES_SECONDS)
-    migrations = rig.migrate(*[Move(guest, nova=Nova(MigrationOptions())) for guest in guests])
-    facts = []
-    for migration in migrations:
-        resumed = migration.guest.qmp.event("RESUME")
-        facts.append(migration.facts() | {"resumed_at": resumed,
-                                          "running": migration.guest.running()})
-    for migration in migrations:
-        migration.guest.end()
-    return facts
-
-
-def _gang(rig: Rig, relays: Relays, frozen: list[Frozen], number: int, cases: list[dict]) -> None:
-    tag = uuid.uuid4().hex[:6]
-    for kind in ("gang", "crowd"):
-        states = [_named(state, f"{kind}-{tag}-{index}") for index, state in enumerate(frozen)]
-        ids = [state.spec.uuid for state in states]
-        group = _group(relays, states, synchronized=[ids] if kind == "gang" else [])
-        facts = _move(rig, states)
-        relays.close(group)
-        cases.append({"kind": kind, "run": number, "through": "qemu", "members": facts})
-        shell.say(f"{kind} {number}: " + ", ".join(
-            f"{each['status']} {each['downtime_seconds']} s" for each in facts))
+    alone, *others = members[number % len(members):] + members[:number % len(members)]
+    cloud.enable()
+    back = cloud.other(cloud.place(alone))
+    told = cloud.batch([alone])
+    if told["status"] != "completed":
+        raise shell.LabError(f"batch migration {told['id']} ended as {told['status']}")
+    _case(cases, "single", number, alone, back, relay=told["servers"][0]["relay"])
+    for guest in others:
+        guests.migrate(guest, back)
 
 
 def _of_way(cases, way: str) -> np.ndarray:
@@ -159,7 +141,7 @@ def measured(cases) -> dict:
     """Return what the relay adds; a run that did not complete leaves its figure unmeasured."""
     figures = {}
     plain, relay = _of_way(cases, "plain"), _of_way(cases, "relay")
-    runs = sum(case["kind"] == "alone" for case in cases)
+    runs = sum(case["kind"] == "alone" and case["way"] != "single" for case in cases)
     if runs and len(plain) + len(relay) == runs:
         figures = {"added_seconds_median": float(np.median(relay) - np.median(plain)),
                    "added_seconds_worst": float(relay.max() - plain.max()),
@@ -168,12 +150,14 @@ def measured(cases) -> dict:
     gangs = _gangs(cases)
     if gangs and len(gangs) == sum(case["kind"] == "gang" for case in cases):
         figures["gang_skew_seconds"] = float(np.median([_skew(each) for each in gangs]))
-        crowd = [each["downtime_seconds"] for case in cases if case["kind"] == "crowd"
-                 for each in case["members"] if each["status"] == "completed"]
-        alone = float(np.median(relay if len(relay) else crowd)) if len(relay) or crowd else None
-        if alone is not None:
-            figures["gang_added_pause_seconds"] = max(
-                member["downtime_seconds"] for each in gangs for member in each) - alone
+        pauses = [member["downtime_seconds"] for each in gangs for member in each]
+        figures |= {"gang_skew_worst": max(_skew(each) for each in gangs),
+                    "gang_pause_median": float(np.median(pauses)), "gang_pause_worst": max(pauses)}
+        # guests of the same kind, each by itself
+        single = _of_way(cases, "single")
+        alone = single if len(single) else relay
+        if len(alone):
+            figures["gang_added_pause_seconds"] = max(pauses) - float(np.median(alone))
     return figures
 
 
@@ -182,7 +166,8 @@ def missing(cases) -> list[str]:
     left = {f"{way} runs through Nova": PAIRS - sum(
         case["kind"] == "alone" and case["way"] == way and case["through"] == "nova"
         and case.get("whole", False) for case in cases) for way in ("plain", "relay")}
-    left["synchronized sets"] = GANGS - len(_gangs(cases))
+    left["synchronized sets through Nova"] = GANGS - len(
+        _gangs(case for case in cases if case.get("through") == "nova" and case.get("whole")))
     return [f"{count} {what}" for what, count in left.items() if count > 0]
 
 

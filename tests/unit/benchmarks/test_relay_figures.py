@@ -27,7 +27,7 @@ class TestDowntime(base.BaseTestCase):
 
     def test_skew_and_pause_of_a_set(self):
         told = downtime.measured([
-            alone("plain", 0.1), alone("relay", 0.1),
+            alone("plain", 0.1), alone("relay", 0.3), alone("single", 0.1), alone("single", 0.1),
             {"kind": "gang", "members": members((0.1, 5.0), (0.15, 5.03))},
             {"kind": "gang", "members": members((0.12, 7.0), (0.1, 7.01))}])
         self.assertAlmostEqual(0.02, told["gang_skew_seconds"])       # of 0.03 and 0.01

@@ -126,9 +126,13 @@ class RelaysTest(base.BaseTestCase):
 
     def test_a_set_reaches_the_relays_as_one_however_the_request_named_it(self):
         self.batch["request"]["synchronized"] = [["s0", "s1"], ["s1", "s2"], ["s2", "elsewhere"]]
+        self.batch["state"] = {"dirty": {"s0": 5000}}
         self.relays.begin(self.ctxt, self.batch, "cmpa", 0, self.rows("cmpb", "cmpc", "cmpb"), True)
         for _, group in self.agents.opened():
             self.assertEqual((frozenset({"s0", "s1", "s2"}),), group.synchronized)
+        # how they are led to their switchover depends on what they write
+        self.assertEqual({"s0": 5000, "s2": None}, {
+            m.server_id: m.dirty_bytes_per_second for m in self.agents.opened()[0][1].members})
         self.agents.said.clear()
         self.begin("cmpb", "cmpb")
         self.assertEqual((), self.agents.opened()[0][1].synchronized)

@@ -171,14 +171,18 @@ class SourceStream:
                 self._pace.took(taken, self._speed(position))
 
     def _yield_if_stalled(self, moved_at: float) -> None:
-        """Let the others go on beside a stream that stands still."""
-        if self._is_migration and time.monotonic() - moved_at > _STALLED_SECONDS:
+        """Let the others go on beside a stream that stands still; end one that is not to go."""
+        if not self._is_migration:
+            return
+        self._require_gang()
+        if time.monotonic() - moved_at > _STALLED_SECONDS:
             self._group.turns.pass_on(self._number)
 
     def _wait_for_turn(self) -> None:
         while not self._ended.is_set():
             if self._group.turns.wait(self._number, 1.0):
                 return
+            self._require_gang()
 
     def _speed(self, position: qemu_stream.Position) -> float | None:
         """Return the most bytes/s to take now; None for as fast as they leave."""

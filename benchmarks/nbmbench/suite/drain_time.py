@@ -215,7 +215,7 @@ def _told(source: str, began: float) -> dict:
         at = datetime.datetime.fromisoformat(event["created_at"]).timestamp()
         phases.setdefault(event["kind"], round(at - began, 1))
     return {"status": batch["status"], "projected_seconds": batch["projected_seconds"],
-            "batch_seconds": batch["actual_seconds"], "phases": phases,
+            "batch_seconds": batch["actual_seconds"], "phases": phases, "notes": batch["notes"],
             "servers": [{name: each[name] for name in (
                 "name", "projected_seconds", "actual_seconds", "actual_stream_seconds",
                 "actual_queue_seconds", "actual_nova_seconds", "raw_bytes", "wire_bytes",

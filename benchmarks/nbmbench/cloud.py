@@ -72,7 +72,8 @@ def boot(wanted: Sequence[tuple[str, str]], ready: bytes = b"") -> list[Guest]:
         booted += guests.boot([Wanted(family, name, HOSTS[0])
                                for family, name in wanted[first:first + BOOT_AT_ONCE]])
         shell.wait_for("the files of all guests", guests.BOOT_SECONDS,
-                       lambda: all(ready in _console(guest) for guest in booted))
+                       lambda booted=tuple(booted): all(ready in _console(guest)
+                                                        for guest in booted))
     drain.settle(booted)
     return booted
 

@@ -9,6 +9,9 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define PAGE 4096
 #define WORDS (PAGE / 8)
@@ -29,6 +32,8 @@ enum { FOUND_SELF, FOUND_CROSS, FOUND_DELTAS, FOUND_WORDS, FOUND_LITERALS, FOUND
 #define RAW_SAMPLES 4
 #define RAW_SAMPLE_BYTES 64
 #define RAW_DISTINCT 140
+/* pages between asking the memory for a version's entry and using it */
+#define AHEAD 8
 
 static uint64_t big_endian(const uint8_t *at)
 {
@@ -117,7 +122,7 @@ out:
 
 /* The same function for several processors, chosen when the module is loaded. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
-#define VECTORS __attribute__((target_clones("avx512f", "avx2", "default")))
+#define VECTORS __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
 #define VECTORS
 #endif
@@ -163,6 +168,31 @@ VECTORS static int words_changed(const uint8_t *page, const uint8_t *base, int m
             break;
     }
     return changed;
+}
+
+/* Copy a page to where it is not read again soon: past the caches, which are not filled with what was there. */
+static void store_page(uint8_t *to, const uint8_t *from)
+{
+#ifdef __SSE2__
+    if (!((uintptr_t)to & 15)) {
+        for (int i = 0; i < PAGE; i += 64) {
+            __m128i part[4];
+            memcpy(part, from + i, 64);
+            for (int j = 0; j < 4; j++)
+                _mm_stream_si128((__m128i *)(to + i) + j, part[j]);
+        }
+        return;
+    }
+#endif
+    memcpy(to, from, PAGE);
+}
+
+/* Let other threads see what store_page wrote before anything that is written from now on. */
+static void stored(void)
+{
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
 }
 
 static int write_delta(const uint8_t *page, const uint8_t *base, uint8_t *bitmap, uint8_t *words)
@@ -247,7 +277,7 @@ static void write_slot(book *d, int64_t slot, int64_t seq, uint64_t hash, int ow
 {
     if (d->slot_seq[slot] >= 0)
         unlink_slot(d, slot);
-    memcpy(d->ring + slot * PAGE, page, PAGE);
+    store_page(d->ring + slot * PAGE, page);
     d->slot_seq[slot] = seq;
     d->slot_owner[slot] = owner;
     d->slot_written[slot] = d->scalars[S_BLOCK];
@@ -447,6 +477,11 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
     p.hashed = hashes != NULL;
     Py_BEGIN_ALLOW_THREADS
     for (int64_t i = 0; i < pages; i++) {
+        if (i + AHEAD < pages) {
+            int64_t soon = mixed(keys[i + AHEAD]) & d.version_mask;
+            __builtin_prefetch(&d.version_keys[soon], 1);
+            __builtin_prefetch(&d.version_seqs[soon], 1);
+        }
         int64_t at = mixed(keys[i]) & d.version_mask;
         int64_t version = d.version_keys[at] == keys[i] ? d.version_seqs[at] : -1;
         p.admit = admit == NULL || admit[i];
@@ -455,6 +490,7 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
         d.version_keys[at] = keys[i];
         d.version_seqs[at] = held;
     }
+    stored();
     Py_END_ALLOW_THREADS
     result = Py_BuildValue("LLLLLLL", (long long)guess, (long long)o.found[FOUND_SELF],
                            (long long)o.found[FOUND_CROSS], (long long)o.found[FOUND_DELTAS],
@@ -754,7 +790,7 @@ static int next_page(uint8_t *page, shelf *s, op_reader *ops, contents *c)
             return 0;
         memcpy(page, from, PAGE);
         if (ops->op < OP_TRANSIENT)
-            memcpy(shelf_insert(s), from, PAGE);
+            store_page(shelf_insert(s), from);
         return 1;
     }
     if ((slot = shelf_held(s, (int64_t)ops->seq++)) < 0)
@@ -766,7 +802,7 @@ static int next_page(uint8_t *page, shelf *s, op_reader *ops, contents *c)
     }
     if (!patch(page, held, c))
         return 0;
-    memcpy(ops->op == OP_DELTA ? shelf_insert(s) : held, page, PAGE);
+    store_page(ops->op == OP_DELTA ? shelf_insert(s) : held, page);
     return 1;
 }
 
@@ -832,6 +868,7 @@ static PyObject *apply_block(PyObject *self, PyObject *args)
     fits = at == end && !reader.left && !next_op(&reader) && reader.group == reader.groups && reader.op <= OP_UPDATE &&
            !reader.left && !bytes.left && !c.literals.left && !c.raws.left && !c.bitmaps.left && c.word == c.word_count;
 done:;
+    stored();
     Py_END_ALLOW_THREADS
 misfit:
     if (!fits && !PyErr_Occurred())

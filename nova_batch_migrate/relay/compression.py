@@ -8,11 +8,9 @@ import zstandard
 from nova_batch_migrate.relay.wire import CodecError
 
 
-#: Up to this level speed comes first: of every so many places one is remembered for matches far
-#: back (of zstd itself one in 128). It takes a third less time for 0.8 % more bytes (eight alike
-#: guests).
+#: Up to this level speed comes first: matches far back are not looked for. Less than two thirds of
+#: the time, for 2.8 % more bytes on the wire (eight alike guests).
 _FAST_LEVEL = 1
-_FAST_LDM_RATE_LOG = 10
 
 
 class Compressor:
@@ -32,11 +30,10 @@ class Compressor:
         """Return the compressed bytes and whether a new context began with them."""
         anew = self._object is None
         if anew:
-            thinner = {"ldm_hash_rate_log": _FAST_LDM_RATE_LOG} \
-                if self._long and self.level <= _FAST_LEVEL else {}
             parameters = zstandard.ZstdCompressionParameters.from_level(
-                self.level, window_log=self._window_log, enable_ldm=self._long,
-                write_checksum=0, write_content_size=0, **thinner)
+                self.level, window_log=self._window_log,
+                enable_ldm=self._long and self.level > _FAST_LEVEL, write_checksum=0,
+                write_content_size=0)
             self._object = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
         packed = self._object.compress(data)
         return packed + self._object.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK), anew

@@ -16,7 +16,7 @@ from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, Agreement, checksum
 from nova_batch_migrate.relay.wire import CodecError, Frame, Kind
 
-# A CREDIT frame goes back when this share of the window was delivered.
+# CREDIT frames go back when a part of one stream's window was delivered, of all streams together.
 CREDIT_SHARE = 4
 
 
@@ -64,7 +64,7 @@ class Decoder:
         self._control_room = np.empty(0, np.uint8)
         self._streams: dict[int, _Stream] = {}
         self.sequence = 0           # number of the last frame applied
-        self._told_sequence = 0
+        self._untold = 0            # raw bytes of all streams, delivered since the last credit
 
     def feed(self, frame: Frame) -> list[Delivery]:
         """Apply a frame of the log; CodecError ends the log. A frame sent again is passed over."""
@@ -126,17 +126,18 @@ class Decoder:
         if noted.delivered + count > noted.decoded:
             raise ValueError("more delivered than was decoded")
         noted.delivered += count
+        self._untold += count
 
     def credits(self, everything: bool = False) -> list[bytes]:
         """Return the CREDIT frames that are due; all that is unsaid on request."""
+        if self._agreement is None or self._untold < (
+                1 if everything else self._agreement.credit_bytes // CREDIT_SHARE):
+            return []
+        self._untold = 0
         frames = []
-        if self._agreement is None:
-            return frames
-        due = 1 if everything else self._agreement.credit_bytes // CREDIT_SHARE
         for number, stream in self._streams.items():
-            if stream.delivered - stream.told >= due:
+            if stream.delivered > stream.told:
                 stream.told = stream.delivered
-                self._told_sequence = self.sequence
                 frames.append(Frame(Kind.CREDIT, number, 0,
                                     CREDIT.pack(stream.delivered, self.sequence)).pack())
         return frames

@@ -48,7 +48,7 @@ class BlockWriter:
         self._plain = np.empty(0, np.uint8)
 
     def set_level(self, level: int | None) -> None:
-        """Set the level of pages in full; None: not compressed."""
+        """Set the level of pages in full; None: nothing of a block is compressed."""
         if level is not None and level != self._literals.level:
             self._literals.restart(level)
         self._level = level
@@ -75,8 +75,10 @@ class BlockWriter:
             self._admission.count(owner, matches.self_duplicates + matches.cross_server,
                                   len(offsets))
         plain, groups = self._control_part(table, data, matches, verbatim)
-        control, anew = self._control.compress(plain)
-        flags = block.CONTROL_COMPRESSED | (block.CONTROL_ANEW if anew else 0)
+        control, flags = plain, 0
+        if self._level is not None:
+            control, anew = self._control.compress(plain)
+            flags = block.CONTROL_COMPRESSED | (block.CONTROL_ANEW if anew else 0)
         literals: object = matches.literals
         if len(matches.literals) and self._level is not None:
             literals, anew = self._literals.compress(matches.literals)

@@ -174,6 +174,8 @@ class Decoder:
 
     def _plain_control(self, packed: memoryview, shape: block.Shape):
         size = shape.plain_control_bytes
+        if not shape.flags & block.CONTROL_COMPRESSED:
+            return packed
         if len(self._control_room) < size:
             self._control_room = np.empty(size, np.uint8)
         plain = self._control_room[:size]

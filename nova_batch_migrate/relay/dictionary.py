@@ -18,6 +18,32 @@ _POPULATE_BYTES = 4 << 20
 NOBODY = -1         # owner of pages that were there before any stream
 
 
+def _huge(size_bytes: int) -> mmap.mmap:
+    """Return zeroed memory, in huge pages if there are any: page by page it is slow to find."""
+    # private: shared anonymous memory gets small pages only, unless the host is told otherwise
+    area = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):
+        area.madvise(mmap.MADV_HUGEPAGE)
+    return area
+
+
+class _Tables:
+    """Arrays that are read here and there, in one piece of memory."""
+
+    _ALIGNED_BYTES = 64
+
+    def __init__(self, size_bytes: int):
+        self._area = _huge(size_bytes + 16 * self._ALIGNED_BYTES)
+        self._at = 0
+
+    def new(self, count: int, kind, value: int) -> np.ndarray:
+        """Return an array of that many numbers, all of the same value."""
+        array = np.frombuffer(self._area, kind, count, self._at)
+        self._at += -(-array.nbytes // self._ALIGNED_BYTES) * self._ALIGNED_BYTES
+        array[:] = value
+        return array
+
+
 class Memory:
     """Memory for a dictionary's pages, in huge pages if there are any.
 
@@ -26,10 +52,7 @@ class Memory:
 
     def __init__(self, size_bytes: int):
         pages = size_bytes // PAGE_BYTES
-        # private: shared anonymous memory gets small pages only, unless the host is told otherwise
-        self._area = mmap.mmap(-1, pages * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):
-            self._area.madvise(mmap.MADV_HUGEPAGE)
+        self._area = _huge(pages * PAGE_BYTES)
         self._pages = np.frombuffer(self._area, np.uint8).reshape(pages, PAGE_BYTES)
 
     def pages(self, count: int) -> np.ndarray:
@@ -102,16 +125,17 @@ class Dictionary:
         self._match = loops.match_pages
         slots = len(self.pages.content)
         self._scalars = np.array([0, self.pages.pinned, self.pages.ring, 0], np.int64)
-        self._hashes = np.zeros(slots, np.uint64)
-        self._written = np.full(slots, -1, np.int64)        # block in which the slot was written
-        self._referred = np.full(slots, -1, np.int64)       # last block that refers to it
-        self._owners = np.full(slots, NOBODY, np.int32)
-        self._shared = np.zeros(slots, np.uint8)
-        self._nexts = np.full(slots, -1, np.int32)
-        self._heads = np.full(_power_of_two(slots), -1, np.int32)
-        versions = _power_of_two(4 * slots)
-        self._version_keys = np.zeros(versions, np.uint64)
-        self._version_seqs = np.full(versions, -1, np.int64)
+        heads, versions = _power_of_two(slots), _power_of_two(4 * slots)
+        tables = _Tables(slots * (8 + 8 + 8 + 4 + 1 + 4) + heads * 4 + versions * 16)
+        self._version_keys = tables.new(versions, np.uint64, 0)
+        self._version_seqs = tables.new(versions, np.int64, -1)
+        self._heads = tables.new(heads, np.int32, -1)
+        self._hashes = tables.new(slots, np.uint64, 0)
+        self._written = tables.new(slots, np.int64, -1)     # block in which the slot was written
+        self._referred = tables.new(slots, np.int64, -1)    # last block that refers to it
+        self._owners = tables.new(slots, np.int32, NOBODY)
+        self._nexts = tables.new(slots, np.int32, -1)
+        self._shared = tables.new(slots, np.uint8, 0)
         self._arrays = (self._scalars, self.pages.content, self.pages.seqs, self._hashes,
                         self._written, self._referred, self._owners, self._shared, self._nexts,
                         self._heads, self._version_keys, self._version_seqs)

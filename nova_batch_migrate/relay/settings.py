@@ -27,7 +27,7 @@ class LogSettings:
     window_log: int = 27                # of the zstd context of pages in full
     credit_bytes: int = 8 << 20         # raw bytes of a stream that may be under way
     under_way_bytes: int = 32 << 20     # of the wire, until the peer has applied them
-    level: int | None = 1               # of zstd; None: no page is compressed
+    level: int | None = 1               # of zstd; None: nothing is compressed
     most_delta_words: int = 256         # a page that differs in more words crosses in full
     static: np.ndarray | None = None    # (pages, 4096) u8, all different: base_images
     # The encoder's alone: what of round 0 is let in; None: everything, as long as there is room.

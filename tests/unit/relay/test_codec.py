@@ -367,10 +367,19 @@ class TestBadFrames(base.BaseTestCase):
         self.assertRaises(CodecError, feed, Frame(Kind.CREDIT, 1, 2))
         feed(Frame(Kind.OPEN, 1, 2))
         self.assertRaises(CodecError, feed, Frame(Kind.OPEN, 1, 3))
-        for payload in (b"", b"short", bytes(44), b"\xff" * 44):
+        for payload in (b"", b"short", b"\xff" * 44):
             self.assertRaises(CodecError, feed, Frame(Kind.DATA, 1, 3, payload))
         feed(Frame(Kind.ABORT, 1, 3, b"why"))
         self.assertRaises(CodecError, feed, Frame(Kind.END, 1, 4))
+
+    def test_behind_a_block_that_can_not_be_applied_nothing_is_taken(self):
+        log = b.log()
+        log.decoder.feed(Frame(Kind.OPEN, 1, 2))
+        self.assertFalse(log.decoder.broken)
+        # one raw byte, and nothing that it could come from
+        self.assertRaises(CodecError, log.decoder.feed, Frame(Kind.DATA, 1, 3, b"\1" + bytes(43)))
+        self.assertTrue(log.decoder.broken)
+        self.assertRaises(CodecError, log.decoder.feed, Frame(Kind.ABORT, 1, 3, b"why"))
 
     def test_a_log_needs_its_settings_first(self):
         log = b.log()

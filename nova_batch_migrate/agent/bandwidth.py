@@ -48,13 +48,17 @@ class _Look:
 class LinkWatch:
     """Looks at the migration link; ``hypervisor`` tells the bytes of running migrations.
 
+    What of them a relay carries crosses as fewer: ``relay_groups`` gives its open groups with what
+    they have put on the wire.
+
     Other traffic is what was sent since the last look where that is some time ago, so that an
     allocator may ask while migrations run; else about a second is watched.
     """
 
-    def __init__(self, conf, hypervisor):
+    def __init__(self, conf, hypervisor, relay_groups=lambda: []):
         self._conf = conf
         self._hypervisor = hypervisor
+        self._relay_groups = relay_groups
         self._last: _Look | None = None
         self._lock = threading.Lock()
 
@@ -92,7 +96,18 @@ class LinkWatch:
 
     def _look(self, interface: str) -> _Look:
         return _Look(interface, time.monotonic(), _sent(interface),
-                     self._hypervisor.migrated_bytes())
+                     on_the_wire(self._hypervisor.migrated_bytes(), self._relay_groups()))
+
+
+def on_the_wire(migrated_bytes: dict[str, int], relay_groups: list[dict]) -> dict[str, int]:
+    """Return the bytes that migrations have put on the wire, by server or by relay's group.
+
+    A server whose stream a relay carries, or carried to its end, counts with its group.
+    """
+    carried = {server for group in relay_groups for server, figures in group["servers"].items()
+               if figures["outcomes"][-1] in ("running", "done")}
+    own = {server: size for server, size in migrated_bytes.items() if server not in carried}
+    return own | {f"group {group['id']}": group.get("wire_bytes", 0) for group in relay_groups}
 
 
 def _comparable(before: _Look, now: _Look) -> bool:

@@ -41,7 +41,8 @@ class AgentManager:
         self._hypervisor = hypervisor
         self._jobs = measure_jobs
         self._feedback = seen or feedback.Feedback()
-        self._link = bandwidth.LinkWatch(conf, hypervisor)
+        self._link = bandwidth.LinkWatch(
+            conf, hypervisor, functools.partial(relays.open_groups, conf))
 
     @_answers
     def preflight(self, ctxt) -> dict:

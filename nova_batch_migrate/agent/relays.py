@@ -40,6 +40,14 @@ def open_group(conf, group: dict) -> None:
     client(conf).open_group(group)
 
 
+def open_groups(conf) -> list[dict]:
+    """Return the statistics of the groups that leave this host; none where no relay answers."""
+    try:
+        return client(conf).statistics()["groups"]
+    except exception.RelayError:
+        return []
+
+
 @contextlib.contextmanager
 def refusals():
     """Turn what the relay refuses into what an agent refuses."""

@@ -131,6 +131,16 @@ class TestMeasure(base.BaseTestCase):
                 (bandwidth._Look("eth0", 90.0, 0, {"b": 1}), False)):
             self.assertIs(expected, bandwidth._comparable(before, now))
 
+    def test_what_a_relay_carries_counts_as_it_crossed(self):
+        groups = [{"id": "g", "wire_bytes": 40, "servers": {
+            "a": {"outcomes": ["running"]}, "b": {"outcomes": ["done"]},
+            # its relay failed, the retry went the plain way
+            "c": {"outcomes": ["the connection broke"]}}}]
+        self.assertEqual({"group g": 40, "c": 300, "d": 400}, bandwidth.on_the_wire(
+            {"a": 100, "b": 200, "c": 300, "d": 400}, groups))
+        self.assertEqual({"group idle": 0}, bandwidth.on_the_wire({}, [
+            {"id": "idle", "servers": {}}]))
+
     def test_an_option_overrules_what_is_found(self):
         found = self.measure(Tools(**{"tc class": FLAT_HTB}), link_mib_s=100, reserve_mib_s=50)
         self.assertEqual((100 * 2**20, "option", 50 * 2**20),

@@ -6,6 +6,8 @@ actions, and an action that was carried out changes the state (design section 4)
 
 import collections
 import datetime
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from nova_batch_migrate.conductor import state as st
 from nova_batch_migrate.conductor import waiting
@@ -82,7 +84,10 @@ def _running(batch: st.BatchState) -> list:
     regroup = _regroup(batch)
     if regroup is not None:
         return [*actions, *regroup]
-    return [*actions, *_issues(batch)]
+    # who is seen to have ended makes room in this very pass
+    done = frozenset(action.server_id for action in actions
+                     if isinstance(action, st.Complete | st.Close))
+    return [*actions, *_issues(batch, done=done)]
 
 
 def _aborting(batch: st.BatchState) -> list:
@@ -134,11 +139,14 @@ def _regroup(batch: st.BatchState) -> list | None:
     return [*held, *_issues(batch, batch.boundary)]
 
 
-def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset()) -> list:
+def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset(),
+            done: frozenset[str] = frozenset()) -> list:
     """Start what the plan has next, as many at once as request, source and destination permit."""
     current = st.current_groups(batch.rows)
+    moving = [row for row in batch.rows
+              if row.status == "migrating" and row.server_id not in done]
     arriving = collections.Counter(batch.inbound)
-    arriving.update(row.destination for row in batch.rows if row.status == "migrating")
+    arriving.update(row.destination for row in moving)
     actions = []
     for source, group in sorted(current.items()):
         if source in held_up:
@@ -147,7 +155,7 @@ def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset()) -> list
         if group in batch.together:
             actions += _set(batch, source, group, arriving)
             continue
-        free = _limit(batch, source, group) - sum(row.status == "migrating" for row in rows)
+        free = _limit(batch, source, group) - sum(row.source == source for row in moving)
         ready = [row for row in rows if row.group_index == group and _ready(row, batch.now)]
         for row in sorted(ready, key=lambda row: row.order_index):
             full = batch.settings.max_inbound is not None \
@@ -233,10 +241,9 @@ def decide_server(row: st.Row, batch: st.BatchState) -> list:
     if row.status != "migrating" or row.server_id not in batch.truths:
         return []
     truth = batch.truths[row.server_id]
-    if truth.server is None:
+    if truth.server is None and truth.asked:
         return [st.Close(row.server_id, "skipped", "the server was deleted")]
-    new = [m for m in truth.migrations if m.id not in row.known_migrations]
-    ours = next((m for m in new if m.destination in (None, row.destination)), None)
+    new, ours = new_migrations(row.known_migrations, row.destination, truth.migrations)
     if ours is None:
         return _without_migration(row, truth, new, batch)
     if ours.status in st.IN_FLIGHT:
@@ -253,6 +260,13 @@ def decide_server(row: st.Row, batch: st.BatchState) -> list:
             return []
         return [st.Complete(row.server_id, truth.server.host, ours)]
     return _ended(row, truth, ours, batch)
+
+
+def new_migrations(known: Collection[int], destination: str, migrations: Sequence
+                   ) -> tuple[list, Any]:
+    """Return the migrations that were not there before we asked, and ours of them or None."""
+    new = [m for m in migrations if m.id not in known]
+    return new, next((m for m in new if m.destination in (None, destination)), None)
 
 
 def _without_migration(row: st.Row, truth: st.Truth, new: list, batch: st.BatchState) -> list:

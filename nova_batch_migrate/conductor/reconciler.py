@@ -18,6 +18,8 @@ LOG = log.getLogger(__name__)
 BUSY_PATIENCE_SECONDS = 300
 SURVEY_PAUSE_SECONDS = 3
 RELAY_LOOK_SECONDS = 2.0
+#: While a migration is in flight its server is looked at so often: Nova asks Neutron each time.
+SERVER_LOOK_SECONDS = 5.0
 
 
 class Reconciler:
@@ -41,7 +43,7 @@ class Reconciler:
         ctxt = context.service_context(batch["request_id"])
         rows = {row["server_id"]: row for row in db.servers_of(batch_id)}
         migrating = [row for row in rows.values() if row["status"] == "migrating"]
-        truths = {row["server_id"]: self._truth(row["server_id"]) for row in migrating}
+        truths = {row["server_id"]: self._truth(row) for row in migrating}
         seen = loading.batch_state(
             batch, list(rows.values()), truths, self._conf.conductor, timeutils.utcnow(),
             db.arriving(except_batch=batch_id) if self._conf.conductor.max_inbound else None)
@@ -69,10 +71,16 @@ class Reconciler:
             self._save(batch, relay_figures={"at": now, "groups": kept.get("groups", {})
                                              | self._relays.look(ctxt, batch)})
 
-    def _truth(self, server_id: str) -> state.Truth:
+    def _truth(self, row: dict) -> state.Truth:
         # the migrations first: one that completes in between shows as running once more
-        migrations = tuple(self._nova.migrations(server_id))
-        return state.Truth(self._nova.server(server_id), migrations)
+        migrations = tuple(self._nova.migrations(row["server_id"]))
+        _, ours = decide.new_migrations(row["known_migrations"], row["destination"], migrations)
+        progress, now = row["progress"] or {}, timeutils.utcnow_ts(True)
+        if ours is not None and ours.status in state.IN_FLIGHT \
+                and now - progress.get("server_seen", 0.0) < SERVER_LOOK_SECONDS:
+            return state.Truth(None, migrations, asked=False)
+        row["progress"] = progress | {"server_seen": now}
+        return state.Truth(self._nova.server(row["server_id"]), migrations)
 
     def _apply(self, ctxt, batch, rows, seen, action) -> bool:
         """Carry one action out; False ends the pass because the state has changed under it."""

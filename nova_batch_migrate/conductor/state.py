@@ -68,10 +68,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """What Nova says of a server now: clients.nova.ServerInfo (None: gone), migrations."""
+    """What Nova says of a server now: clients.nova.ServerInfo (None: gone), migrations.
+
+    Not ``asked``: while its migration is in flight the server itself says nothing new.
+    """
 
     server: Any
     migrations: tuple
+    asked: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

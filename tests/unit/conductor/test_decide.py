@@ -208,6 +208,20 @@ class GroupsTest(base.BaseTestCase):
                          decided(*rows, together=frozenset({0})))
 
 
+class RoomTest(base.BaseTestCase):
+    def test_who_has_ended_makes_room_in_the_same_pass(self):
+        ours = build.migration(7, "completed")
+        done = st.Truth(build.server(host="cmpb"), (ours,))
+        rows = (build.row("s1", "migrating"), build.row("s2"))
+        one = {"parallel_limits": {"cmpa": 1}}
+        self.assertEqual([st.Complete("s1", "cmpb", ours), st.Issue("s2")],
+                         decided(*rows, truth=done, **one))
+        self.assertEqual([st.Follow("s1", RUNNING)],
+                         decided(*rows, truth=st.Truth(build.server(), (RUNNING,)), **one))
+        self.assertEqual([st.Close("s1", "skipped", "the server was deleted"), st.Issue("s2")],
+                         decided(*rows, truth=st.Truth(None, ()), **one))
+
+
 @ddt.ddt
 class ServerTest(base.BaseTestCase):
     """Nova's truth about one server whose migration was asked for."""
@@ -282,6 +296,17 @@ class ServerTest(base.BaseTestCase):
 
     def test_deleted(self):
         self.assertEqual("skipped", self._decided(st.Truth(None, ()))[0].status)
+
+    def test_in_flight_a_server_that_was_not_asked_for_is_not_taken_for_deleted(self):
+        self.assertEqual([st.Follow("s1", RUNNING)],
+                         self._decided(st.Truth(None, (RUNNING,), asked=False)))
+
+    def test_which_migration_is_ours(self):
+        old, ours = build.migration(3, "completed"), build.migration(7)
+        foreign = build.migration(9, destination="cmpc")
+        self.assertEqual(([foreign, ours], ours),
+                         decide.new_migrations((3,), "cmpb", (foreign, ours, old)))
+        self.assertEqual(([foreign], None), decide.new_migrations((3,), "cmpb", (foreign, old)))
 
     @ddt.data("failed", "error", "cancelled")
     def test_broken_settles_first(self, status):

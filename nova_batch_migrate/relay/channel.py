@@ -83,11 +83,19 @@ class Channel:
         connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         connection.setblocking(False)
         self._connection = connection
+        self._unsent_bytes = _UNSENT_BYTES
         self._tls = threading.Lock()
         self._writing = threading.Lock()
         self._closed = False
         self._least = 1             # bytes that wake who waits for some
         self.sent_bytes = 0
+
+    def let_unsent(self, size_bytes: int) -> None:
+        """Let so many bytes lie unsent in the kernel, and no fewer than usual."""
+        size = max(_UNSENT_BYTES, size_bytes)
+        if size != self._unsent_bytes:
+            self._unsent_bytes = size
+            self._connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, size)
 
     def send(self, data) -> None:
         """Hand all bytes to the kernel, those of one call together; OSError when it is over."""

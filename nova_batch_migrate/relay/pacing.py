@@ -11,6 +11,9 @@ import time
 #: Bytes that may leave at once after a pause, in seconds of the cap: QEMU looks at 0.1 s.
 BURST_SECONDS = 0.01
 _LEAST_BURST_BYTES = 16 << 10
+#: What the kernel may hold of a stream that is far from its end, in seconds of the wire: a relay
+#: that gets its core late would else leave the wire idle.
+AHEAD_SECONDS = 0.05
 #: How far before the point at which QEMU would switch over the taking slows down.
 MARGIN = 1.5
 _RATE_WINDOW_SECONDS = 0.1
@@ -39,15 +42,15 @@ class TokenBucket:
             self._rate = bytes_per_second
             self._paid_until = self._clock()
 
-    def take(self, size_bytes: int) -> None:
-        """Return when so many bytes may leave."""
+    def take(self, size_bytes: int, ahead_seconds: float = 0.0) -> None:
+        """Return when so many bytes may leave, or so much earlier: the kernel then holds them."""
         with self._lock:
             if not self._rate:
                 return
             now = self._clock()
             burst = max(BURST_SECONDS, _LEAST_BURST_BYTES / self._rate)
             self._paid_until = max(self._paid_until, now - burst) + size_bytes / self._rate
-            wait = self._paid_until - now
+            wait = self._paid_until - now - ahead_seconds
         if wait > 0:
             self._sleep(wait)
 
@@ -105,7 +108,10 @@ class Pace:
 
     def __init__(self, clock=time.monotonic, sleep=time.sleep):
         self._clock, self._sleep = clock, sleep
-        self._free_at = clock()
+        self._free_at = self._window_begun = clock()
+        self._waited = 0.0
+        #: Of the last 0.1 s, what was spent in waiting here.
+        self.waited_share = 0.0
 
     def took(self, size_bytes: int, bytes_per_second: float | None) -> None:
         """Wait until the next chunk may be taken, ``size_bytes`` having been taken just now."""
@@ -116,5 +122,11 @@ class Pace:
         # time that passed in sending counts; time in which QEMU had nothing is not saved up
         self._free_at = max(self._free_at, now - _RATE_WINDOW_SECONDS / 5) \
             + size_bytes / bytes_per_second
-        if self._free_at > now:
-            self._sleep(self._free_at - now)
+        wait = max(0.0, self._free_at - now)
+        if wait:
+            self._sleep(wait)
+        self._waited += wait
+        lasted = now + wait - self._window_begun
+        if lasted >= _RATE_WINDOW_SECONDS:
+            self.waited_share = self._waited / lasted
+            self._window_begun, self._waited = now + wait, 0.0

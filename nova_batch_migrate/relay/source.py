@@ -69,7 +69,7 @@ class SourceGroup:
         self.options = options
         #: Of the destination; connections to them are ours.
         self.addresses = group.addresses()
-        self.turns = turns.Turns()
+        self.turns = turns.Turns(member.order for member in group.members)
         self._figures = figures.GroupFigures(group)
         #: Of the whole process: groups that are open side by side share it.
         self._cpu_begun = time.process_time()

@@ -4,7 +4,9 @@ Made by source.py, one per scope of a group; the streams of source_stream.py fee
 of their own. Blocks leave in the order in which they were encoded.
 """
 
+import collections
 import dataclasses
+import queue
 import threading
 import time
 
@@ -25,6 +27,10 @@ from nova_batch_migrate.relay import (
 LOG = log.getLogger(__name__)
 
 _PIECE_BYTES = 64 << 10
+#: On a slower wire the next block is made while the one before leaves. On a faster one a block
+#: leaves in less time than it takes to hand it to another thread and back.
+_AHEAD_BYTES_PER_SECOND = 250e6
+_AHEAD_LEAST_BYTES = 16 << 10
 
 
 class SourceLog:
@@ -51,6 +57,11 @@ class SourceLog:
         self._session = 0
         self._closed = False
         self._levels = levels.LevelChooser(log_settings.level) if adapts else None
+        #: What batches of frames took, until the next one is made (seconds, seconds, raw bytes).
+        self._taken: collections.deque[tuple[float, float, int]] = collections.deque()
+        #: What a thread sends for streams that go on meanwhile: at most one batch of frames.
+        self._ahead: queue.SimpleQueue = queue.SimpleQueue()
+        self._sender: threading.Thread | None = None
 
     def prepare(self) -> None:
         """Have the dictionary's memory made: while the group opens, not while a stream waits."""
@@ -93,10 +104,12 @@ class SourceLog:
             except KeyError:
                 raise exception.RelayError(reason="the stream was cut off.") from None
 
-    def commit(self, number: int, count: int) -> tuple[qemu_stream.Position, int]:
+    def commit(self, number: int, count: int, ahead: bool = False
+               ) -> tuple[qemu_stream.Position, int]:
         """Encode what was written to ``buffer`` and send; returns when the kernel has the bytes.
 
-        The results are how far the stream has come, and how many raw bytes it may bring next.
+        ``ahead``: already when it has those of the call before, where the wire is slow. The
+        results are how far the stream has come, and how many raw bytes it may bring next.
         """
         def taken(made: encoder.Encoder) -> list[bytes]:
             nonlocal after
@@ -107,8 +120,16 @@ class SourceLog:
                 raise exception.RelayError(reason="the stream was cut off.") from None
             return frames
         after = None
-        self._emit(taken, count)
+        self._emit(taken, count, ahead)
         return after
+
+    def set_block_bytes(self, number: int, block_bytes: int | None) -> None:
+        """Set the raw bytes at which a block of a stream is made; None: by its round."""
+        with self._encode:
+            try:
+                self._encoder.set_block_bytes(number, block_bytes)
+            except KeyError:
+                raise exception.RelayError(reason="the stream was cut off.") from None
 
     def flush(self, number: int) -> None:
         """Send what the encoder still holds of a stream."""
@@ -156,42 +177,83 @@ class SourceLog:
         """End the connection; streams that still run are reset."""
         self._closed = True
         self._broke(self._channel, "the group was closed")
+        self._ahead.put(None)
 
-    def _emit(self, produce, raw_bytes: int = 0) -> None:
+    def _emit(self, produce, raw_bytes: int = 0, ahead: bool = False) -> None:
         self._encode.acquire()
         try:
             self._require_channel()
             line = self._channel
-            begun = time.thread_time()
+            self._choose_level()
+            begun = time.monotonic()
             frames = produce(self._encoder)
-            encode_seconds = time.thread_time() - begun
+            # as long as it took, not what a core did of it: cores are shared with guests
+            encode_seconds = time.monotonic() - begun
             self._order.acquire()
         finally:
             self._encode.release()
-        failure, begun = None, time.monotonic()
-        try:
-            for frame in frames:
-                self._send(line, frame)
-        except OSError as error:
-            failure = error
-        finally:
-            send_seconds = time.monotonic() - begun
-            self._order.release()
+        if ahead and self._wire_is_slow() and sum(map(len, frames)) > _AHEAD_LEAST_BYTES:
+            # whoever sends them gives the order back
+            self._hand_over(line, frames, encode_seconds, raw_bytes)
+            return
+        failure = self._leave(line, frames, encode_seconds, raw_bytes)
         if failure is not None:
             self._broke(line, f"sending failed: {failure}")
             raise exception.RelayError(
                 reason=f"the connection of the relays broke: {failure}") from failure
-        if raw_bytes and self._levels is not None:
-            with self._encode:
-                self._encoder.set_level(
-                    self._levels.note(encode_seconds, send_seconds, raw_bytes))
 
-    def _send(self, line: channel.Channel, frame) -> None:
+    def _choose_level(self) -> None:
+        """Reckon with what was sent since the last time; the lock on encoding is held."""
+        while self._levels is not None and self._taken:
+            self._encoder.set_level(self._levels.note(*self._taken.popleft()))
+
+    def _wire_is_slow(self) -> bool:
+        rate = self._rate.bytes_per_second(self._bucket.bytes_per_second)
+        return rate is not None and rate < _AHEAD_BYTES_PER_SECOND
+
+    def _hand_over(self, *work) -> None:
+        if self._sender is None:
+            self._sender = threading.Thread(target=self._send_ahead, daemon=True)
+            self._sender.start()
+        self._ahead.put(work)
+
+    def _send_ahead(self) -> None:
+        """Send what is handed over; never wait for the lock on encoding.
+
+        Its holder may be waiting for the order that goes with the next of this work.
+        """
+        while (work := self._ahead.get()) is not None:
+            # without a cap, what the kernel takes would pass for the speed of the wire
+            ahead = pacing.AHEAD_SECONDS if self._bucket.bytes_per_second else 0.0
+            failure = self._leave(*work, ahead_seconds=ahead)
+            if failure is not None:
+                line = work[0]
+                line.close()
+                threading.Thread(target=self._broke, daemon=True,
+                                 args=(line, f"sending failed: {failure}")).start()
+
+    def _leave(self, line: channel.Channel, frames: list, encode_seconds: float,
+               raw_bytes: int, ahead_seconds: float = 0.0) -> OSError | None:
+        """Send frames in their turn, then let the next ones leave; the lock on order is held."""
+        begun = time.monotonic()
+        try:
+            line.let_unsent(int(ahead_seconds * (self._bucket.bytes_per_second or 0.0)))
+            for frame in frames:
+                self._send(line, frame, ahead_seconds)
+        except OSError as error:
+            return error
+        finally:
+            if raw_bytes and self._levels is not None:
+                self._taken.append((encode_seconds, time.monotonic() - begun, raw_bytes))
+            self._order.release()
+        return None
+
+    def _send(self, line: channel.Channel, frame, ahead_seconds: float = 0.0) -> None:
         view = memoryview(frame)
         for start in range(0, len(view), _PIECE_BYTES):
             piece = view[start:start + _PIECE_BYTES]
             begun = time.monotonic()
-            self._bucket.take(len(piece))
+            self._bucket.take(len(piece), ahead_seconds)
             line.send(piece)
             self._rate.sent(len(piece), begun, time.monotonic())
 

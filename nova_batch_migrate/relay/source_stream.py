@@ -30,8 +30,14 @@ LOG = log.getLogger(__name__)
 _MIGRATION_MAGICS = (b"QEVM", b"\x11\x22\x33\x44")
 _EARLY_CHUNK_BYTES = 1 << 20
 _LATE_CHUNK_BYTES = 64 << 10
+#: What a stream may put on the wire at once while others go beside it.
+_SHARED_SECONDS = 0.005
+_GIVE_WAY_SECONDS = 0.002
+#: A stream that spends so much of its time waiting leaves room on the wire for the next one.
+_SLOWED_SHARE = 0.3
 _LINGER_MS = 2
 _STALLED_SECONDS = 2.0
+_TURN_LOOK_SECONDS = 0.1
 _RETURN_QUEUE_LENGTH = 256
 #: Of the content that changes in later rounds, before any was seen: it may not compress at all.
 _WORST_RATIO = 1.0
@@ -61,9 +67,11 @@ class SourceStream:
         self._held = False
         #: Through the gate behind which the members of a set switch over.
         self._through = False
+        self._block_bytes = _EARLY_CHUNK_BYTES
         #: None until either side has spoken.
         self._is_migration: bool | None = None
         self.outcome = "running"
+        self._times: dict[str, float] = {"connected": time.monotonic()}
 
     # ---- what the log calls ---------------------------------------------------------------
 
@@ -115,8 +123,25 @@ class SourceStream:
                 self._gang.failed(server_id)
             self._ended.set()
             self._group.turns.leave(self._number)
+            self._tell()
             self._log.forget(self._number)
             self._connection.close()
+
+    def _reached(self, what: str) -> None:
+        """Note when the stream came to a point for the first time."""
+        self._times.setdefault(what, time.monotonic())
+
+    def _tell(self) -> None:
+        """Log where the time of a stream went."""
+        counters = self._log.statistics(self._number)
+        if not self._is_migration or counters is None:
+            return
+        self._reached("ended")
+        begun = self._times["connected"]
+        LOG.info("stream of server %s (order %d): %s; %d bytes crossed as %d",
+                 self.member.server_id, self.member.order,
+                 ", ".join(f"{what} {at - begun:.2f} s" for what, at in self._times.items()),
+                 counters.raw_bytes, counters.wire_bytes)
 
     def _first_words(self) -> None:
         """Wait for the first bytes of the source, without taking them, and see what they are."""
@@ -130,6 +155,7 @@ class SourceStream:
             self._require_gang()
             self._group.turns.join(self._number, self.member.order)
             self._wait_for_turn()
+        self._reached("turn")
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
@@ -137,8 +163,7 @@ class SourceStream:
         position = self._log.position(self._number)
         fresh, moved_at, room = False, time.monotonic(), 0
         while not self._ended.is_set():
-            early = position.round == 0 and self._approach is None
-            chunk = _EARLY_CHUNK_BYTES if early else _LATE_CHUNK_BYTES
+            chunk = self._chunk_bytes(position)
             room = min(room, chunk) or self._log.room(self._number, chunk)
             if not room:
                 self._yield_if_stalled(moved_at)
@@ -163,12 +188,52 @@ class SourceStream:
                 self._log.flush(self._number)
                 self._log.end(self._number)
                 return
-            position, room = self._log.commit(self._number, taken)
+            position, room = self._log.commit(self._number, taken, self._is_early(position))
             fresh = True
-            if self._gang is not None and self._is_migration:
-                self._keep_together(position, taken)
-            elif _carries_memory(position):
-                self._pace.took(taken, self._speed(position))
+            self._taken(position, taken)
+
+    def _taken(self, position: qemu_stream.Position, taken: int) -> None:
+        """Note how far the stream is, and wait as long as its pace or its set ask for."""
+        if position.round > 0:
+            self._reached("round0")
+            self._group.turns.urge(self._number)
+        if position.ram_end:
+            self._reached("ram_end")
+        if self._gang is not None and self._is_migration:
+            self._keep_together(position, taken)
+        elif _carries_memory(position):
+            self._pace.took(taken, self._speed(position))
+            if position.round > 0 or self._pace.waited_share > _SLOWED_SHARE:
+                self._reached("slowed")
+                self._group.turns.pass_on(self._number)
+
+    def _is_early(self, position: qemu_stream.Position) -> bool:
+        """Tell whether the wire is all that the stream waits for, and its end is far."""
+        return self._is_migration and position.round == 0 and self._approach is None \
+            and not self._held and "slowed" not in self._times
+
+    def _chunk_bytes(self, position: qemu_stream.Position) -> int:
+        """Return how much to take at once, having left the wire to who needs it more."""
+        if not self._is_migration:
+            return _EARLY_CHUNK_BYTES
+        if position.round > 0 or position.ram_end or self._approach is not None:
+            self._set_block(_EARLY_CHUNK_BYTES)
+            return _LATE_CHUNK_BYTES
+        chunk, turns = _EARLY_CHUNK_BYTES, self._group.turns
+        link = self._group.wire_bytes_per_second()
+        if self._gang is None and turns.crowded and link is not None:
+            chunk = int(min(max(_LATE_CHUNK_BYTES, link * _SHARED_SECONDS), _EARLY_CHUNK_BYTES))
+            while turns.others_are_urgent(self._number) and not self._ended.is_set():
+                time.sleep(_GIVE_WAY_SECONDS)
+        self._set_block(chunk)
+        return chunk
+
+    def _set_block(self, size_bytes: int) -> None:
+        """Let blocks be no larger than what is taken at once; of the usual size: by the round."""
+        if size_bytes != self._block_bytes:
+            self._block_bytes = size_bytes
+            self._log.set_block_bytes(
+                self._number, None if size_bytes == _EARLY_CHUNK_BYTES else size_bytes)
 
     def _yield_if_stalled(self, moved_at: float) -> None:
         """Let the others go on beside a stream that stands still; end one that is not to go."""
@@ -180,7 +245,7 @@ class SourceStream:
 
     def _wait_for_turn(self) -> None:
         while not self._ended.is_set():
-            if self._group.turns.wait(self._number, 1.0):
+            if self._group.turns.wait(self._number, _TURN_LOOK_SECONDS):
                 return
             self._require_gang()
 

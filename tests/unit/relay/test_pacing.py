@@ -38,6 +38,16 @@ class TokenBucket(base.BaseTestCase):
         self.clock.now += 60
         self.assertAlmostEqual(1.0, self.spent(bucket, [100_000] * 100), delta=0.02)
 
+    def test_what_may_leave_ahead_is_paid_all_the_same(self):
+        bucket = pacing.TokenBucket(10_000_000, self.clock, self.clock.sleep)
+        begun = self.clock.now
+        for _ in range(50):
+            bucket.take(100_000, 0.05)
+        self.assertAlmostEqual(0.45, self.clock.now - begun, delta=0.02)
+        # what is not ahead waits until all of that has left
+        bucket.take(100_000)
+        self.assertAlmostEqual(0.51, self.clock.now - begun, delta=0.02)
+
     def test_without_a_cap_nothing_waits(self):
         bucket = pacing.TokenBucket(None, self.clock, self.clock.sleep)
         self.assertEqual(0, self.spent(bucket, [1 << 30] * 10))
@@ -115,3 +125,15 @@ class Pace(base.BaseTestCase):
         clock = Clock()
         pacing.Pace(clock, clock.sleep).took(1 << 30, None)
         self.assertEqual(100.0, clock.now)
+
+    def test_it_knows_how_much_of_the_time_it_waited(self):
+        clock = Clock()
+        pace = pacing.Pace(clock, clock.sleep)
+        for _ in range(100):
+            clock.now += 0.005
+            pace.took(1 << 20, (1 << 20) / 0.02)
+        self.assertAlmostEqual(0.75, pace.waited_share, delta=0.02)
+        for _ in range(100):
+            clock.now += 0.02
+            pace.took(1 << 20, (1 << 20) / 0.005)
+        self.assertAlmostEqual(0.0, pace.waited_share, delta=0.01)

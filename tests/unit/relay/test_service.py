@@ -5,6 +5,7 @@ import time
 
 from oslotest import base
 
+from nova_batch_migrate.relay import turns
 from tests.unit.relay import hosts, namespace, qemu
 
 PAGE = 4096
@@ -197,21 +198,23 @@ def _never_apart():
     return seen
 
 
-def _in_order():
+def _in_order(downtime_seconds=0.001):
     """Two streams at once: the second of the plan comes first and has the turn, then the other."""
     first, second = two_alike()
     with hosts.two() as relays:
-        hosts.open_group(relays, wire_bytes_per_second=8 << 20)
+        hosts.open_group(relays, wire_bytes_per_second=2 << 20,
+                         downtime_seconds=downtime_seconds)
         two = hosts.Migration(relays, hosts.SECOND, 49153)
         sending = two.started(second)
-        time.sleep(0.2)
+        time.sleep(turns.GRACE_SECONDS + 0.3)
         one = hosts.Migration(relays, hosts.FIRST, 49152)
         waiting = one.started(first)
+        time.sleep(0.2)
+        seen = {"running": sending.is_alive(),
+                "begun": one.output.exists() and one.output.stat().st_size > 0}
         sending.join(10)
-        behind = one.output.stat().st_size
         waiting.join(10)
-        return {"whole": [one.arrived() == first, two.arrived() == second],
-                "behind": behind < len(first) // 2}
+        return seen | {"whole": [one.arrived() == first, two.arrived() == second]}
 
 
 def _refused(relays, server_id, port, data):
@@ -221,6 +224,11 @@ def _refused(relays, server_id, port, data):
     except OSError as error:
         return type(error).__name__, 0
     return _end_of(migration, data), migration.end()
+
+
+def _overlapping():
+    """The same where QEMU is slowed down from the start: the stream is short for its downtime."""
+    return _in_order(downtime_seconds=5.0)
 
 
 def _end_of(migration, data):
@@ -296,8 +304,11 @@ class Relays(base.BaseTestCase):
 
     def test_streams_of_a_group_run_one_after_the_other(self):
         seen = namespace.run(_in_order)
-        self.assertEqual([True, True], seen["whole"])
-        self.assertTrue(seen["behind"])
+        self.assertEqual({"whole": [True, True], "running": True, "begun": False}, seen)
+
+    def test_a_stream_that_is_held_to_a_slow_pace_lets_the_next_begin_beside_it(self):
+        seen = namespace.run(_overlapping)
+        self.assertEqual({"whole": [True, True], "running": True, "begun": True}, seen)
 
     def test_a_stream_that_breaks_is_a_broken_connection_for_both_qemus(self):
         seen = namespace.run(_broken)

@@ -6,7 +6,8 @@ from nova_batch_migrate.relay import turns
 class Turns(base.BaseTestCase):
     def setUp(self):
         super().setUp()
-        self.turns = turns.Turns()
+        self.now = 100.0
+        self.turns = turns.Turns(clock=lambda: self.now)
 
     def has(self, stream):
         return self.turns.wait(stream, 0)
@@ -51,3 +52,55 @@ class Turns(base.BaseTestCase):
         self.assertFalse(self.has(3))
         self.turns.leave(2)
         self.assertTrue(self.has(3))
+
+    def test_who_is_about_to_end_goes_first_while_it_takes_bytes(self):
+        self.turns.join(1, 0)
+        self.turns.join(2, 1)
+        self.assertFalse(self.turns.crowded)
+        self.turns.pass_on(1)
+        self.assertTrue(self.turns.crowded)
+        self.assertFalse(self.turns.others_are_urgent(2))
+        self.turns.urge(1)
+        self.assertTrue(self.turns.others_are_urgent(2))
+        self.assertFalse(self.turns.others_are_urgent(1))
+        self.now += 0.05
+        self.assertFalse(self.turns.others_are_urgent(2))
+        self.turns.urge(1)
+        self.turns.leave(1)
+        self.assertFalse(self.turns.others_are_urgent(2))
+        self.assertFalse(self.turns.crowded)
+
+    def test_who_does_not_end_shares_after_a_while(self):
+        self.turns.urge(1)
+        for _ in range(40):
+            self.assertTrue(self.turns.others_are_urgent(2))
+            self.now += turns.URGENT_SECONDS / 40
+            self.turns.urge(1)
+        self.now += 0.001
+        self.turns.urge(1)
+        self.assertFalse(self.turns.others_are_urgent(2))
+
+    def test_one_that_comes_a_little_early_lets_those_before_it_come(self):
+        self.turns = turns.Turns([0, 1, 2], clock=lambda: self.now)
+        self.turns.join(1, 1)
+        self.assertFalse(self.has(1))
+        self.now += turns.GRACE_SECONDS / 2
+        self.turns.join(2, 2)
+        self.turns.join(0, 0)
+        self.assertFalse(self.has(1))
+        self.assertTrue(self.has(0))
+        self.turns.leave(0)
+        # nobody is missing any more
+        self.assertTrue(self.has(1))
+
+    def test_nobody_waits_long_for_one_that_does_not_come(self):
+        self.turns = turns.Turns([0, 1], clock=lambda: self.now)
+        self.turns.join(1, 1)
+        self.now += turns.GRACE_SECONDS
+        self.assertTrue(self.has(1))
+
+    def test_passing_on_by_one_that_has_left_changes_nothing(self):
+        self.turns.join(1, 0)
+        self.turns.leave(1)
+        self.turns.pass_on(1)
+        self.assertFalse(self.turns.crowded)

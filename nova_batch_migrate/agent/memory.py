@@ -228,6 +228,15 @@ class GuestMemory:
             page -= pages
         raise GuestMemoryError(f"there is no page {page} behind the last block")
 
+    def stretch(self, page: int, pages: int) -> Slice:
+        """Return so many pages from one on, fewer where its block or a slice ends before."""
+        address, first = self.page_address(page), page
+        for block in self.blocks:
+            if first < block.size_bytes // PAGE_BYTES:
+                break
+            first -= block.size_bytes // PAGE_BYTES
+        return Slice(address, min(pages, SLICE_PAGES, block.size_bytes // PAGE_BYTES - first), page)
+
     def entries(self, address: int, pages: int) -> numpy.ndarray:
         """Return the kernel's pagemap entries (uint64) of pages behind each other."""
         size = pages * 8

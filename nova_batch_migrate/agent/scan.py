@@ -18,6 +18,7 @@ from nova_batch_migrate.agent import (
     confirm,
     fingerprint,
     guest_scan,
+    likeness,
     memory,
     portions,
     sequence,
@@ -237,6 +238,7 @@ class _Scan:
             counts[server]["sequence"] = found
         pages = confirm.PageReader(self._buffer, self._pace)
         opened = [(guest.memory, samples[guest.id]) for guest in complete]
+        self._add_likeness(counts, complete, samples)
         return {
             "servers": list(counts.values()),
             "page_classes": self._page_classes(complete, counts),
@@ -244,6 +246,20 @@ class _Scan:
             "confirmation": confirm.compare(opened, pages, self._random),
             "sketch": self._sketch(opened, pages),
         }
+
+    def _add_likeness(self, counts: dict, complete: list[guest_scan.Guest], samples: dict) -> None:
+        """Say how small own and shared pages become."""
+        def in_time() -> bool:
+            return self._end is None or time.monotonic() < self._end
+
+        gauge = likeness.Gauge(
+            [likeness.Guest(guest.memory, samples[guest.id], guest.contents(self._theta))
+             for guest in complete],
+            self._buffer, self._pace, self._settings.seed, self._random)
+        found = gauge.measure(in_time)
+        for guest, each in zip(complete, found, strict=True):
+            counts[guest.id] |= {"compress_own": each.own, "compress_shared": each.shared,
+                                 "compress_own_behind_like": each.own_behind_like}
 
     def _page_classes(self, complete: list[guest_scan.Guest], counts: dict) -> dict:
         """Count sets of servers; what nobody looked at is unlike any other."""

@@ -61,6 +61,24 @@ class DirtyModel(Value):
                 + _saturating(self.hot_rate_pages_per_second, self.hot_pages, seconds))
 
 
+    def written_after_sent(self, seconds: float) -> float:
+        """Return which share of the pages written in a first pass was written after it was sent.
+
+        Each page is sent once in these seconds, at any time; the others are sent again as they are,
+        because the log is read only at the end.
+        """
+        written = after = 0.0
+        for rate, pages in ((self.rate_pages_per_second, self.working_set_pages),
+                            (self.hot_rate_pages_per_second, self.hot_pages)):
+            if rate > 0 and pages > 0 and seconds > 0:
+                writes = rate * seconds / pages
+                ever = -math.expm1(-writes)
+                written += pages * ever
+                # half of the few; the difference would be lost in rounding
+                after += pages * (1.0 - ever / writes if writes > 1e-6 else writes / 2)
+        return min(1.0, after / written) if written else 1.0
+
+
 def _saturating(rate: float, pages: float, seconds: float) -> float:
     return -pages * math.expm1(-rate * seconds / pages) if rate > 0 and pages > 0 else 0.0
 
@@ -167,6 +185,11 @@ class ServerTelemetry(Value):
     #: Size behind zstd level 1 as a share of the size before it, 0..1.
     compress_unchanged: float | None = None
     compress_changed: float | None = None
+    #: The same at level 3: of contents that no other server of the host has and that come once,
+    #: alone and behind what the most like server has around the same shared content; of all others.
+    compress_own: float | None = None
+    compress_own_behind_like: float | None = None
+    compress_shared: float | None = None
     disks: tuple[Disk, ...] = ()
     #: ISO 8601, UTC.
     measured_at: str = ""

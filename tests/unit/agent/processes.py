@@ -12,6 +12,8 @@ import fixtures
 PAGE = 4096
 #: In place of a seed: what a balloon does, bring the page to swap, let KSM merge it.
 HOLE, SWAP, MERGE = -1, -2, -3
+#: Added to a seed, once or more: a page that is like that of the seed but for eight bytes.
+LIKE = 1 << 32
 #: Sizes that no other mapping of a Python process has.
 PAGES = 2 * 512 + 3
 
@@ -42,7 +44,8 @@ for line in sys.stdin:
         ram.madvise(advice, page * 4096, 4096)
         print("advised", flush=True)
         continue
-    content = random.Random(seed).randbytes(4096) if seed else bytes(4096)
+    content = random.Random(seed % (1 << 32)).randbytes(4096) if seed else bytes(4096)
+    content = (seed >> 32).to_bytes(8, "big") + content[8:] if seed >> 32 else content
     ram[page * 4096:(page + 1) * 4096] = content
     print("written", flush=True)
 """

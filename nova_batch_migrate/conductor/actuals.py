@@ -18,12 +18,13 @@ UNKNOWN = "unknown: no agent saw the job"
 def actual(group_started_at: datetime.datetime, issued_at: datetime.datetime,
            finished_at: datetime.datetime, nova_queued_seconds: float,
            completed: dict | None, last_progress: dict | None,
-           carried: dict | None = None) -> dict:
+           carried: dict | None = None, stream_began_at: str | None = None) -> dict:
     """Return stream, queue, nova and all seconds, bytes and downtime with their sources.
 
-    ``carried`` are the relay's counters of the server, None where none carried it;
-    ``completed`` and ``last_progress`` are what the agents gave (AgentAPI.completed, .progress).
-    What nobody saw is None, never a guess.
+    ``stream_began_at`` tells Nova's seconds before the stream from those behind it; ``carried`` are
+    the relay's counters of the server, None where none carried it; ``completed`` and
+    ``last_progress`` are what the agents gave (AgentAPI.completed, .progress). What nobody saw is
+    None, never a guess.
     """
     whole = (finished_at - group_started_at).total_seconds()
     queue = (issued_at - group_started_at).total_seconds() + nova_queued_seconds
@@ -34,10 +35,18 @@ def actual(group_started_at: datetime.datetime, issued_at: datetime.datetime,
     elif last_progress:
         stream, source = last_progress["elapsed_seconds"], LAST_SEEN
         sent = last_progress["memory_processed_bytes"]
+    nova = None if stream is None else max(0.0, whole - queue - stream)
+    before = None
+    if nova is not None and stream_began_at is not None:
+        began = datetime.datetime.fromisoformat(stream_began_at)
+        before = min(nova, max(
+            0.0, (began - issued_at).total_seconds() - nova_queued_seconds))
     return {
         "stream_seconds": stream,
         "queue_seconds": round(queue, 3),
-        "nova_seconds": None if stream is None else round(max(0.0, whole - queue - stream), 3),
+        "nova_seconds": None if nova is None else round(nova, 3),
+        "nova_queued_seconds": round(nova_queued_seconds, 3),
+        "nova_before_seconds": None if before is None else round(before, 3),
         "actual_seconds": round(whole, 3),
         "raw_bytes": carried["raw_bytes"] if carried else sent,
         "wire_bytes": carried["wire_bytes"] if carried else sent,

@@ -122,7 +122,8 @@ class Executor:
             LOG.warning("no progress of server %s: %s", row["server_id"], error)
             return
         if job is not None:
-            progress["job"] = job
+            began = timeutils.utcnow() - datetime.timedelta(seconds=job["elapsed_seconds"])
+            progress |= {"job": job, "stream_began_at": began.isoformat()}
 
     def complete(self, ctxt, batch: dict, row: dict, host: str, migration) -> None:
         """The server runs at ``host``: write down what really happened."""
@@ -134,7 +135,8 @@ class Executor:
         measured = actuals.actual(
             datetime.datetime.fromisoformat(progress["group_started_at"]), row["issued_at"],
             finished, progress.get("nova_queued_seconds", 0.0), completed, progress.get("job"),
-            self._relays.figures(ctxt, batch, row) if relays.carries(batch, row) else None)
+            self._relays.figures(ctxt, batch, row) if relays.carries(batch, row) else None,
+            progress.get("stream_began_at"))
         db.update_server(batch["id"], row["server_id"], {
             "status": "completed", "destination": host, "finished_at": finished,
             "migration_id": migration.id, "actual": measured, "reason": None})

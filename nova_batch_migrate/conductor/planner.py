@@ -6,7 +6,6 @@ asking of Nova and Placement and the writing to the database.
 
 import dataclasses
 import datetime
-import statistics
 
 from oslo_log import log
 from oslo_utils import timeutils
@@ -20,9 +19,8 @@ from nova_batch_migrate.planning import request as plan_request
 
 LOG = log.getLogger(__name__)
 MIB = 1024 * 1024
-ENOUGH_MIGRATIONS = 3
 # few, because they depend on how busy the hosts are
-LATEST_MIGRATIONS = 9
+LATEST_MIGRATIONS = 12
 UNACCOUNTED_DISK_GB = 1 << 30
 
 
@@ -62,6 +60,7 @@ class Planner:
         holding = self._members_elsewhere(groups, pending)
         relays = self._relays_of(batch, [host.host for host in hosts], [
             name for name in names if name in capacity])
+        nova = self._nova_pace()
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
             movable=tuple(_movable(servers[server_id], names, groups)
@@ -77,7 +76,9 @@ class Planner:
             max_parallel=batch["request"]["max_parallel"] or self._conf.conductor.max_parallel,
             relay_max_parallel=batch["request"]["max_parallel"] or loading.ALL_AT_ONCE,
             max_bandwidth_bytes_per_second=_bytes_per_second(batch["request"]),
-            nova_seconds=self._nova_seconds(),
+            nova_seconds=nova.seconds,
+            nova_before_share=nova.before_share,
+            nova_sharing=nova.sharing,
             setup_seconds=self._conf.conductor.setup_seconds,
             relay=bool(relays),
             relays=relays,
@@ -123,11 +124,19 @@ class Planner:
         return dataclasses.replace(
             value, servers=tuple(s for s in value.servers if s.id in pending))
 
-    def _nova_seconds(self) -> float:
-        seen = db.recent_nova_seconds(limit=LATEST_MIGRATIONS)
-        if len(seen) < ENOUGH_MIGRATIONS:
-            return self._conf.conductor.nova_seconds
-        return round(statistics.median(seen), 2)
+    def _nova_pace(self) -> learning.NovaPace:
+        """Return how long Nova takes around a stream, as it was lately or as it is configured."""
+        conf = self._conf.conductor
+        usual = plan_request.PlanRequest.nova_before_share
+        seen = learning.learn_nova([
+            learning.NovaStay(
+                issued_seconds=row["issued_at"].timestamp()
+                + row["actual"].get("nova_queued_seconds", 0.0),
+                finished_seconds=row["finished_at"].timestamp(),
+                nova_seconds=row["actual"]["nova_seconds"],
+                before_seconds=row["actual"].get("nova_before_seconds"))
+            for row in db.recent_nova_work(limit=LATEST_MIGRATIONS)], usual)
+        return seen or learning.NovaPace(conf.nova_seconds, usual, conf.nova_sharing)
 
     def _store(self, batch: dict, pending: dict, plan, first_group: int) -> None:
         """Write the plan to the batch and to its rows; a first projection is frozen."""

@@ -49,8 +49,12 @@ OPTS = [
                  help="Of each stream, before its first page: libvirt prepares the destination, "
                       "QEMU sets up."),
     cfg.FloatOpt("nova_seconds", default=4.0, min=0,
-                 help="Nova's own seconds around a stream, assumed until migrations of this cloud "
-                      "have been seen."),
+                 help="Nova's own seconds around a stream, of a migration that Nova works on "
+                      "alone; assumed until migrations of this cloud have been seen."),
+    cfg.FloatOpt("nova_sharing", default=0.0, min=0,
+                 help="By what share of its time each further migration under way delays one that "
+                      "Nova works on, where its services share few processors; assumed until "
+                      "migrations of this cloud have been seen."),
 ]
 
 

@@ -292,16 +292,21 @@ def purge(before: datetime.datetime) -> int:
 
 
 @_read_retry
-def recent_nova_seconds(limit: int = 20) -> list[float]:
-    """Return Nova's own seconds (``actual["nova_seconds"]``) of the last completed migrations."""
+def recent_nova_work(limit: int = 20) -> list[dict]:
+    """Return issued_at, finished_at and actual of the last completed migrations, the latest last.
+
+    Only of those whose Nova's own seconds are known (``actual["nova_seconds"]``).
+    """
     with engine.reader() as session:
         rows = session.execute(
-            sa.select(_SERVERS.c.actual)
-            .where(_SERVERS.c.status == "completed", _SERVERS.c.actual.is_not(None))
+            sa.select(_SERVERS.c.issued_at, _SERVERS.c.finished_at, _SERVERS.c.actual)
+            .where(_SERVERS.c.status == "completed", _SERVERS.c.actual.is_not(None),
+                   _SERVERS.c.issued_at.is_not(None))
             .order_by(_SERVERS.c.finished_at.desc(), _SERVERS.c.id.desc())
-            .limit(limit)).scalars().all()
-    seconds = (actual.get("nova_seconds") for actual in rows)
-    return [value for value in seconds if value is not None]
+            .limit(limit)).all()
+    return [{"issued_at": issued, "finished_at": finished, "actual": actual}
+            for issued, finished, actual in reversed(rows)
+            if actual.get("nova_seconds") is not None]
 
 
 def recent_migrations(limit: int = 30) -> list[tuple[dict, dict]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from nova_batch_migrate.planning import allocation, dirty_model, learning, nova_schedule
 from nova_batch_migrate.planning.cycle import Cycle
+from nova_batch_migrate.planning.replay import Hits
 from nova_batch_migrate.planning.result import Projection
 from nova_batch_migrate.planning.stream import (
     CAPPED_STEP_SECONDS,
@@ -38,6 +39,14 @@ FIRMWARE_PAGES = 125
 MIB = 1024 ** 2
 #: A later round, for the share of touched pages that have changed.
 _A_ROUND_SECONDS = 1.0
+#: Share of Nova's own seconds that pass before the stream; the rest comes behind it.
+NOVA_SECONDS_BEFORE = 0.5
+#: A relay lets a stream in its later rounds go before others for so long; it may never end.
+_URGENT_SECONDS = 20.0
+#: How far before the point at which QEMU would switch over a relay slows down (relay.pacing).
+_RELAY_MARGIN = 1.5
+#: A relay does not begin a further stream for less than this share of the wire.
+_LEAST_SHARE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,25 +160,48 @@ def while_quiet(member: MemberLoad) -> MemberLoad:
                       member.measured)
 
 
-def wire_rates(server: ServerTelemetry, reference_share: float,
-               raw_bytes_per_second: float = math.inf) -> WireRates:
-    """Return what a relay makes of a server's pages; `reference_share` of round 0 it has already.
+def wire_rates(server: ServerTelemetry, hits: Hits, own_share: float | None = None,
+               raw_bytes_per_second: float = math.inf, downtime_seconds: float = 0.0) -> WireRates:
+    """Return what a relay makes of a server's pages, behind those that went before it.
 
-    `raw_bytes_per_second` is the most that it can work through.
+    `hits` are its references, `own_share` the share of its content that no other server has.
+    `raw_bytes_per_second` is the most that the relay can work through; `downtime_seconds` the
+    longest downtime that Nova allows, for which it slows a stream down towards the end of round 0.
 
     Pages that the guest changed are new to the relay; those that it only touched crossed before.
     What was not measured is taken not to compress.
     """
-    def ratio(measured: float | None) -> float:
-        return 1.0 if measured is None else min(1.0, measured)
-
     touched = server.touched.pages(_A_ROUND_SECONDS) if server.touched else 0.0
     changed = server.changed.pages(_A_ROUND_SECONDS)
-    return WireRates(reference_share=min(1.0, max(0.0, reference_share)),
+    return WireRates(reference_share=min(1.0, max(0.0, hits.reference_share)),
                      later_reference_share=max(0.0, 1 - changed / touched) if touched else 0.0,
-                     unchanged_ratio=ratio(server.compress_unchanged),
-                     changed_ratio=ratio(server.compress_changed),
-                     raw_bytes_per_second=raw_bytes_per_second)
+                     unchanged_ratio=_new_ratio(server, hits, own_share),
+                     changed_ratio=_ratio(server.compress_changed),
+                     raw_bytes_per_second=raw_bytes_per_second,
+                     slowing_seconds=_RELAY_MARGIN * downtime_seconds)
+
+
+def _new_ratio(server: ServerTelemetry, hits: Hits, own_share: float | None) -> float:
+    """Return how far those pages of round 0 compress that are no references.
+
+    They are its own, and those in common that it is the first to bring. Its own are like those of
+    a server of its kind, as far as one has gone before.
+    """
+    usual = _ratio(server.compress_unchanged)
+    new = 1.0 - hits.reference_share
+    if own_share is None or server.compress_own is None or new <= 0:
+        return usual
+    own = min(own_share, new)
+    behind = server.compress_own_behind_like
+    kin = 0.0 if behind is None or own_share >= 1 else min(1.0, hits.cross_share / (1 - own_share))
+    own_ratio = server.compress_own if behind is None else (
+        kin * behind + (1.0 - kin) * server.compress_own)
+    first_ratio = usual if server.compress_shared is None else server.compress_shared
+    return min(1.0, (own * own_ratio + (new - own) * first_ratio) / new)
+
+
+def _ratio(measured: float | None) -> float:
+    return 1.0 if measured is None else min(1.0, measured)
 
 
 def _activity(server: ServerTelemetry) -> tuple[DirtyModel, Cycle | None]:
@@ -187,13 +219,28 @@ def _activity(server: ServerTelemetry) -> tuple[DirtyModel, Cycle | None]:
 
 
 @dataclasses.dataclass(frozen=True)
+class NovaWork:
+    """Nova's own work around a stream, in seconds of a migration that has Nova for itself."""
+
+    seconds: float
+    before_share: float = NOVA_SECONDS_BEFORE
+    #: By what share of the time each further migration under way delays one in Nova's hands: its
+    #: services share processors, and some of them with guests.
+    sharing: float = 0.0
+
+    def pace(self, beside: float) -> float:
+        """Return the seconds of work done in a second beside so many others (`beside_before`)."""
+        return 1.0 / (1.0 + self.sharing * beside)
+
+
+@dataclasses.dataclass(frozen=True)
 class Timing:
     """When what happens around the streams of a group."""
 
-    #: Streams at once.
+    #: Migrations at once.
     parallel: int
-    #: Nova's own seconds, before a stream, and those of the stream before its first page.
-    nova_seconds: float
+    nova: NovaWork
+    #: Of a stream, before its first page.
     setup_seconds: float
     #: When the group begins, in seconds since the epoch; None: cycles are averaged over.
     begins_seconds: float | None = None
@@ -201,7 +248,7 @@ class Timing:
     memo: dict = dataclasses.field(default_factory=dict, compare=False)
 
 
-def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova_seconds: float,
+def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova: NovaWork | float,
             setup_seconds: float, begins_seconds: float | None = None,
             learned: learning.Learned | None = None, memo: dict | None = None,
             bounded: bool = True) -> tuple[Projection, ...]:
@@ -213,8 +260,8 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova_secon
     these very loads from one call to the next. Not `bounded`: without the intervals, for a third
     of the work.
     """
-    timing = Timing(parallel, nova_seconds, setup_seconds, begins_seconds,
-                    {} if memo is None else memo)
+    nova = nova if isinstance(nova, NovaWork) else NovaWork(nova)
+    timing = Timing(parallel, nova, setup_seconds, begins_seconds, {} if memo is None else memo)
     nominal = _simulate([m.nominal for m in members], link, timing)
     intervals = (_intervals(members, link, timing, nominal) if bounded
                  else [(0.0, None)] * len(nominal))
@@ -223,10 +270,10 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova_secon
         stream = run.stream
         verdict, abort_at = _verdict(stream, link, setup_seconds)
         seconds, bounds = learning.corrected(learned, stream.seconds, run.queue_seconds,
-                                             nova_seconds, interval)
+                                             run.nova_seconds, interval)
         projections.append(Projection(
             stream_seconds=stream.seconds, queue_seconds=run.queue_seconds,
-            nova_seconds=nova_seconds, projected_seconds=run.seconds(nova_seconds),
+            nova_seconds=run.nova_seconds, projected_seconds=run.seconds,
             raw_bytes=round(stream.sent_bytes), wire_bytes=round(stream.wire_bytes),
             rounds=stream.rounds, downtime_seconds=stream.downtime_seconds,
             verdict=verdict, abort_at_seconds=abort_at, interval_seconds=interval,
@@ -241,7 +288,7 @@ def alone(member: MemberLoad, link: Link, setup_seconds: float) -> tuple[str, fl
 
     One simulation instead of project's three; without Nova's seconds.
     """
-    run, = _simulate([member.nominal], link, Timing(1, 0.0, setup_seconds))
+    run, = _simulate([member.nominal], link, Timing(1, NovaWork(0.0), setup_seconds))
     verdict, _ = _verdict(run.stream, link, setup_seconds)
     return verdict, run.stream.seconds, run.stream.wire_bytes
 
@@ -258,7 +305,7 @@ def _intervals(members: Sequence[MemberLoad], link: Link, timing: Timing,
     bounded = True
     for member, run, fast, slow in zip(members, nominal, best, worst, strict=True):
         bounded = bounded and member.measured and slow.stream.phase == "completed"
-        total, low, high = (r.seconds(timing.nova_seconds) for r in (run, fast, slow))
+        total, low, high = run.seconds, fast.seconds, slow.seconds
         intervals.append((max(0.0, min(low, total - CAPPED_STEP_SECONDS)),
                           max(high, total + CAPPED_STEP_SECONDS) if bounded else None))
     return intervals
@@ -266,41 +313,77 @@ def _intervals(members: Sequence[MemberLoad], link: Link, timing: Timing,
 
 @dataclasses.dataclass(eq=False)
 class _Run:
-    """One member's way through the simulation."""
+    """One member's way through the simulation: Nova, its stream, Nova again."""
 
     stream: Stream
-    #: Nova's own work comes before the stream: the link is free meanwhile.
-    nova_left: float
+    #: Nova's work before the stream and behind it: the link is free meanwhile.
+    before_left: float = 0.0
+    behind_left: float = 0.0
     queue_seconds: float = math.inf
+    nova_seconds: float = 0.0
     #: Whether a relay holds it, and for how long without its having been looked at.
     held: bool = False
     held_seconds: float = 0.0
+    #: A relay has let others begin beside it; since when it goes before them.
+    passed_on: bool = False
+    urgent_since: float | None = None
+    #: What it gets of the link: while it sends, in its last copy.
+    rates: tuple[float, float] = (0.0, 0.0)
 
-    def seconds(self, nova_seconds: float) -> float:
-        """Return the seconds from the start of the group until the member is done."""
-        return self.queue_seconds + nova_seconds + self.stream.seconds
+    @property
+    def seconds(self) -> float:
+        """Seconds from the start of the group until the member is done."""
+        return self.queue_seconds + self.nova_seconds + self.stream.seconds
 
-    def wait(self, rate: float, last_rate: float) -> float:
+    @property
+    def in_nova(self) -> bool:
+        """Whether Nova works on it, before its stream or behind it."""
+        return self.before_left > 0 or (self.behind_left > 0
+                                        and self.stream.phase == "completed")
+
+    def nova_pace(self, nova: NovaWork, before: int, active: int) -> float:
+        """Return how fast Nova works on it, of so many that are active and before their stream."""
+        if not nova.sharing or not self.in_nova:
+            return 1.0
+        if self.before_left > 0:
+            return nova.pace(learning.beside_before(before - 1, active - before))
+        return nova.pace(active - 1)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it makes room for the next one."""
+        return self.stream.phase == "failed" or (self.stream.ended and self.behind_left <= 0)
+
+    def wait(self, nova_pace: float) -> float:
         """Return the seconds until something happens to it; one that is held waits for its end."""
+        if self.in_nova:
+            return (self.before_left or self.behind_left) / nova_pace
         if self.held:
             timeout = self.stream.load.schedule.timeout_seconds
             return math.inf if timeout is None else max(
                 0.0, timeout - self.stream.seconds - self.held_seconds)
-        return self.nova_left or self.stream.next_event(rate, last_rate)
+        return self.stream.next_event(*self.rates)
 
-    def advance(self, step: float, rate: float, last_rate: float) -> None:
+    def advance(self, step: float, nova_pace: float) -> None:
         """Let `step` pass, at most up to the next event."""
-        if self.nova_left:
-            self.nova_left = max(0.0, self.nova_left - step)
+        if self.in_nova:
+            self.nova_seconds += step
+            left = (self.before_left or self.behind_left) - step * nova_pace
+            left = 0.0 if left < 1e-9 else left
+            if self.before_left:
+                self.before_left = left
+            else:
+                self.behind_left = left
         elif not self.held:
-            self.stream.advance(step, rate, last_rate)
+            self.stream.advance(step, *self.rates)
         else:
             self.held_seconds += step
-            if self.wait(rate, last_rate) <= 1e-6:
+            if self.wait(nova_pace) <= 1e-6:
                 self.go_on()
 
     def go_on(self) -> None:
         """Let pass at once what passed while it was held."""
+        self.held = False
         if self.held_seconds:
             self.stream.next_event(0.0, 0.0)
             self.stream.advance(self.held_seconds, 0.0, 0.0)
@@ -308,42 +391,99 @@ class _Run:
 
 
 def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_Run]:
-    """Run the streams over the link until each has completed or failed.
+    """Run the migrations until each has completed or failed.
 
-    A failed one gives its place to the next. Time goes from event to event of any stream. A relay
-    takes one stream at a time, to its end; the others are held meanwhile.
+    A failed one gives its place to the next. Time goes from event to event of any of them.
     """
     if timing.parallel == 1 and timing.begins_seconds is None:
         return _one_by_one(loads, link, timing)
-    runs = [_Run(_stream(load, timing), timing.nova_seconds) for load in loads]
+    nova = timing.nova
+    before, behind = nova.seconds * nova.before_share, nova.seconds * (1 - nova.before_share)
+    runs = [_Run(_stream(load, timing), before, behind) for load in loads]
     waiting = collections.deque(runs)
     active: list[_Run] = []
-    turn: _Run | None = None
+    turns = _Turns(link)
     now = 0.0
     while waiting or active:
         while waiting and len(active) < timing.parallel:
             run = waiting.popleft()
             run.queue_seconds = now
-            run.stream.begins_seconds = (timing.begins_seconds or 0.0) + now + timing.nova_seconds
+            run.stream.begins_seconds = (timing.begins_seconds or 0.0) + now + before
             active.append(run)
         moving = [run for run in active if run.stream.transferring]
-        if link.relay and moving:
-            turn = turn if turn in moving else moving[0]
-            for run in moving:
-                run.held = run is not turn
-            turn.go_on()
+        if link.relay:
+            turns.share(moving, now)
         rates = link.rates(len(moving))
-        step = min([run.wait(*rates) for run in active])
+        for run in active:
+            if not link.relay or not run.stream.transferring:
+                run.rates = rates
+        at_start = sum(run.before_left > 0 for run in active)
+        paces = [run.nova_pace(nova, at_start, len(active)) for run in active]
+        step = min([run.wait(pace) for run, pace in zip(active, paces, strict=True)])
         if math.isinf(step):
             # Nothing will change any more, with the link as it is shared now.
             for run in active:
                 run.stream.fail()
         else:
             now += step
-            for run in active:
-                run.advance(step, *rates)
-        active = [run for run in active if not run.stream.ended]
+            for run, pace in zip(active, paces, strict=True):
+                run.advance(step, pace)
+        active = [run for run in active if not run.ended]
     return runs
+
+
+class _Turns:
+    """Who of a group's streams a relay takes now, and how fast: what relay.turns does.
+
+    One at a time, as they were issued. One that the relay slows down for the sake of its downtime,
+    or that is in its later rounds, leaves what it does not need to the next; in its later rounds
+    it goes before them.
+    """
+
+    def __init__(self, link: Link):
+        self._link = link
+        self._turn: _Run | None = None
+
+    def share(self, moving: list[_Run], now: float) -> None:
+        """Set what each of the streams that transfer gets, and hold those that get nothing."""
+        rate = self._link.rates(1)[0]
+        urgent = []
+        for run in moving:
+            run.stream.wire_bytes_per_second = rate
+            if run.passed_on or run.stream.nearly_done(rate):
+                run.passed_on = True
+            if run.stream.in_later_rounds:
+                run.urgent_since = now if run.urgent_since is None else run.urgent_since
+                if now - run.urgent_since < _URGENT_SECONDS:
+                    urgent.append(run)
+        if urgent:
+            self._give(moving, {run: rate / len(urgent) for run in urgent})
+            return
+        late = [run for run in moving if run.passed_on]
+        shares, left = {}, rate
+        for at, run in enumerate(late):
+            # Where all want more than there is, each has its part.
+            shares[run] = min(run.stream.wanted_rate(rate), left / (len(late) - at))
+            left -= shares[run]
+        fresh = [run for run in moving if not run.passed_on]
+        if fresh and left > _LEAST_SHARE * rate:
+            if self._turn not in fresh:
+                self._turn = fresh[0]
+            shares[self._turn] = left
+        elif late:
+            # Nobody else wants it.
+            shares = {run: rate if len(late) == 1 else share for run, share in shares.items()}
+        self._give(moving, shares)
+
+    @staticmethod
+    def _give(moving: list[_Run], shares: dict[_Run, float]) -> None:
+        for run in moving:
+            share = shares.get(run, 0.0)
+            if share <= 0:
+                run.held = True
+                continue
+            run.go_on()
+            run.rates = (share, share)
 
 
 def _one_by_one(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_Run]:
@@ -355,8 +495,8 @@ def _one_by_one(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list
             # The load is kept with its run, so that no other gets its id.
             timing.memo[key] = load, _alone(load, link, timing)
         _, run = timing.memo[key]
-        runs.append(dataclasses.replace(run, queue_seconds=now))
-        now = runs[-1].seconds(timing.nova_seconds)
+        runs.append(dataclasses.replace(run, queue_seconds=now, nova_seconds=timing.nova.seconds))
+        now = runs[-1].seconds
     return runs
 
 
@@ -369,7 +509,7 @@ def _alone(load: StreamLoad, link: Link, timing: Timing) -> _Run:
             stream.fail()
         else:
             stream.advance(step, *rates)
-    return _Run(stream, 0.0)
+    return _Run(stream)
 
 
 def _stream(load: StreamLoad, timing: Timing) -> Stream:
@@ -392,7 +532,7 @@ def _verdict(stream: Stream, link: Link, setup_seconds: float) -> tuple[str, flo
         return "needs-help", None
     patient = dataclasses.replace(
         load, schedule=dataclasses.replace(load.schedule, timeout_seconds=None))
-    run, = _simulate([patient], link, Timing(1, 0.0, setup_seconds))
+    run, = _simulate([patient], link, Timing(1, NovaWork(0.0), setup_seconds))
     if stream.aborted_at is not None and run.stream.phase == "completed":
         return "nova-aborts", stream.aborted_at
     dirtied = load.dirty.total_rate_pages_per_second * PAGE_WIRE_BYTES

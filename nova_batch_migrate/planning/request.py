@@ -90,8 +90,12 @@ class PlanRequest(Value):
     max_parallel: int = 1
     #: Wire bytes of the whole batch; projected as shared equally by the sources.
     max_bandwidth_bytes_per_second: float | None = None
-    #: Nova's fixed time per migration outside of the stream.
+    #: Nova's time per migration outside of the stream, where it works on no other.
     nova_seconds: float = 4.0
+    #: What of them comes before the stream.
+    nova_before_share: float = 0.5
+    #: By what share of its time each further migration under way delays one that Nova works on.
+    nova_sharing: float = 0.0
     #: Of the stream, before its first page.
     setup_seconds: float = 0.2
     #: Whether relays carry streams where they can: content in common then crosses once.

@@ -24,8 +24,6 @@ from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, ServerTelemetry
 
 MIB = 1024 ** 2
-#: Share of Nova's own seconds that pass before the stream; the rest comes behind it.
-NOVA_SECONDS_BEFORE = 0.5
 #: Up to so many servers in all, groups are searched for as well as can be.
 THOROUGH_SERVERS = 500
 
@@ -91,7 +89,7 @@ class Source:
             if verdict != "converges":
                 continue
             wait = timing.best_moment(
-                periodicity, seconds, request.nova_seconds * NOVA_SECONDS_BEFORE,
+                periodicity, seconds, request.nova_seconds * request.nova_before_share,
                 usual_seconds if usual == "converges" else None, request.max_wait_seconds,
                 self.servers[server_id].name)
             if wait is not None:
@@ -206,7 +204,8 @@ class Source:
         members = self._members(ids, destinations, bounded) if relayed else [
             self._loads[i] for i in ids]
         return projection.project(
-            members, self._links[relayed], parallel, request.nova_seconds,
+            members, self._links[relayed], parallel, projection.NovaWork(
+                request.nova_seconds, request.nova_before_share, request.nova_sharing),
             request.setup_seconds, at, request.learned,
             memo=None if relayed else self._runs, bounded=bounded)
 
@@ -224,11 +223,20 @@ class Source:
                  bounded: bool) -> list[projection.MemberLoad]:
         """Return the loads of streams that relays carry."""
         hits = self.replay.hits(ids, destinations)
+        downtime = self.options.downtime_ms / 1000
         return [projection.with_relay(self._loads[i], projection.wire_rates(
-            self.servers[i], hit.reference_share,
+            self.servers[i], hit, self._own_share(i),
             relaying.speed(self._request, (self.name, *([destinations[i]] if destinations else [])),
-                           hit.reference_share)), bounded)
+                           hit.reference_share), downtime), bounded)
             for i, hit in zip(ids, hits, strict=True)]
+
+    def _own_share(self, server_id: str) -> float | None:
+        """Return the share of a server's content that no other has; None where nobody counted."""
+        server = self.servers[server_id]
+        if not server.content_pages or not server.contents_read:
+            return None
+        own = server.distinct_pages - self.known.shared_pages(server_id)
+        return min(1.0, max(0.0, own) / server.content_pages)
 
     def parallel_of(self, group: grouping.Grouping) -> int:
         """Return how many streams of the group run at once; all of a set that moves together."""

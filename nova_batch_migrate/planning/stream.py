@@ -44,6 +44,10 @@ LUCKY_DEVIATIONS, LUCKY_ROUNDS = 1.5, 20
 _EPSILON = 1e-9
 #: Writing what fits the socket takes no time of the link, but some.
 _WRITE_SECONDS = 0.002
+#: A relay that takes less than this share of what the wire could carry lets the next stream begin.
+_SLOWED_SHARE = 0.7
+#: Steps in which its slowing down is followed, as a share of its time constant.
+_SLOWED_STEP = 0.6
 #: Tests without an end or a repetition; far beyond what converges.
 _MOST_ROUNDS = 100_000
 
@@ -79,6 +83,9 @@ class WireRates:
     changed_ratio: float = 1.0
     #: What the relay itself can work through; raw.
     raw_bytes_per_second: float = math.inf
+    #: So that QEMU does not believe that the rest fits the downtime, the relay takes no more in a
+    #: second than what is left of round 0 divided by this; 0 = it takes all.
+    slowing_seconds: float = 0.0
 
     def page_bytes(self, first_round: bool) -> float:
         """Return the mean wire bytes of a page of round 0, or of a later round."""
@@ -126,6 +133,8 @@ class Stream:
     def __init__(self, load: StreamLoad, setup_seconds: float):
         self.load = load
         self.seconds = 0.0
+        #: What the relay knows the wire to carry, where others share it; None: what is offered.
+        self.wire_bytes_per_second: float | None = None
         #: When it starts, in the time of the load's cycle.
         self.begins_seconds = 0.0
         #: What QEMU wrote, and what of it crossed the link.
@@ -142,8 +151,14 @@ class Stream:
         # A zero page costs no more than its 9 bytes of time: counted as so much of a page.
         self._pages_left = (load.content_pages
                             + load.zero_pages * ZERO_PAGE_WIRE_BYTES / PAGE_WIRE_BYTES)
-        #: Of them, the share that never crossed yet.
-        self._mix(1.0)
+        #: Of them, the share that never crossed yet, and that crossed as it is now.
+        self._mix(1.0, 0.0)
+        #: Seconds in which a slowed relay takes what is left but for 1/e: zero pages are taken with
+        #: the others, and cost nothing.
+        self._slowing = 0.0
+        if load.wire is not None and load.content_pages + load.zero_pages > 0:
+            self._slowing = load.wire.slowing_seconds * load.content_pages / (
+                load.content_pages + load.zero_pages)
         self._since_test = 0.0
         self._since_sync = 0.0
         self._throttle = Throttle() if load.schedule.auto_converge else None
@@ -159,6 +174,23 @@ class Stream:
         self._step_seconds = CAPPED_STEP_SECONDS
         self._room = 0.0
         self._near_rounds = 0
+
+    @property
+    def in_later_rounds(self) -> bool:
+        """Whether pages are sent again, or the guest is stopped already."""
+        return self.phase == "last" or (self.phase == "memory" and self.rounds > 0)
+
+    def nearly_done(self, rate: float) -> bool:
+        """Whether a relay at this speed of the wire takes less of it than the wire could carry."""
+        if self.phase != "memory" or self.rounds:
+            return self.in_later_rounds
+        return self.wanted_rate(rate) < _SLOWED_SHARE * self._unslowed(rate)
+
+    def wanted_rate(self, rate: float) -> float:
+        """Return the wire bytes per second that it makes use of, of those offered."""
+        if self.phase != "memory":
+            return rate
+        return self._memory_rate(rate) + self._mirror_rate()
 
     @property
     def transferring(self) -> bool:
@@ -227,18 +259,42 @@ class Stream:
         return self.load.disk_write_bytes_per_second if self.load.disk_bytes > 0 else 0.0
 
     def _memory_rate(self, rate: float) -> float:
-        """Return the wire bytes per second of memory; mirrored disk writes come off the link."""
+        """Return the wire bytes per second of memory, until the next event."""
+        fast = self._unslowed(rate)
+        if not self._slowing or self.rounds:
+            return fast
+        # the mean over a step in which what is left shrinks with what is taken
+        step = _SLOWED_STEP * self._slowing
+        taken = self._pages_left * (1.0 - math.exp(-_SLOWED_STEP)) / step
+        least = (self.wire_bytes_per_second or rate) / PAGE_WIRE_BYTES
+        return min(fast, max(taken, least) * self._page)
+
+    def _unslowed(self, rate: float) -> float:
+        """Return the same as if the relay did not slow down: mirrored disk writes come off it."""
         left = max(0.0, rate - self._mirror_rate())
         if self.load.wire is None or math.isinf(self.load.wire.raw_bytes_per_second):
             return left
         most = self.load.wire.raw_bytes_per_second / PAGE_WIRE_BYTES * self._page
         return min(left, most)
 
-    def _mix(self, first_share: float) -> None:
-        """Note which share of the pages that remain is of round 0, and what a page then takes."""
-        self._first_share, wire = first_share, self.load.wire
+    def _until_slower(self, rate: float) -> float:
+        """Return the seconds until the relay takes less; inf where it does not slow down."""
+        if not self._slowing or self.rounds:
+            return math.inf
+        fast = self._unslowed(rate) / self._page
+        left = self._pages_left - fast * self._slowing
+        return left / fast if left > 1e-6 * fast else _SLOWED_STEP * self._slowing
+
+    def _mix(self, first_share: float, same_share: float) -> None:
+        """Note what the pages that remain are, and what a page then takes.
+
+        The first share is of round 0; the other is sent again though nobody wrote to it since: to
+        a relay it is a reference.
+        """
+        self._first_share, self._same_share, wire = first_share, same_share, self.load.wire
         self._page = PAGE_WIRE_BYTES if wire is None else (
-            first_share * wire.page_bytes(True) + (1.0 - first_share) * wire.page_bytes(False))
+            first_share * wire.page_bytes(True) + same_share * REFERENCE_BYTES
+            + (1.0 - first_share - same_share) * wire.page_bytes(False))
 
     def _switchover_pages(self, rate: float) -> float:
         """Return S: what may remain, in pages, for a last copy within the downtime limit.
@@ -279,7 +335,7 @@ class Stream:
         if self._room:
             left = self._pages_left * page + self._ahead - self._room
             wait = min(wait, max(_WRITE_SECONDS, left / memory_rate))
-        return min(until_change, wait)
+        return min(until_change, wait, self._until_slower(rate))
 
     def _pass_memory(self, seconds: float, rate: float) -> None:
         self._count(seconds * self._mirror_rate(), seconds * self._mirror_rate())
@@ -318,8 +374,12 @@ class Stream:
         limit = self._switchover_pages(rate)
         least = self._least(self._pages_left, dirtied, limit)
         first = self._first_share * self._pages_left
+        same = self._same_share * self._pages_left
+        if not self.rounds:
+            same += dirtied * (1.0 - self.load.dirty.written_after_sent(self._since_sync))
         self._pages_left += dirtied
-        self._mix(first / self._pages_left if self._pages_left > 0 else 0.0)
+        left = max(self._pages_left, _EPSILON)
+        self._mix(first / left, same / left)
         self._since_sync = 0.0
         self.rounds += 1
         if self._throttle:

@@ -19,6 +19,15 @@ class ActualTest(base.BaseTestCase):
         self.assertEqual((1000, 0.06), (done["raw_bytes"], done["downtime_seconds"]))
         self.assertEqual(actuals.AT_DESTINATION, done["sources"]["stream"])
 
+    def test_novas_seconds_before_the_stream_end_when_it_began(self):
+        began = build.ago(13).isoformat()
+        done = actuals.actual(build.ago(30), build.ago(15), build.NOW, 0.5, JOB, SEEN,
+                              stream_began_at=began)
+        self.assertEqual((4.0, 1.5, 0.5), (done["nova_seconds"], done["nova_before_seconds"],
+                                           done["nova_queued_seconds"]))
+        self.assertIsNone(self._actual(JOB, SEEN)["nova_before_seconds"])
+        self.assertIsNone(self._actual(None, None)["nova_before_seconds"])
+
     def test_without_an_agent_at_the_destination_the_last_look_counts_and_is_named(self):
         done = self._actual(None, SEEN)
         self.assertEqual((9.0, 900, None), (done["stream_seconds"], done["raw_bytes"],

@@ -396,10 +396,10 @@ class ApiCases:
                          {batch["id"] for batch in api.list_batches()})
         self.assertRaises(exception.BatchNotFound, api.get_batch, old["id"])
 
-    def test_novas_seconds_are_those_of_the_last_completed(self):
+    def test_novas_work_is_that_of_the_last_completed(self):
         finished = datetime.datetime(2026, 11, 23, 8, 0, 0)
         rows = [
-            server(f"s{number}", status=status, actual=actual,
+            server(f"s{number}", status=status, actual=actual, issued_at=finished,
                    finished_at=finished + datetime.timedelta(seconds=number))
             for number, (status, actual) in enumerate([
                 ("completed", {"nova_seconds": 4.0}), ("completed", {"nova_seconds": 3.5}),
@@ -407,8 +407,12 @@ class ApiCases:
                 ("completed", {"stream_seconds": 2.0}), ("completed", {"nova_seconds": 3.0})])]
         api.create_batch({"request": {}}, rows)
 
-        self.assertEqual([3.0, 3.5, 4.0], api.recent_nova_seconds())
-        self.assertEqual([3.0], api.recent_nova_seconds(limit=2))
+        self.assertEqual(
+            [(0, 4.0), (1, 3.5), (5, 3.0)],
+            [((row["finished_at"] - row["issued_at"]).seconds, row["actual"]["nova_seconds"])
+             for row in api.recent_nova_work()])
+        self.assertEqual([3.0], [row["actual"]["nova_seconds"]
+                                 for row in api.recent_nova_work(limit=2)])
 
     def test_migrations_to_learn_from_are_the_last_completed_ones(self):
         finished = datetime.datetime(2026, 11, 23, 8, 0, 0)

@@ -68,3 +68,36 @@ class TestCorrected(base.BaseTestCase):
         self.assertEqual(sure, seconds)
         self.assertLessEqual(wide[0], narrow[0] + 1e-6)
         self.assertGreaterEqual(wide[1], narrow[1] - 1e-6)
+
+
+class TestLearnNova(base.BaseTestCase):
+
+    @staticmethod
+    def stays(sharing, starts, before=2.0, behind=1.0, stream=10.0):
+        """Play migrations whose stretches before the stream all lie within the others'."""
+        ends = []
+        for start in starts:
+            beside = sum(other == start for other in starts) - 1
+            slow = 1 + sharing * beside
+            ends.append(learning.NovaStay(start, start + slow * (before + behind) + stream,
+                                          slow * (before + behind), slow * before))
+        return ends
+
+    def test_two_teach_nothing(self):
+        self.assertIsNone(learning.learn_nova(self.stays(0.5, [0.0, 100.0]), 0.5))
+
+    def test_what_others_cost_is_told_from_what_one_alone_takes(self):
+        found = learning.learn_nova(self.stays(0.5, [0.0, 0.0, 0.0, 0.0, 100.0, 200.0, 300.0]), 0.5)
+        self.assertEqual((3.0, 0.667, 0.5), (found.seconds, found.before_share, found.sharing))
+
+    def test_those_that_never_meet_are_not_slowed_by_each_other(self):
+        found = learning.learn_nova(self.stays(0.5, [0.0, 100.0, 200.0]), 0.5)
+        self.assertEqual((3.0, 0.0), (found.seconds, found.sharing))
+
+    def test_where_always_as_many_meet_it_is_all_one_work(self):
+        found = learning.learn_nova(self.stays(0.5, [0.0, 0.0, 100.0, 100.0]), 0.5)
+        self.assertEqual((4.5, 0.0), (found.seconds, found.sharing))
+
+    def test_without_a_look_at_the_stream_the_usual_share_counts(self):
+        stays = [learning.NovaStay(at, at + 14.0, 4.0) for at in (0.0, 100.0, 200.0)]
+        self.assertEqual(learning.NovaPace(4.0, 0.25, 0.0), learning.learn_nova(stays, 0.25))

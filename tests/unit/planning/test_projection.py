@@ -9,6 +9,7 @@ from nova_batch_migrate.planning import projection
 from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.nova_schedule import NovaSchedule
 from nova_batch_migrate.planning.projection import FIRMWARE_PAGES, Link, MemberLoad
+from nova_batch_migrate.planning.replay import Hits
 from nova_batch_migrate.planning.stream import (
     DEVICE_STATE_BYTES,
     FINISH_SECONDS,
@@ -97,6 +98,58 @@ class TestAgainstQemu(base.BaseTestCase):
         self.assertEqual("converges", found.verdict)
         self.assertAlmostEqual(1.0, found.stream_seconds / projected, delta=0.03)
         self.assertAlmostEqual(1.0, found.stream_seconds / real, delta=0.05)
+
+
+class TestNova(base.BaseTestCase):
+
+    def project(self, sharing, parallel=2):
+        member = MemberLoad(*[load(1000)] * 3)
+        nova = projection.NovaWork(4.0, 0.75, sharing)
+        return projection.project([member] * 2, HUNDRED_PAGES_A_SECOND, parallel, nova, 0.0)
+
+    def test_migrations_in_its_hands_delay_each_other(self):
+        # 3 s of work before each stream at half the pace; both streams end at once, so the same
+        # for the 1 s behind them
+        self.assertEqual([(8.0, 0.0)] * 2,
+                         [(round(found.nova_seconds, 6), found.queue_seconds)
+                          for found in self.project(1.0)])
+        self.assertEqual([4.0, 4.0], [found.nova_seconds for found in self.project(0.0)])
+
+    def test_one_at_a_time_has_it_for_itself(self):
+        first, second = self.project(1.0, parallel=1)
+        self.assertEqual((4.0, 4.0), (first.nova_seconds, second.nova_seconds))
+        self.assertAlmostEqual(first.projected_seconds, second.queue_seconds)
+
+    def test_a_place_is_free_when_nova_is_done_with_it(self):
+        member = MemberLoad(*[load(1000)] * 3)
+        first, _, third = projection.project(
+            [member] * 3, HUNDRED_PAGES_A_SECOND, 2, projection.NovaWork(4.0, 0.5), 0.0)
+        self.assertAlmostEqual(first.projected_seconds, third.queue_seconds)
+
+
+class TestRelaysTurns(base.BaseTestCase):
+    """1,000 pages of which nine in ten cross as references, at 100 pages a second."""
+
+    def project(self, slowing, count=2):
+        wire = WireRates(reference_share=0.9, slowing_seconds=slowing)
+        members = [MemberLoad(*[load(1000, wire=wire)] * 3)] * count
+        link = dataclasses.replace(HUNDRED_PAGES_A_SECOND, relay=True)
+        return projection.project(members, link, count, 0.0, 0.0)
+
+    def test_without_slowing_down_one_goes_after_the_other(self):
+        first, second = self.project(0.0)
+        # about 100 pages of literals, their references and the last copy
+        self.assertAlmostEqual(1.03 + 0.5, first.stream_seconds, delta=0.05)
+        self.assertAlmostEqual(2 * first.stream_seconds, second.stream_seconds, delta=0.05)
+
+    def test_slowed_down_it_leaves_the_wire_to_the_next(self):
+        alone, = self.project(2.0, count=1)
+        # no faster than left / 2 s down to 100 pages a second
+        self.assertGreater(alone.stream_seconds, 2.0 * math.log(1000 / 200))
+        first, second = self.project(2.0)
+        self.assertLess(second.stream_seconds, 2 * alone.stream_seconds - 1.0)
+        self.assertLess(first.stream_seconds, alone.stream_seconds + 1.2)
+        self.assertEqual(alone.wire_bytes, second.wire_bytes)
 
 
 class TestByHand(base.BaseTestCase):
@@ -256,7 +309,7 @@ class TestRelay(base.BaseTestCase):
 
     def test_later_rounds_have_rates_of_their_own(self):
         # 100 hot pages cross again whole, as nothing of what the guest just wrote is known.
-        found, = project(load(1000, rate=1e4, working_set=100, schedule=constant(1.5),
+        found, = project(load(1000, rate=1e6, working_set=100, schedule=constant(1.5),
                               wire=WireRates(reference_share=1.0)), link=self.LINK)
         self.assertAlmostEqual(1000 * 12 + 100 * PAGE_WIRE_BYTES + DEVICE_STATE_BYTES,
                                found.wire_bytes, delta=5 * PAGE_WIRE_BYTES)
@@ -290,11 +343,42 @@ class TestRelay(base.BaseTestCase):
 
     def test_rates_from_telemetry(self):
         server = builders.server("a", compress_unchanged=0.4, compress_changed=1.7)
-        self.assertEqual(WireRates(0.25, 0.0, 0.4, 1.0), projection.wire_rates(server, 0.25))
-        self.assertEqual(WireRates(1.0), projection.wire_rates(builders.server("a"), 1.2))
+        self.assertEqual(WireRates(0.25, 0.0, 0.4, 1.0), projection.wire_rates(server, Hits(0.25)))
+        self.assertEqual(WireRates(1.0), projection.wire_rates(
+            builders.server("a"), Hits(1.2)))
+        self.assertEqual(0.75, projection.wire_rates(
+            server, Hits(), downtime_seconds=0.5).slowing_seconds)
         # 100 pages are touched in a second, and 25 of them changed.
         half = builders.server("a", dirty=DirtyModel(1e6, 25), touched=DirtyModel(1e6, 100))
-        self.assertEqual(0.75, projection.wire_rates(half, 0).later_reference_share)
+        self.assertEqual(0.75, projection.wire_rates(half, Hits()).later_reference_share)
+
+
+    def test_what_was_written_before_it_was_sent_crosses_again_as_a_reference(self):
+        model = DirtyModel(1.0, 1e6)
+        # once at most: half of the times before, half after
+        self.assertAlmostEqual(0.5, model.written_after_sent(10.0), delta=0.001)
+        # all the time: after, too
+        self.assertAlmostEqual(1.0, DirtyModel(1e6, 10.0).written_after_sent(10.0), delta=0.001)
+        self.assertEqual(1.0, DirtyModel().written_after_sent(10.0))
+        busy = load(1000, rate=20, working_set=1e6, wire=WireRates(), schedule=constant(1.0))
+        found, = project(busy, link=self.LINK)
+        # about 200 pages are written in the ten seconds of round 0
+        self.assertAlmostEqual(
+            (found.raw_bytes - found.wire_bytes) / PAGE_WIRE_BYTES, 100, delta=12)
+
+    def test_own_contents_are_like_those_of_a_guest_of_the_kind_that_went_before(self):
+        server = builders.server("a", compress_unchanged=0.9, compress_own=0.5,
+                                 compress_own_behind_like=0.1, compress_shared=0.3)
+
+        def ratio(hits, own_share=0.4):
+            return round(projection.wire_rates(server, hits, own_share).unchanged_ratio, 6)
+        # the first of its kind: 40 % its own, the rest it is the first to bring
+        self.assertEqual(round(0.4 * 0.5 + 0.6 * 0.3, 6), ratio(Hits()))
+        # all that others have, too, has gone before
+        self.assertEqual(0.1, ratio(Hits(0.0, 0.6)))
+        # half of it: half of its own is like what has gone
+        self.assertEqual(round((0.4 * 0.3 + 0.3 * 0.3) / 0.7, 6), ratio(Hits(0.0, 0.3)))
+        self.assertEqual(0.9, ratio(Hits(), None))
 
 
 class TestCycles(base.BaseTestCase):

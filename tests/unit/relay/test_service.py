@@ -202,7 +202,7 @@ def _in_order():
     """Two streams at once: the second of the plan comes first and has the turn, then the other."""
     first, second = two_alike()
     with hosts.two() as relays:
-        hosts.open_group(relays, wire_bytes_per_second=2 << 20, downtime_seconds=0.001)
+        hosts.open_group(relays, wire_bytes_per_second=1 << 20, downtime_seconds=0.001)
         return _one_behind_two(relays, first, second, 49152)
 
 
@@ -239,7 +239,7 @@ def _overlapping():
     """The same with streams that leave little for the wire, and are slowed down from the start."""
     first, second = two_alike()
     with hosts.two() as relays:
-        hosts.open_group(relays, wire_bytes_per_second=2 << 20, downtime_seconds=5.0)
+        hosts.open_group(relays, wire_bytes_per_second=1 << 20, downtime_seconds=5.0)
         before = hosts.Migration(relays, hosts.FIRST, 49154)
         before.send(second)
         before.finish()

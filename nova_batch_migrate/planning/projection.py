@@ -45,6 +45,8 @@ NOVA_SECONDS_BEFORE = 0.5
 _URGENT_SECONDS = 20.0
 #: How far before the point at which QEMU would switch over a relay slows down (relay.pacing).
 _RELAY_MARGIN = 1.5
+#: So long a relay lets a stream wait for one that goes before it in the plan.
+_GRACE_SECONDS = 0.5
 #: A relay does not begin a further stream for less than this share of the wire.
 _LEAST_SHARE = 0.05
 
@@ -412,7 +414,7 @@ def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_
             active.append(run)
         moving = [run for run in active if run.stream.transferring]
         if link.relay:
-            turns.share(moving, now)
+            turns.share(active, now)
         rates = link.rates(len(moving))
         for run in active:
             if not link.relay or not run.stream.transferring:
@@ -444,8 +446,12 @@ class _Turns:
         self._link = link
         self._turn: _Run | None = None
 
-    def share(self, moving: list[_Run], now: float) -> None:
-        """Set what each of the streams that transfer gets, and hold those that get nothing."""
+    def share(self, active: list[_Run], now: float) -> None:
+        """Set what each of the streams that transfer gets, and hold those that get nothing.
+
+        `active` is in the order of the plan; who comes a little early lets those before it come.
+        """
+        moving = [run for run in active if run.stream.transferring]
         rate = self._link.rates(1)[0]
         urgent = []
         for run in moving:
@@ -466,14 +472,20 @@ class _Turns:
             shares[run] = min(run.stream.wanted_rate(rate), left / (len(late) - at))
             left -= shares[run]
         fresh = [run for run in moving if not run.passed_on]
-        if fresh and left > _LEAST_SHARE * rate:
-            if self._turn not in fresh:
-                self._turn = fresh[0]
+        if fresh and self._turn not in fresh:
+            self._turn = None if self._awaited(active, fresh[0]) else fresh[0]
+        if fresh and self._turn is not None and left > _LEAST_SHARE * rate:
             shares[self._turn] = left
         elif late:
             # Nobody else wants it.
             shares = {run: rate if len(late) == 1 else share for run, share in shares.items()}
         self._give(moving, shares)
+
+    @staticmethod
+    def _awaited(active: list[_Run], first: _Run) -> bool:
+        """Tell whether one that goes before the first of those there is about to come."""
+        before = active[:active.index(first)]
+        return any(not run.in_nova and run.stream.begins_within(_GRACE_SECONDS) for run in before)
 
     @staticmethod
     def _give(moving: list[_Run], shares: dict[_Run, float]) -> None:

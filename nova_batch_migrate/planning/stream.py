@@ -175,6 +175,10 @@ class Stream:
         self._room = 0.0
         self._near_rounds = 0
 
+    def begins_within(self, seconds: float) -> bool:
+        """Whether its first page is to come so soon."""
+        return self.phase == "setup" and self._setup_left <= seconds
+
     @property
     def in_later_rounds(self) -> bool:
         """Whether pages are sent again, or the guest is stopped already."""

@@ -264,12 +264,13 @@ class Encoder:
         with memoryview(opened.buffer) as data:
             while at < opened.filled:
                 opened.runs.clear()
-                before = opened.parser.position
+                first_round = not opened.parser.round
                 following = opened.parser.parse(data, at, opened.filled, opened.runs)
                 if following == at:
                     break
                 opened.runs.clip(opened.sent)
-                frames.append(self._block(opened, data, following - at - opened.sent, before))
+                frames.append(self._block(opened, data, following - at - opened.sent,
+                                          first_round))
                 opened.sent, at = 0, following
             left = opened.filled - at
             if at:
@@ -282,18 +283,18 @@ class Encoder:
         runs = Runs(1)
         runs.verbatim(opened.sent, opened.filled - opened.sent)
         opened.runs, kept = runs, opened.runs
-        before = opened.parser.position
+        first_round = not opened.parser.round
         with memoryview(opened.buffer) as data:
-            frame = self._block(opened, data, opened.filled - opened.sent, before)
+            frame = self._block(opened, data, opened.filled - opened.sent, first_round)
         opened.runs, opened.sent = kept, opened.filled
         return frame
 
     def _block(self, opened: _Stream, data: memoryview, raw_bytes: int,
-               before: qemu_stream.Position) -> bytes:
+               first_round: bool) -> bytes:
         """Make the frame of a block from the stream's runs, and count what became of it."""
         written = self._writer.write(
             self.sequence + 1, data, opened.runs.table, raw_bytes, key=opened.key,
-            owner=opened.owner, predicted=opened.predicted, first_round=not before.round)
+            owner=opened.owner, predicted=opened.predicted, first_round=first_round)
         opened.predicted = written.predicted
         frame = self._frame(Kind.DATA, opened.number, *written.parts)
         statistics = opened.statistics
@@ -306,7 +307,7 @@ class Encoder:
         statistics.verbatim_bytes += written.verbatim_bytes
         statistics.literal_wire_bytes += written.literal_wire_bytes
         statistics.reference_wire_bytes += len(frame) - written.literal_wire_bytes
-        if opened.parser.position.round:
+        if opened.parser.round:
             statistics.changed_raw_bytes += written.pages * PAGE_BYTES
             statistics.changed_wire_bytes += len(frame)
         return frame

@@ -46,8 +46,10 @@ _EPSILON = 1e-9
 _WRITE_SECONDS = 0.002
 #: A relay that takes less than this share of what the wire could carry lets the next stream begin.
 _SLOWED_SHARE = 0.7
-#: Steps in which its slowing down is followed, as a share of its time constant.
-_SLOWED_STEP = 0.6
+#: Steps in which its slowing down is followed, as a share of its time constant, and what is taken
+#: in one on average, of what is left at its begin, in that time constant.
+_SLOWED_STEP = 1.0
+_SLOWED_MEAN = (1.0 - math.exp(-_SLOWED_STEP)) / _SLOWED_STEP
 #: Tests without an end or a repetition; far beyond what converges.
 _MOST_ROUNDS = 100_000
 
@@ -188,7 +190,7 @@ class Stream:
         """Whether a relay at this speed of the wire takes less of it than the wire could carry."""
         if self.phase != "memory" or self.rounds:
             return self.in_later_rounds
-        return self.wanted_rate(rate) < _SLOWED_SHARE * self._unslowed(rate)
+        return self._slowing > 0 and self.wanted_rate(rate) < _SLOWED_SHARE * self._unslowed(rate)
 
     def wanted_rate(self, rate: float) -> float:
         """Return the wire bytes per second that it makes use of, of those offered."""
@@ -267,19 +269,18 @@ class Stream:
         fast = self._unslowed(rate)
         if not self._slowing or self.rounds:
             return fast
-        # the mean over a step in which what is left shrinks with what is taken
-        step = _SLOWED_STEP * self._slowing
-        taken = self._pages_left * (1.0 - math.exp(-_SLOWED_STEP)) / step
+        # what is left shrinks with what is taken
+        taken = self._pages_left * _SLOWED_MEAN / self._slowing
         least = (self.wire_bytes_per_second or rate) / PAGE_WIRE_BYTES
         return min(fast, max(taken, least) * self._page)
 
     def _unslowed(self, rate: float) -> float:
         """Return the same as if the relay did not slow down: mirrored disk writes come off it."""
-        left = max(0.0, rate - self._mirror_rate())
-        if self.load.wire is None or math.isinf(self.load.wire.raw_bytes_per_second):
-            return left
-        most = self.load.wire.raw_bytes_per_second / PAGE_WIRE_BYTES * self._page
-        return min(left, most)
+        if self.load.disk_bytes > 0:
+            rate = max(0.0, rate - self.load.disk_write_bytes_per_second)
+        if self.load.wire is None:
+            return rate
+        return min(rate, self.load.wire.raw_bytes_per_second / PAGE_WIRE_BYTES * self._page)
 
     def _until_slower(self, rate: float) -> float:
         """Return the seconds until the relay takes less; inf where it does not slow down."""

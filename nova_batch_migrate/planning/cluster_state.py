@@ -70,15 +70,17 @@ class Facts:
         #: The classes of each server as a set.
         self.class_sets = [frozenset(held) for held in self.classes]
 
-    def orders(self, several: bool) -> Iterable[list[int]]:
-        """Yield orders in which servers begin clusters: relatives together, then most shared."""
-        everyone = range(len(self.ids))
-        alike = sorted(everyone, key=lambda at: (self.narrow(at), at))
-        shared = [sum(self.pages[c] for c in self.classes[at]) for at in everyone]
-        yield sorted(everyone, key=lambda at: (-shared[at], at))
-        if several:
-            yield alike
-            yield sorted(everyone, key=lambda at: (shared[at], at))
+    def orders(self) -> Iterable[list[int]]:
+        """Yield orders in which servers begin clusters: most shared, relatives, least shared."""
+        most_first = self.by_share()
+        yield most_first
+        yield sorted(most_first, key=lambda at: (self.narrow(at), at))
+        yield most_first[::-1]
+
+    def by_share(self) -> list[int]:
+        """Return the servers with most shared content first."""
+        shared = [sum([self.pages[c] for c in held]) for held in self.classes]
+        return sorted(range(len(self.ids)), key=lambda at: (-shared[at], at))
 
     def narrow(self, at: int) -> list[int]:
         """Return the server's classes that are no background, those that can save most first."""

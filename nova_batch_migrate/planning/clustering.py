@@ -19,6 +19,8 @@ from nova_batch_migrate.planning.telemetry import ServerTelemetry
 MOST_HOLDERS = 64
 #: Up to so many servers clusters are dissolved and built again.
 FEW_SERVERS = 16
+#: What a server further back in the chain counts, against the one behind it.
+FORGETTING = 0.5
 #: Passes of the thorough search.
 MOST_PASSES = 4
 
@@ -27,18 +29,21 @@ def clusters(servers: Sequence[ServerTelemetry], known: Commonality, limits: Lim
              thorough: bool = True) -> list[Cluster]:
     """Return clusters of all the servers, which are given in the order that breaks ties.
 
-    `thorough`: several beginnings; for few servers related clusters are dissolved and built again
-    as well, whose work grows faster than the servers.
+    Of several beginnings the best is improved; `thorough`: each of them, and for few servers
+    related clusters are dissolved and built again as well, whose work grows faster than the
+    servers.
     """
     facts = Facts(servers, known)
+    found = [_greedy(facts, limits, order) for order in facts.orders()]
+    if not thorough:
+        found = [max(found, key=lambda state: state.saved)]
     best = None
-    for order in facts.orders(thorough):
-        found = _greedy(facts, limits, order)
-        improving.improve(found)
+    for state in found:
+        improving.improve(state)
         if thorough and len(servers) <= FEW_SERVERS:
-            found = _thorough(found)
-        if best is None or found.saved > best.saved + improving.LEAST:
-            best = found
+            state = _thorough(state)
+        if best is None or state.saved > best.saved + improving.LEAST:
+            best = state
     return best.result() if best else []
 
 
@@ -50,6 +55,28 @@ def everyone(servers: Sequence[ServerTelemetry], known: Commonality) -> Cluster:
     for server in range(len(servers)):
         state.add(server, group)
     return state.result()[0]
+
+
+def chain(servers: Sequence[ServerTelemetry], known: Commonality) -> list[str]:
+    """Return the servers' ids, each behind those with which it has most in common.
+
+    The nearer these are, the more they count: a dictionary forgets. Work grows with the square of
+    the servers of one group, which has a limit.
+    """
+    facts = Facts(servers, known)
+    left = dict.fromkeys(facts.by_share())
+    common = dict.fromkeys(left, 0.0)
+    found = []
+    while left:
+        server = max(left, key=common.__getitem__)
+        del left[server]
+        found.append(facts.ids[server])
+        for other in left:
+            common[other] *= FORGETTING
+        for c in facts.narrow(server):
+            for holder in facts.holders[c]:
+                common[holder] += facts.pages[c]
+    return found
 
 
 def _thorough(state: State) -> State:

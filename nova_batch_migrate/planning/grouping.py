@@ -98,9 +98,9 @@ def relayed(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope
     """Group for a relay, whose streams go one after the other through a dictionary a group.
 
     Where all that recurs fits the dictionary, one group for each part of the scope (and each
-    destination) saves most. Else groups that fit are held against one group that does not, its
-    members ascending by time or relatives one behind the other, by replaying the streams; what
-    saves most is taken, groups that fit if it is all the same.
+    destination) saves most. Else the streams of one group that does not fit are replayed in order
+    of their times and with relatives one behind the other; `thorough`: groups that fit as well,
+    which are taken where they save as much.
     """
     most = MOST_RELAYED if thorough else MOST_RELAYED_OF_MANY
     parts: dict[str, list[ServerTelemetry]] = {}
@@ -117,35 +117,41 @@ def relayed(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope
             groups += _explained(whole, f"all that recurs among {len(part)} servers fits a "
                                  f"dictionary of {dictionary_bytes // MIB} MiB, so one group for "
                                  "each destination saves most")
-        else:
-            fitting = group(part, known, scope, fits, dictionary_bytes, most, thorough)
-            groups += _what_saves_most(fitting, whole, replay, in_order, dictionary_bytes)
+            continue
+        fitting = (group(part, known, scope, fits, dictionary_bytes, most, thorough)
+                   if thorough else [])
+        groups += _what_saves_most(fitting, whole, {s.id: s for s in part}, known, replay,
+                                   in_order, dictionary_bytes)
     return groups
 
 
-def _what_saves_most(fitting: Sequence[Grouping], whole: Sequence[Grouping], replay: Replay,
+def _what_saves_most(fitting: Sequence[Grouping], whole: Sequence[Grouping],
+                     servers: dict[str, ServerTelemetry], known: Commonality, replay: Replay,
                      in_order: Callable[[Sequence[str]], list[str]], dictionary_bytes: int
                      ) -> list[Grouping]:
-    """Return groups that fit the dictionary, or those that do not in one of two orders."""
-    def saving(groups: Sequence[Grouping]) -> float:
-        return sum(replay.saved_pages(g.order or in_order(g.servers))
-                   for g in groups if len(g.servers) > 1)
-
+    """Return groups that fit the dictionary, or those that do not in the best of some orders."""
     family = {server: at for at, g in enumerate(fitting) for server in g.servers}
-    related = [dataclasses.replace(g, order=tuple(sorted(in_order(g.servers),
-                                                         key=family.__getitem__)))
-               for g in whole]
-    saved, ascending, one_by_one = saving(fitting), saving(whole), saving(related)
-    if max(ascending, one_by_one) <= saved:
+
+    def saving(g: Grouping) -> float:
+        return replay.saved_pages(g.order or in_order(g.servers)) if len(g.servers) > 1 else 0.0
+
+    def best(g: Grouping) -> Grouping:
+        orders = [clustering.chain([servers[i] for i in g.servers], known)]
+        if family:
+            orders.append(sorted(in_order(g.servers), key=family.__getitem__))
+        return max([g, *(dataclasses.replace(g, order=tuple(order)) for order in orders)],
+                   key=saving)
+
+    ordered = [best(g) for g in whole]
+    saved, ascending, related = (sum(map(saving, groups)) for groups in (fitting, whole, ordered))
+    if saved and saved >= related:
         return _explained(fitting, f"{_mib(saved)} are sent once by groups that fit the "
-                          f"dictionary, {_mib(max(ascending, one_by_one))} by one group")
-    how = "" if ascending >= one_by_one else (
+                          f"dictionary, {_mib(related)} by one group")
+    how = "" if ascending >= related else (
         f" with relatives one behind the other ({_mib(ascending)} in order of their times)")
-    return _explained(
-        whole if ascending >= one_by_one else related,
-        f"more than a dictionary of {dictionary_bytes // MIB} MiB holds, yet "
-        f"{_mib(max(ascending, one_by_one))} are sent once by it{how}, {_mib(saved)} by groups "
-        "that fit")
+    groups = f", {_mib(saved)} by groups that fit" if fitting else ""
+    return _explained(ordered, f"more than a dictionary of {dictionary_bytes // MIB} MiB holds, "
+                      f"yet {_mib(related)} are sent once by it{how}{groups}")
 
 
 def _explained(groups: Sequence[Grouping], why: str) -> list[Grouping]:

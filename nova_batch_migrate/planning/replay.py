@@ -13,6 +13,10 @@ from nova_batch_migrate.planning import commonality
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry
 
+#: What a server sends before it may push others' contents out, as a share of the ring: it may come
+#: to what is held (relay/admission.py).
+PATIENCE_SHARE = 1 / 64
+
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
@@ -35,8 +39,9 @@ class Replay:
     """The dictionaries of one source host's groups, a new one for each group.
 
     A dictionary is a ring of contents (design 6): what is new goes in at the head, the oldest falls
-    out, a hit moves nothing. Only what comes again in the same log is let in (admission by
-    recurrence), so pages that are nowhere else cost no room.
+    out, a hit moves nothing. What is let in is what relay/admission.py lets in: only what comes
+    again in the same log, so that pages that are nowhere else cost no room; once the ring is full
+    nothing by a server that finds most of its pages, and never in the place of a server's own.
     """
 
     def __init__(self, host: HostTelemetry, dedup_scope: str, dictionary_bytes: int,
@@ -105,7 +110,8 @@ class Replay:
         if len(ids) == 1 and (alone := self._alone(ids[0], theta)) is not None:
             return {ids[0]: alone}
         contents, owners = self._accesses(ids)
-        hit, crosses = replay(contents, owners, self._dictionary_pages * theta)
+        hit, crosses = replay(contents, owners, self._dictionary_pages * theta,
+                              [self._sequence(i)[1] for i in ids])
         within = numpy.bincount(owners[hit & ~crosses], minlength=len(ids))
         across = numpy.bincount(owners[hit & crosses], minlength=len(ids))
         found = {}
@@ -157,13 +163,13 @@ class Replay:
         return found
 
 
-def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float
-           ) -> tuple[numpy.ndarray, numpy.ndarray]:
+def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float,
+           pages: Sequence[int] = ()) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return which accesses hit a ring of `capacity` contents, and which of these cross servers.
 
-    `owners` ascend. A hit crosses if its own server had not brought the content before. Contents
-    that come once are not let in. Whether an access hits depends on how many misses came before
-    it, so where not all fits they are followed one by one.
+    `owners` ascend. A hit crosses if its own server had not brought the content before. `pages` are
+    those that each owner sends in all, with those that are no accesses here. Whether an access hits
+    depends on what was let in before it, so where not all fits they are followed one by one.
     """
     count = len(contents)
     if not count:
@@ -180,25 +186,39 @@ def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float
         ([True], owners_in_order[1:] != owners_in_order[:-1]))
     missed = first
     if numpy.count_nonzero(first & ~once) > capacity:
-        missed = _misses(order, first, once, capacity)
+        missed = _misses(order, first, once, owners, int(capacity), pages)
     return ~missed, ~missed & crosses
 
 
-def _misses(order, first, once, capacity: float) -> numpy.ndarray:
+def _misses(order, first, once, owners, slots: int, pages: Sequence[int]) -> numpy.ndarray:
     """Follow all accesses but those that come once; `order` has those of a content together."""
     before = numpy.empty(len(order), dtype=numpy.int64)
     before[order] = numpy.concatenate(([-1], order[:-1]))
     before[first] = -1
     again = numpy.flatnonzero(~once)
-    let_in = [0] * len(order)
+    accesses = numpy.bincount(owners[again], minlength=int(owners[-1]) + 1).tolist()
+    # what an owner has sent grows evenly with those of its accesses that are followed
+    sends = list(pages) or accesses
+    followed, found = [0] * len(accesses), [0] * len(accesses)
+    #: Of each slot: who used it last. Of each access: the number under which it was let in.
+    used, let_in = [-1] * slots, [-1] * len(order)
     misses, head = [], 0
-    for at, last in zip(again.tolist(), before[again].tolist(), strict=True):
-        if last < 0 or head - let_in[last] > capacity:
-            misses.append(at)
-            let_in[at] = head
-            head += 1
+    for at, last, owner in zip(again.tolist(), before[again].tolist(), owners[again].tolist(),
+                               strict=True):
+        number = let_in[last] if last >= 0 else -1
+        if number >= 0 and head - number <= slots:
+            let_in[at] = number
+            used[number % slots] = owner
+            found[owner] += 1
         else:
-            let_in[at] = let_in[last]
+            misses.append(at)
+            sent = followed[owner] * sends[owner] / accesses[owner]
+            if head < slots or (slots and sent >= slots * PATIENCE_SHARE
+                                and 2 * found[owner] < sent and used[head % slots] != owner):
+                let_in[at] = head
+                used[head % slots] = owner
+                head += 1
+        followed[owner] += 1
     missed = once.copy()
     missed[misses] = True
     return missed

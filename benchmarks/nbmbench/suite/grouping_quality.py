@@ -1,8 +1,9 @@
 """How much of the best possible saving the planner's groups reach, and what simple ways save.
 
 Two kinds of cases, each of a seeded random host: `optimal`, 5 to 13 servers whose best groups under
-the same limits HiGHS finds; `replay`, 8 to 40 servers whose groups go through the dictionary beside
-one group of all and a random order. Words for --only: `optimal`, `replay`.
+the same limits HiGHS finds, grouped as few servers are and as thousands are (`fast`); `replay`, 8
+to 40 servers whose groups go through the dictionary beside one group of all and a random order.
+Words for --only: `optimal`, `replay`.
 """
 import collections
 import functools
@@ -18,7 +19,8 @@ from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES
 
 NEEDS = "test"
-GOALS = {"saving_vs_optimal": Goal(">=", 0.95), "saving_vs_baseline": Goal(">=", 1.0)}
+GOALS = {"saving_vs_optimal": Goal(">=", 0.95), "saving_vs_optimal_fast": Goal(">=", 0.95),
+         "saving_vs_baseline": Goal(">=", 1.0)}
 #: Cases of each kind: used while tuning, and held out.
 OPTIMAL, REPLAY, QUICK = 400, 60, 15
 RANDOM_ORDERS = 5
@@ -44,17 +46,16 @@ def run(settings: contract.Settings) -> list[dict]:
 
 def measured(cases) -> dict:
     """Return the 5th percentile and the minimum of the saving, and the worst against a baseline."""
-    optimal = [case["saved_pages"] / case["optimal_pages"] for case in cases
-               if case["kind"] == "optimal" and case["worth_it"]]
     simple = [_against_baseline(case) for case in cases if case["kind"] == "replay"]
-    told = {"instances": len(optimal),
-            "not_worth_it": sum(case["kind"] == "optimal" and not case["worth_it"]
-                                for case in cases)}
-    if optimal:
-        told |= {"saving_vs_optimal": percentile(optimal, 0.05),
-                 "saving_vs_optimal_min": min(optimal)}
+    optimal = [case for case in cases if case["kind"] == "optimal"]
+    told = {"instances": len(_shares(cases, "saved_pages")),
+            "not_worth_it": sum(not case["worth_it"] for case in optimal)}
+    for name, pages in (("saving_vs_optimal", "saved_pages"),
+                        ("saving_vs_optimal_fast", "fast_pages")):
+        if shares := _shares(cases, pages):
+            told |= {name: percentile(shares, 0.05), f"{name}_min": min(shares)}
     if simple:
-        told |= {"saving_vs_baseline": _total(cases), "saving_vs_baseline_min": min(simple)}
+        told |= {"saving_vs_baseline": min(simple), "saving_vs_baseline_total": _total(cases)}
     return told
 
 
@@ -66,13 +67,17 @@ def missing(cases) -> list[str]:
 
 
 def intervals(cases) -> dict:
-    """Return the 95 % interval of the 5th percentile."""
-    optimal = [case["saved_pages"] / case["optimal_pages"] for case in cases
-               if case["kind"] == "optimal" and case["worth_it"]]
-    if not optimal:
-        return {}
-    return {"saving_vs_optimal": contract.bootstrap(
-        optimal, functools.partial(numpy.percentile, q=5))}
+    """Return the 95 % intervals of the 5th percentiles."""
+    found = {name: _shares(cases, pages) for name, pages in (
+        ("saving_vs_optimal", "saved_pages"), ("saving_vs_optimal_fast", "fast_pages"))}
+    return {name: contract.bootstrap(shares, functools.partial(numpy.percentile, q=5))
+            for name, shares in found.items() if shares}
+
+
+def _shares(cases, pages: str) -> list[float]:
+    """Return what was saved as shares of the optimum, where there is something to save."""
+    return [case[pages] / case["optimal_pages"] for case in cases
+            if case["kind"] == "optimal" and case["worth_it"]]
 
 
 def _against_baseline(case) -> float:
@@ -119,18 +124,22 @@ def _optimal(seed: int) -> dict:
     def fits(ids) -> bool:
         return sum(memory[i] for i in ids) <= room
 
-    groups = grouping.group(host.servers, known, scope, fits,
-                            int(dictionary_pages * PAGE_BYTES), most)
+    def saved(thorough: bool) -> tuple[float, list[int]]:
+        groups = grouping.group(host.servers, known, scope, fits,
+                                int(dictionary_pages * PAGE_BYTES), most, thorough)
+        masks = numpy.array([sum(1 << number[i] for i in g.servers) for g in groups],
+                            dtype=numpy.uint32)
+        return (float(exact_groups.saved_pages(classes, masks)[0].sum()),
+                [len(g.servers) for g in groups])
+
     best = exact_groups.best_saving(
         servers, classes, dictionary_pages, most,
         lambda numbers: fits([known.server_ids[n] for n in numbers]), list(parts.values()))
-    masks = numpy.array([sum(1 << number[i] for i in g.servers) for g in groups],
-                        dtype=numpy.uint32)
     content = sum(s.distinct_pages for s in host.servers)
+    saved_pages, groups = saved(thorough=True)
     return {"servers": servers, "dictionary_pages": round(dictionary_pages),
             "recurring_pages": round(recurring), "most_members": most, "scope": scope.dedup_scope,
-            "groups": [len(g.servers) for g in groups],
-            "saved_pages": float(exact_groups.saved_pages(classes, masks)[0].sum()),
+            "groups": groups, "saved_pages": saved_pages, "fast_pages": saved(thorough=False)[0],
             "optimal_pages": best, "worth_it": best >= NOTHING_SHARE * content}
 
 

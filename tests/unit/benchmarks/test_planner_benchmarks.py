@@ -55,8 +55,16 @@ class TestFigures(base.BaseTestCase):
 
     def test_the_fifth_percentile(self):
         cases = [{"kind": "optimal", "worth_it": at > 0, "saved_pages": float(at),
-                  "optimal_pages": 100.0} for at in range(101)]
+                  "fast_pages": at / 2, "optimal_pages": 100.0} for at in range(101)]
         found = grouping_quality.measured(cases)
         self.assertEqual((100, 1), (found["instances"], found["not_worth_it"]))
         self.assertAlmostEqual(0.0595, found["saving_vs_optimal"])
         self.assertEqual(0.01, found["saving_vs_optimal_min"])
+        self.assertEqual(0.005, found["saving_vs_optimal_fast_min"])
+
+    def test_one_plan_below_a_simple_way_is_enough(self):
+        cases = [{"kind": "replay", "saved_pages": saved, "one_group_pages": 10.0,
+                  "random_order_pages": 8.0} for saved in (9.0, 31.0)]
+        found = grouping_quality.measured(cases)
+        self.assertEqual((0.9, 2.0), (found["saving_vs_baseline"],
+                                      found["saving_vs_baseline_total"]))

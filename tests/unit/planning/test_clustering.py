@@ -34,6 +34,23 @@ def saved(known, groups):
                for group in groups for holders, pages in known.classes)
 
 
+class TestChain(base.BaseTestCase):
+
+    def test_relatives_stand_behind_one_another(self):
+        servers, known = facts([("a c", 100), ("b d", 50), ("a b c d e f", 10)])
+        self.assertEqual("acbdef", "".join(i[-1] for i in clustering.chain(servers, known)))
+
+    def test_the_nearer_count_more(self):
+        # d has 90 in common with the last but one, e has 50 with the last
+        servers, known = facts([("a b", 500), ("b c", 400), ("a d", 90), ("c e", 50)])
+        self.assertEqual("bacedf", "".join(i[-1] for i in clustering.chain(servers, known)))
+
+    def test_one_cluster_of_everyone(self):
+        servers, known = facts([("a c", 100), ("b d", 50)])
+        found = clustering.everyone(servers, known)
+        self.assertEqual((6, 150.0), (len(found.servers), found.recurring_pages))
+
+
 class TestClusters(base.BaseTestCase):
 
     @settings(deadline=None, max_examples=60)

@@ -38,12 +38,23 @@ class TestReplay(base.BaseTestCase):
         self.assertEqual([(0, 0), (0, 1)], hits([a, b]))
         self.assertEqual([(0, 0), (0, 1)], hits([b, a]))
 
-    def test_a_ring_forgets_the_oldest(self):
-        # 1 2 3 are let in, the ring holds two: 1 is gone when b brings it, which throws 2 out ...
-        self.assertEqual([(0, 0), (0, 0)], hits([server("a", 1, 2, 3), server("b", 1, 2, 3)], 2))
-        # ... but backwards 3 and 2 are there, and a hit moves nothing.
+    def test_no_server_pushes_out_its_own(self):
+        # 1 and 2 are let in, the ring holds two: 3 would take their place.
+        self.assertEqual([(0, 0), (0, 0.6667)],
+                         hits([server("a", 1, 2, 3), server("b", 1, 2, 3)], 2))
         self.assertEqual([(0, 0), (0, 0.6667)],
                          hits([server("a", 1, 2, 3), server("b", 3, 2, 1)], 2))
+
+    def test_who_finds_nothing_pushes_others_out(self):
+        # b waits for one page whether it finds something, then 5 takes the place of 1.
+        self.assertEqual(
+            [(0, 0), (0, 0), (0, 0.5), (0, 0.5)],
+            hits([server("a", 1, 2), server("b", 4, 5), server("c", 1, 2), server("d", 4, 5)], 2))
+
+    def test_who_finds_most_leaves_the_ring_as_it_is(self):
+        self.assertEqual(
+            [(0, 0), (0, 0.6667), (0, 0.6667)],
+            hits([server("a", 1, 2), server("b", 1, 2, 3), server("c", 2, 1, 3)], 2))
 
     def test_what_comes_once_in_the_log_takes_no_room(self):
         # 7 and 8 recur on the host, but not in this group.
@@ -95,13 +106,23 @@ def by_hand(contents, owners, capacity):
     """The ring, one access after the other."""
     counts = {c: contents.count(c) for c in contents}
     ring, hit, crosses, seen = [], [], [], set()
-    for content, owner in zip(contents, owners, strict=True):
-        hit.append(content in ring)
+    for at, (content, owner) in enumerate(zip(contents, owners, strict=True)):
+        place = next((n for n, slot in enumerate(ring) if slot[0] == content), None)
+        mine = [n for n in range(at) if owners[n] == owner and counts[contents[n]] > 1]
+        own = [n for n in range(at) if owners[n] == owner]
+        again = [n for n, c in enumerate(contents) if owners[n] == owner and counts[c] > 1]
+        hit.append(place is not None)
         crosses.append(hit[-1] and (content, owner) not in seen)
         seen.add((content, owner))
-        if not hit[-1] and counts[content] > 1:
-            ring = ring[-(capacity - 1):] if capacity > 1 else []
-            ring.append(content)
+        if place is not None:
+            ring[place] = content, owner
+        elif counts[content] > 1:
+            sent = len(mine) * owners.count(owner) / len(again)
+            if len(ring) < capacity:
+                ring.append((content, owner))
+            elif (sent >= capacity / 64 and 2 * sum(hit[n] for n in own) < sent
+                    and ring[0][1] != owner):
+                ring = [*ring[1:], (content, owner)]
     return hit, crosses
 
 
@@ -112,8 +133,9 @@ class TestRing(base.BaseTestCase):
            strategies.integers(1, 4))
     def test_as_one_by_one(self, contents, capacity, servers):
         owners = sorted(at % servers for at in range(len(contents)))
-        hit, crosses = replay.replay(numpy.array(contents, dtype=numpy.int64),
-                                     numpy.array(owners, dtype=numpy.int64), capacity)
+        hit, crosses = replay.replay(
+            numpy.array(contents, dtype=numpy.int64), numpy.array(owners, dtype=numpy.int64),
+            capacity, [owners.count(owner) for owner in range(servers)])
         self.assertEqual(by_hand(contents, owners, capacity), (hit.tolist(), crosses.tolist()))
 
     @settings(deadline=None, max_examples=50)

@@ -1,11 +1,14 @@
-/* XXH3 (64 bits, seeded) of many pages in one call: what Hasher of fingerprint.py does page by page
- * otherwise. Optional; the same values as the xxhash package gives, which a test compares. The
+/* XXH3 (64 bits, seeded) of many pages in one call, in a buffer or read from another process into one: what
+ * Hasher of fingerprint.py does page by page otherwise. Optional; the same values as the xxhash package gives, which a test compares. The
  * algorithm and its constants are those of the XXH3 specification, for inputs of 4096 bytes only. */
+#define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <errno.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "little endian only: without this module pages are hashed one by one"
@@ -15,6 +18,8 @@
 #include <immintrin.h>
 #endif
 
+/* RUNS: the kernel's IOV_MAX; PART: pages read in one step, so that they are hashed in the second-level cache. */
+enum { RUNS = 1024, PART = 64 };
 enum { PAGE = 4096, STRIPE = 64, LANES = 8, SECRET_WORDS = 24, BLOCK_STRIPES = 16 };
 
 #define P32_1 0x9E3779B1u
@@ -124,6 +129,12 @@ AVX2 static void hash_wide(const uint8_t *in, const uint8_t *secret, uint64_t *o
 }
 #endif
 
+static void fill_secret(uint64_t *secret, unsigned long long seed)
+{
+    for (int i = 0; i < SECRET_WORDS; i++)
+        secret[i] = i % 2 ? SECRET[i] - seed : SECRET[i] + seed;
+}
+
 static void hash_all(const uint8_t *pages, Py_ssize_t count, const uint64_t *words, uint64_t *out)
 {
     const uint8_t *secret = (const uint8_t *)words;
@@ -151,8 +162,7 @@ static PyObject *hash_pages(PyObject *self, PyObject *args)
         return NULL;
     }
     uint64_t secret[SECRET_WORDS];
-    for (int i = 0; i < SECRET_WORDS; i++)
-        secret[i] = i % 2 ? SECRET[i] - seed : SECRET[i] + seed;
+    fill_secret(secret, seed);
     Py_BEGIN_ALLOW_THREADS
     hash_all(pages.buf, count, secret, out.buf);
     Py_END_ALLOW_THREADS
@@ -161,7 +171,83 @@ static PyObject *hash_pages(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* Reads the present ones of pages of a process behind each other into the buffer and hashes them part by part,
+ * while they are in the processor's cache. Absent ones get the hash `absent`. Returns the bytes read; -1: errno. */
+static Py_ssize_t read_all(pid_t pid, uintptr_t address, const uint8_t *present, Py_ssize_t count, uint8_t *buffer,
+                           const uint64_t *secret, uint64_t absent, uint64_t *out)
+{
+    struct iovec runs[RUNS];
+    uint64_t hashes[PART];
+    Py_ssize_t read = 0;
+    for (Py_ssize_t at = 0, first; at < count;) {
+        int wanted = 0, run = 0;
+        for (first = at; at < count && wanted < PART; at++) {
+            if (!present[at])
+                continue;
+            uint8_t *page = (uint8_t *)address + at * PAGE;
+            if (run && (uint8_t *)runs[run - 1].iov_base + runs[run - 1].iov_len == page) {
+                runs[run - 1].iov_len += PAGE;
+            } else {
+                if (run == RUNS)
+                    break;
+                runs[run++] = (struct iovec){page, PAGE};
+            }
+            wanted++;
+        }
+        if (wanted) {
+            struct iovec local = {buffer + read, (size_t)wanted * PAGE};
+            ssize_t got = process_vm_readv(pid, &local, 1, runs, run, 0);
+            if (got < 0)
+                return -1;
+            if (got != (ssize_t)local.iov_len) {
+                errno = EFAULT;
+                return -1;
+            }
+            hash_all(buffer + read, wanted, secret, hashes);
+            read += got;
+        }
+        for (int n = 0; first < at; first++)
+            out[first] = present[first] ? hashes[n++] : absent;
+    }
+    return read;
+}
+
+/* read_pages(pid, address, present, buffer, seed, absent, out): hashes of pages that lie behind each other in a
+ * process, into the writable buffer out; the buffer holds the present ones afterwards. Returns the bytes read. */
+static PyObject *read_pages(PyObject *self, PyObject *args)
+{
+    Py_buffer present, buffer, out;
+    int pid;
+    unsigned long long address, seed, absent;
+    if (!PyArg_ParseTuple(args, "iKy*w*KKw*", &pid, &address, &present, &buffer, &seed, &absent, &out))
+        return NULL;
+    Py_ssize_t count = present.len, read = -1, wanted = 0;
+    const uint8_t *flags = present.buf;
+    for (Py_ssize_t n = 0; n < count; n++)
+        wanted += flags[n] != 0;
+    if (buffer.len < wanted * PAGE || out.len < count * 8) {
+        PyErr_SetString(PyExc_ValueError, "there is less room than pages wanted");
+    } else {
+        uint64_t secret[SECRET_WORDS];
+        int error;
+        fill_secret(secret, seed);
+        Py_BEGIN_ALLOW_THREADS
+        read = read_all(pid, address, flags, count, buffer.buf, secret, absent, out.buf);
+        error = errno;
+        Py_END_ALLOW_THREADS
+        if (read < 0) {
+            errno = error;
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+    }
+    PyBuffer_Release(&present);
+    PyBuffer_Release(&buffer);
+    PyBuffer_Release(&out);
+    return read < 0 ? NULL : PyLong_FromSsize_t(read);
+}
+
 static PyMethodDef methods[] = {
+    {"read_pages", read_pages, METH_VARARGS, "Read pages of a process and hash them into a buffer of uint64."},
     {"hash_pages", hash_pages, METH_VARARGS, "Hash pages behind each other into a buffer of uint64."},
     {NULL, NULL, 0, NULL},
 };

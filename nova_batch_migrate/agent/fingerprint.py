@@ -11,6 +11,7 @@ import itertools
 import numpy
 import xxhash
 
+from nova_batch_migrate.agent import memory
 from nova_batch_migrate.agent.memory import PAGE_BYTES
 
 try:
@@ -62,6 +63,20 @@ class Hasher:
         return numpy.fromiter(
             map(xxhash.xxh3_64_intdigest, self._units, itertools.repeat(self._seed)),
             dtype=numpy.uint64, count=count)
+
+    def read(self, ram: memory.GuestMemory, part: memory.Slice, present: numpy.ndarray,
+             buffer: memory.Buffer, absent: int, out: numpy.ndarray) -> None:
+        """Read the `present` pages (a boolean array) of a slice into the buffer and hash them.
+
+        `out` (uint64) gets the hash of each page, `absent` where none is present. Only for pages;
+        raises GuestMemoryError.
+        """
+        if self._buffer is None:
+            out[:] = absent
+            out[present] = self.hash(ram.read(part, present, buffer) // PAGE_BYTES)
+        else:
+            ram.read_with(part, lambda pid: _speed.read_pages(
+                pid, part.address, present, buffer.view, self._seed, absent, out))
 
 
 @dataclasses.dataclass(frozen=True)

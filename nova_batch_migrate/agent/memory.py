@@ -12,6 +12,7 @@ import mmap
 import os
 import re
 import time
+from collections.abc import Callable
 
 import numpy
 
@@ -250,6 +251,19 @@ class GuestMemory:
         flags = self.entries(part.address, part.pages)
         return flags >= _PRESENT, (flags & _SWAPPED) != 0
 
+    def read_with(self, part: Slice, read: Callable[[int], int]) -> int:
+        """Let `read` (process id -> bytes) read of a slice; its pages are the guest's only then.
+
+        Raises GuestMemoryError when the guest is gone.
+        """
+        try:
+            got = read(self._pid)
+        except OSError as error:
+            raise GuestMemoryError(f"guest memory could not be read: {error}") from error
+        # had the process ended, this id could have been another's meanwhile
+        self.entries(part.address, 1)
+        return got
+
     def read(self, part: Slice, wanted: numpy.ndarray, buffer: Buffer) -> int:
         """Read the ``wanted`` pages (a boolean array) of a slice, packed; return how many bytes.
 
@@ -264,12 +278,7 @@ class GuestMemory:
         runs[:, 1] -= runs[:, 0]
         runs *= numpy.uint64(PAGE_BYTES)
         runs[:, 0] += numpy.uint64(part.address)
-        try:
-            got = buffer.fill(self._pid, runs)
-        except OSError as error:
-            raise GuestMemoryError(f"guest memory could not be read: {error}") from error
-        # had the process ended, this id could have been another's meanwhile
-        self.entries(part.address, 1)
+        got = self.read_with(part, lambda pid: buffer.fill(pid, runs))
         if got != runs[:, 1].sum():
             raise GuestMemoryError("guest memory could not be read: it was unmapped meanwhile")
         return got

@@ -89,6 +89,22 @@ def progress(job: str) -> float:
 
 
 @privsep.memory_pctxt.entrypoint
+def resident(servers: list[dict]) -> dict[str, int]:
+    """Return the pages that are present, by server id, without reading any.
+
+    ``servers`` as those of `measure`; one that can't be read is left out.
+    """
+    found = {}
+    for server in servers:
+        guest = guest_scan.Guest(server["id"])
+        guest.open(server["pid_file"], server["blocks_bytes"])
+        if not guest.error:
+            found[guest.id] = guest.resident_pages
+        guest.close()
+    return found
+
+
+@privsep.memory_pctxt.entrypoint
 def probe() -> int:
     """Return the process id of the privileged process: shows that it starts."""
     return os.getpid()
@@ -322,12 +338,8 @@ class ContentReader:
             return None
 
     def _hashes(self, guest: guest_scan.Guest, part: memory.Slice, present) -> numpy.ndarray:
-        count = guest.memory.read(part, present, self.buffer) // PAGE_BYTES
-        found = self._hasher.hash(count)
-        if count == part.pages:
-            return found
-        hashes = numpy.full(part.pages, self.zero, dtype=numpy.uint64)
-        hashes[present] = found
+        hashes = numpy.empty(part.pages, dtype=numpy.uint64)
+        self._hasher.read(guest.memory, part, present, self.buffer, self.zero, hashes)
         return hashes
 
     def read_contents(self, guest: guest_scan.Guest, part: memory.Slice) -> None:
@@ -341,8 +353,9 @@ class ContentReader:
                 pages = slice(start, min(start + memory.SLICE_PAGES, part.pages))
                 here = present[pages]
                 self._pace.spend(int(numpy.count_nonzero(here)) * PAGE_BYTES)
-                hashes[pages] = self._hashes(guest, memory.Slice(
-                    part.address + start * PAGE_BYTES, len(here)), here)
+                self._hasher.read(guest.memory, memory.Slice(
+                    part.address + start * PAGE_BYTES, len(here)), here, self.buffer, self.zero,
+                    hashes[pages])
                 self._collect_blocks(guest, hashes[pages], here)
         except memory.GuestMemoryError as error:
             guest.error = str(error)

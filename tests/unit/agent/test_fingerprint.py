@@ -5,9 +5,9 @@ import numpy
 from hypothesis import given, settings, strategies
 from oslotest import base
 
-from nova_batch_migrate.agent import fingerprint
+from nova_batch_migrate.agent import fingerprint, memory
 from nova_batch_migrate.planning.telemetry import PageClasses
-from tests.unit.agent.processes import PAGE, content
+from tests.unit.agent.processes import PAGE, Guest, content
 
 SEED = 7
 
@@ -57,6 +57,39 @@ class TestHashing(base.BaseTestCase):
         found = fingerprint.Hasher(pages, SEED).hash(3).tolist()
         self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.fingerprint._speed", None))
         self.assertEqual(found, fingerprint.Hasher(pages, SEED).hash(3).tolist())
+
+    def test_pages_of_a_process_with_the_extension_and_without(self):
+        guest = self.useFixture(Guest())
+        # every other page is a run of its own, then one run of more than is read in one step
+        seeds = {page: page for page in [*range(0, 200, 2), *range(300, 400)]}
+        guest.write(seeds)
+        ram, buffer = memory.GuestMemory(guest.pid, [guest.pages * PAGE]), memory.Buffer()
+        self.addCleanup(ram.close)
+        part = ram.slices()[0]
+        present, _ = ram.presence(part)
+        expected = [fingerprint.hash_page(content(seeds[page]), SEED) if page in seeds else 5
+                    for page in range(part.pages)]
+        packed = b"".join(content(seeds[page]) for page in sorted(seeds))
+        for _ in range(2):
+            found = numpy.zeros(part.pages, dtype=numpy.uint64)
+            fingerprint.Hasher(buffer.view, SEED).read(ram, part, present, buffer, 5, found)
+            self.assertEqual(expected, found.tolist())
+            self.assertEqual(packed, bytes(buffer.view[:len(packed)]))
+            buffer.view[:len(packed)] = bytes(len(packed))
+            self.useFixture(fixtures.MonkeyPatch(
+                "nova_batch_migrate.agent.fingerprint._speed", None))
+
+    def test_a_process_that_ended_has_no_pages(self):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        ram, buffer = memory.GuestMemory(guest.pid, [guest.pages * PAGE]), memory.Buffer()
+        self.addCleanup(ram.close)
+        part = ram.slices()[0]
+        present, _ = ram.presence(part)
+        guest.end()
+        self.assertRaises(memory.GuestMemoryError, fingerprint.Hasher(buffer.view, SEED).read,
+                          ram, part, present, buffer, 5,
+                          numpy.zeros(part.pages, dtype=numpy.uint64))
 
     def test_another_seed_gives_other_hashes(self):
         pages = memoryview(content(1))

@@ -110,7 +110,9 @@ class TestMeasure(base.BaseTestCase):
         again = servers[one.id]
         self.assertEqual((first.measured_at, first.windows, 2),
                          (again.measured_at, again.windows, again.distinct_pages))
-        self.assertEqual(((-2,), (0, 1)), (first.sequence.contents, again.sequence.contents))
+        # which of both is number 0 depends on the key of the day
+        self.assertEqual(((-2,), [0, 1]), (first.sequence.contents,
+                                           sorted(again.sequence.contents)))
         # the page that was written since
         self.assertEqual({"pairs": 2, "held": 1}, self.common["confirmation"])
 

@@ -124,8 +124,6 @@ class Reconciler:
                     if row["status"] == "pending" and \
                             row["group_index"] != current.get(row["source"], -1):
                         by_host.setdefault(row["source"], []).append(row["server_id"])
-                if purpose == "regroup":
-                    by_host = self._measurer.without_young(batch, by_host)
                 self._save(batch, measure=self._measurer.start(by_host, purpose))
             case state.PollMeasure():
                 self._save(batch, measure=self._measurer.poll(ctxt, batch,

@@ -40,9 +40,6 @@ OPTS = [
                       "batch that is only planned is measured to the end."),
     cfg.IntOpt("measure_timeout_seconds", default=600, min=10,
                help="A measurement that takes longer is given up and reported."),
-    cfg.FloatOpt("reuse_measure_seconds", default=60, min=0,
-                 help="After a group the servers of a host are not measured again while what is "
-                      "known of all of them is younger than this."),
     cfg.IntOpt("agent_timeout_seconds", default=10, min=1,
                help="How long an agent may take to answer one call."),
     cfg.FloatOpt("setup_seconds", default=0.8, min=0,

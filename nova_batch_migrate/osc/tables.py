@@ -177,6 +177,9 @@ def commonality_lines(chart: dict[str, Any]) -> list[str]:
     if len(pairs) > _PAIRS_SHOWN:
         lines.append(f"... and {len(pairs) - _PAIRS_SHOWN} pairs with less; -f json has them all")
     lines += _told_apart(chart["pairs"])
+    lines += [f"{text.escape(pair['a'])} and {text.escape(pair['b'])} have "
+              f"{text.size(pair['bytes'])} in common (+- {text.size(pair['error_bytes'])})."
+              for pair in chart["host_pairs"] if pair["bytes"] is not None]
     if not chart["exact"]:
         lines.append("Estimated from a sample of the contents.")
     confirmed = chart["confirmation"]

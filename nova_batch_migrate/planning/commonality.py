@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy
 
+from nova_batch_migrate import exception
+from nova_batch_migrate.planning import sketch
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, PageClasses
 
 #: Classes of the pairwise product taken at a time, which bounds its memory.
@@ -92,19 +94,21 @@ def chart(hosts: Iterable[HostTelemetry]) -> dict:
     """Return the chart of FIG. 3 in bytes: totals per server and every pair of a host.
 
     `share` is of the smaller one's distinct contents. Servers of different hosts are not
-    compared. `exact` is false if classes were sampled or background was folded. Of each pair three
+    compared, but the hosts themselves are, by their sketches (`host_pairs`). `exact` is false if classes were sampled or background was folded. Of each pair three
     things are told apart: contents of whole pages in common, the page frames among them that are
     one already (`mapped_bytes`), and blocks in common inside of other pages (`portion_bytes`); null
     where they were not looked for. `confirmation` adds up the pages compared byte by byte.
     """
     hosts = list(hosts)
-    servers, pairs = [], []
+    servers, pairs, totals = [], [], []
     exact, background = True, 0.0
     for host in hosts:
         known = of_host(host)
         measured = {s.id: s for s in host.servers if s.error is None}
         exact = exact and known.exact
         background += known.background_pages * PAGE_BYTES
+        totals.append({"host": host.host, "distinct_bytes": round(
+            known.unique_pages(known.server_ids)) * PAGE_BYTES})
         for server in measured.values():
             servers.append({
                 "id": server.id, "name": server.name,
@@ -119,7 +123,31 @@ def chart(hosts: Iterable[HostTelemetry]) -> dict:
                 "mapped_bytes": None if mapped is None else round(mapped[a, b]),
                 "portion_bytes": None if portions is None else round(portions[a, b])})
     return {"servers": servers, "pairs": pairs, "exact": exact,
-            "background_bytes": round(background), "confirmation": _confirmation(hosts)}
+            "background_bytes": round(background), "confirmation": _confirmation(hosts),
+            "hosts": totals, "host_pairs": host_pairs(hosts)}
+
+
+def host_pairs(hosts: Iterable[HostTelemetry]) -> list[dict]:
+    """Return what every two hosts have in common, with the half-width of the 95 % interval.
+
+    `share` is of the contents of the one with fewer. Hosts without a sketch are left out; where two
+    cannot be compared all figures are null and `reason` says why.
+    """
+    return [_host_pair(a, b) for a, b in itertools.combinations(
+        [host for host in hosts if host.sketch is not None], 2)]
+
+
+def _host_pair(a: HostTelemetry, b: HostTelemetry) -> dict:
+    pair = {"a": a.host, "b": b.host, "bytes": None, "error_bytes": None, "share": None,
+            "share_error": None, "reason": None}
+    try:
+        common = sketch.compare([a.sketch, b.sketch]).intersection
+    except exception.PlanningError as error:
+        return pair | {"reason": str(error)}
+    fewer, more = sorted((a.sketch, b.sketch), key=lambda one: sketch.distinct(one).pages)
+    share, error = sketch.held_by(fewer, more)
+    return pair | {"bytes": common.bytes, "error_bytes": round(common.error_pages) * PAGE_BYTES,
+                   "share": round(share, 4), "share_error": round(error, 4)}
 
 
 def _pairs_bytes(host: HostTelemetry, server_ids: Sequence[str]) -> tuple:

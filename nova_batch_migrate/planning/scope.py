@@ -21,7 +21,3 @@ class Scope:
         if self.dedup_scope == "host":
             return ""
         return self._projects[server_id] if self.by_project else server_id
-
-    def allows(self, a: str, b: str) -> bool:
-        """Return whether content of `a` may stand for content of `b`."""
-        return self.part(a) == self.part(b)

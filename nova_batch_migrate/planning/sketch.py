@@ -1,7 +1,7 @@
 """Theta sketches: how much content hosts have in common, from keyed samples of their identities.
 
-Called by placement's and the chart's makers to compare hosts ([0047], design 3). Exact figures for
-the servers of one host come from planning.commonality; never sees a key or a page.
+Called by planning.commonality to compare the hosts of a batch ([0047], design 3). Exact figures for
+the servers of one host come from page classes; never sees a key or a page.
 """
 
 import dataclasses
@@ -75,27 +75,12 @@ def distinct(sketch: Sketch) -> Estimate:
 def held_by(wanted: Sketch, holder: Sketch) -> tuple[float, float]:
     """Return the share of `wanted`'s contents that `holder` has too, and its 95 % half-width.
 
-    This is what a destination already holds of a source.
+    About +-0.02 at 25,000 distinct pages and a theta of 1/16.
     """
     found = compare([wanted, holder])
     count = len(_identities(wanted, found.theta))
     both = round(found.intersection.pages * found.theta)
     return (both / count if count else 0.0), _share_error(both, count, found.theta)
-
-
-def theta_for(distinct_pages: int, error: float) -> float:
-    """Return the smallest theta, a power of 1/2, that tells shares within +-`error` (95 %).
-
-    About +-0.02 at 25,000 distinct pages takes 1/16.
-    """
-    worst_variance = 0.25
-    theta = 1.0
-    while theta > 2.0 ** -32:
-        half = theta / 2
-        if _Z * math.sqrt(worst_variance * (1 - half) / max(1.0, half * distinct_pages)) > error:
-            break
-        theta = half
-    return theta
 
 
 def _same_key(sketches: Sequence[Sketch]) -> None:

@@ -82,7 +82,7 @@ class CommonalityLinesTest(base.BaseTestCase):
             for a in range(count) for b in range(a + 1, count)
         ]
         return {"servers": servers, "pairs": pairs, "exact": exact, "background_bytes": 0,
-                "confirmation": None}
+                "confirmation": None, "hosts": [], "host_pairs": []}
 
     def test_pairs_with_most_in_common_come_first(self):
         lines = tables.commonality_lines(self.chart(3))
@@ -101,9 +101,13 @@ class CommonalityLinesTest(base.BaseTestCase):
         chart = self.chart(2)
         chart["pairs"][0] |= {"mapped_bytes": 2**20, "portion_bytes": 2**21}
         chart["confirmation"] = {"pairs": 512, "held": 500}
+        chart["host_pairs"] = [
+            {"a": "cmpa", "b": "cmpb", "bytes": 2**22, "error_bytes": 2**20},
+            {"a": "cmpa", "b": "cmpc", "bytes": None, "error_bytes": None}]
 
         self.assertEqual(
             ["Over all pairs, 1.0 MiB are mapped by both already (KSM).",
              "Over all pairs, 2.0 MiB are blocks in common inside of other pages.",
+             "cmpa and cmpb have 4.0 MiB in common (+- 1.0 MiB).",
              "500 of 512 pairs of pages compared byte by byte were still equal."],
-            tables.commonality_lines(chart)[-3:])
+            tables.commonality_lines(chart)[-4:])

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 from hypothesis import given, settings, strategies
@@ -5,7 +6,13 @@ from oslotest import base
 
 from nova_batch_migrate.planning import commonality
 from nova_batch_migrate.planning.commonality import Commonality
-from nova_batch_migrate.planning.telemetry import PAGE_BYTES, Background, PageClass, PageClasses
+from nova_batch_migrate.planning.telemetry import (
+    PAGE_BYTES,
+    Background,
+    PageClass,
+    PageClasses,
+    Sketch,
+)
 from tests.unit.planning import builders
 
 
@@ -110,6 +117,29 @@ class TestChart(base.BaseTestCase):
         found = commonality.chart([one, two])
         self.assertEqual(["a", "b"], [s["name"] for s in found["servers"]])
         self.assertEqual([], found["pairs"])
+
+    def test_hosts_are_compared_by_their_sketches(self):
+        def of(name, numbers, key="day-1"):
+            return dataclasses.replace(
+                builders.host([builders.server(name)], name=name), sketch=Sketch(
+                    key, 0.5, tuple(f"{number:016x}" for number in numbers)))
+
+        hosts = [of("cmpa", range(40)), of("cmpb", range(30, 50)), of("cmpc", (1,), "day-2"),
+                 builders.host([], name="cmpd")]
+        one, *other = commonality.chart(hosts)["host_pairs"]
+        # 10 in a half of hash space are 20 contents, of the 40 that the smaller one has
+        self.assertEqual(("cmpa", "cmpb", 20 * PAGE_BYTES, 0.5, None),
+                         tuple(one[name] for name in ("a", "b", "bytes", "share", "reason")))
+        self.assertEqual(round(1.96 * 5 ** 0.5 * 2) * PAGE_BYTES, one["error_bytes"])
+        self.assertEqual([("cmpa", "cmpc", None), ("cmpb", "cmpc", None)],
+                         [(pair["a"], pair["b"], pair["bytes"]) for pair in other])
+        self.assertIn("keys day-1, day-2", other[0]["reason"])
+
+    def test_what_a_host_holds_in_all(self):
+        host = builders.host([builders.server("a"), builders.server("b")],
+                             builders.classes(("a b", 20), ("a", 5)))
+        self.assertEqual([{"host": "cmpa", "distinct_bytes": 25 * PAGE_BYTES}],
+                         commonality.chart([host])["hosts"])
 
     def test_a_host_without_classes_is_not_exact(self):
         host = builders.host([builders.server("a")])

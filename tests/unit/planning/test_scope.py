@@ -14,5 +14,5 @@ class TestScope(base.BaseTestCase):
         mine, too, other = (builders.server("a"), builders.server("b"),
                             builders.server("c", project="q"))
         found = Scope(scope, [mine, too, other])
-        self.assertEqual((in_project, across),
-                         (found.allows("id-a", "id-b"), found.allows("id-a", "id-c")))
+        self.assertEqual((in_project, across), (found.part("id-a") == found.part("id-b"),
+                                                found.part("id-a") == found.part("id-c")))

@@ -6,6 +6,7 @@ Called by conductors through rpcapi.py. Everything it does concerns servers of i
 import functools
 import os
 import threading
+from collections.abc import Callable
 
 import oslo_messaging as messaging
 
@@ -19,6 +20,7 @@ from nova_batch_migrate.agent import (
     keys,
     measurement,
     preflight,
+    recalling,
     relays,
     sampler,
 )
@@ -36,10 +38,12 @@ class AgentManager:
     target = messaging.Target(version="1.1")
 
     def __init__(self, conf, hypervisor: domains.Hypervisor, measure_jobs: jobs.Jobs,
+                 recall: Callable[[list[str]], list[dict]],
                  seen: feedback.Feedback | None = None):
         self._conf = conf
         self._hypervisor = hypervisor
         self._jobs = measure_jobs
+        self._recall = recall
         self._feedback = seen or feedback.Feedback()
         self._link = bandwidth.LinkWatch(
             conf, hypervisor, functools.partial(relays.open_groups, conf))
@@ -74,6 +78,11 @@ class AgentManager:
     def get_measure(self, ctxt, job: str, offset: int) -> dict:
         """Return the state of a job and a chunk of its results."""
         return self._jobs.get(job, offset)
+
+    @_answers
+    def recall(self, ctxt, servers: list[str]) -> list[dict]:
+        """Return what is known of servers without measuring them; takes some seconds at most."""
+        return self._recall(servers)
 
     @_answers
     def bandwidth(self, ctxt) -> dict:
@@ -198,12 +207,14 @@ class AgentService:
         seen = feedback.Feedback()
         self._sampler = sampler.Sampler(conf, hypervisor, history.Histories(
             os.path.join(conf.state_path, HISTORY_FILE) if conf.agent.history else None))
-        measure = functools.partial(measurement.measure, conf, measurement.Parts(
+        parts = measurement.Parts(
             hypervisor, keys.KeySource(conf.agent.fingerprint_secret), self._sampler, seen,
-            measurement.Recent(conf.agent.reuse_seconds)))
+            measurement.Recent(conf.agent.reuse_seconds))
         self._server = rpc.get_server(
             rpc.get_agent_transport(conf), rpc.agent_target(conf.host),
-            [AgentManager(conf, hypervisor, jobs.Jobs(measure), seen)])
+            [AgentManager(conf, hypervisor,
+                          jobs.Jobs(functools.partial(measurement.measure, conf, parts)),
+                          functools.partial(recalling.recall, conf, parts), seen)])
         self._server.start()
         self._sampler.start()
         # It takes seconds to come up on a busy host: not within a conductor's first call.

@@ -84,7 +84,7 @@ def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds
     for server_id in server_ids:
         try:
             domain = hypervisor.domain(server_id)
-            reason = _why_not(domain)
+            reason = why_not(domain)
         except exception.AgentRefused as error:
             reason = str(error)
         if reason:
@@ -142,7 +142,8 @@ def _fed_back(seen: feedback.Feedback, server_id: str) -> dirty_rate.Touched:
                               "showed them" if windows else "")
 
 
-def _why_not(domain) -> str | None:
+def why_not(domain) -> str | None:
+    """Return why a domain's memory is not to be looked at; None where it may be."""
     if not domain.has_memory:
         return f"it is {domain.presence.state}: there is no memory to measure"
     if domain.presence.post_copy:

@@ -14,7 +14,7 @@ class AgentAPI:
 
     1.0 - initial version.
     1.1 - start_measure: max_wait_seconds, seconds. get_measure: host, with page_classes in it.
-        relay, open_group, close_group, leave_group, limit_group, relay_statistics.
+        recall, relay, open_group, close_group, leave_group, limit_group, relay_statistics.
     """
 
     def __init__(self, conf, transport=None):
@@ -57,6 +57,10 @@ class AgentAPI:
         confirmation, sketch).
         """
         return self._call(ctxt, host, "get_measure", job=job, offset=offset)
+
+    def recall(self, ctxt, host: str, servers: list[str]) -> list[dict]:
+        """Return the ServerTelemetry that is known of servers without measuring them."""
+        return self._call(ctxt, host, "recall", servers=servers)
 
     def bandwidth(self, ctxt, host: str) -> dict:
         """Return the Bandwidth of the host's migration link."""

@@ -151,6 +151,12 @@ class Sampler:
         for server, found in self.follow(unknown, seconds).items():
             self._followed[server] = time.monotonic(), found
 
+    def look_at(self, domains: list, seconds: float) -> None:
+        """Look for so long at those of which nothing is known yet; remembered for history_of."""
+        unknown = [domain for domain in domains if self.history_of(domain) is None]
+        for server, found in self.follow(unknown, seconds).items():
+            self._followed[server] = time.monotonic(), found
+
     def follow(self, domains: list, seconds: float) -> dict[str, History]:
         """Look at servers about once a second for so long; return what each was seen to do.
 

@@ -36,26 +36,6 @@ class Measurer:
         self._conf = conf.conductor
         self._agents = agents
 
-    def without_young(self, batch: dict, servers_by_host: dict[str, list[str]]
-                      ) -> dict[str, list[str]]:
-        """Return the hosts where something is too old to be used again.
-
-        All of a host's servers or none, because what they have in common shows only when they are
-        measured together.
-        """
-        return {host: servers for host, servers in servers_by_host.items()
-                if not self._all_young(batch, host, servers)}
-
-    def _all_young(self, batch: dict, host: str, servers: list[str]) -> bool:
-        stored = {server["id"]: server.get("measured_at") for server in
-                  (batch["telemetry"] or {}).get(host, {}).get("servers", ())
-                  if server.get("contents_read", True)}
-        now = timeutils.utcnow()
-        return all(
-            stored.get(server) and timeutils.delta_seconds(
-                timeutils.normalize_time(timeutils.parse_isotime(stored[server])), now)
-            < self._conf.reuse_measure_seconds for server in servers)
-
     @staticmethod
     def start(servers_by_host: dict[str, list[str]], purpose: str) -> dict:
         """Return the new ``state["measure"]``; the jobs are asked for at the first poll."""
@@ -87,8 +67,11 @@ class Measurer:
         if all(job["done"] for job in measure["hosts"].values()):
             servers = sum(len(job["servers"]) for job in measure["hosts"].values())
             if servers:
+                known = (" by what is known of them, unmeasured (urgent)"
+                         if batch["request"].get("urgent") and measure["purpose"] != "regroup"
+                         else "")
                 db.add_event(batch["id"], "measured",
-                             f"{servers} servers of {', '.join(sorted(measure['hosts']))}",
+                             f"{servers} servers of {', '.join(sorted(measure['hosts']))}{known}",
                              request_id=ctxt.request_id)
             return measure | {"state": "done"}
         started = datetime.datetime.fromisoformat(measure["started_at"])
@@ -102,6 +85,10 @@ class Measurer:
         return measure
 
     def _step(self, ctxt, batch: dict, host: str, job: dict, purpose: str) -> None:
+        if batch["request"].get("urgent") and purpose != "regroup":
+            self._store(ctxt, batch, host, self._agents.recall(ctxt, host, job["servers"]), None)
+            job["done"] = True
+            return
         if job["job"] is None:
             # later ones run beside migrations, and what was seen following servers is kept
             max_wait = batch["request"].get("max_wait_seconds") or 0 if purpose != "regroup" else 0

@@ -35,7 +35,6 @@ DEFAULTS = {
 # field -> the values that are built; anything else answers 400, never silence
 BUILT = {
     "stopped": ("leave",),
-    "urgent": (False,),
 }
 
 
@@ -56,6 +55,10 @@ def normalize(request: dict) -> dict:
                     "a host that is to be emptied cannot take its own servers")
     _refuse_overlap(result, "target_hosts", "exclude_hosts",
                     "a host is either a target or excluded")
+    if result["urgent"] and result["max_wait_seconds"]:
+        raise exception.InvalidInput(
+            reason="urgent starts at once, and max_wait_seconds lets servers wait for a quiet "
+                   "moment: give one of them.")
     for field in ("not_before", "deadline"):
         if result[field]:
             result[field] = _utc(field, result[field])

@@ -10,7 +10,7 @@ from nova_batch_migrate.conductor.request import DEFAULTS
 
 REQUEST_FIELDS = ("hosts", "target_hosts", "exclude_hosts", "strategy", "plan_only",
                   "max_parallel", "max_bandwidth_mib_s", "on_non_convergence", "dedup_scope",
-                  "fallback", "include_locked", "leave_disabled", "max_wait_seconds")
+                  "fallback", "include_locked", "leave_disabled", "max_wait_seconds", "urgent")
 
 
 def batch(row: dict, servers: list[dict] | None, now: datetime.datetime) -> dict:

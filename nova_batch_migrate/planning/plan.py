@@ -9,15 +9,19 @@ import dataclasses
 from collections.abc import Sequence
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.planning import ordering, relaying, synchronized, timing
+from nova_batch_migrate.planning import commonality, ordering, relaying, synchronized, timing
 from nova_batch_migrate.planning.grouping import Grouping
 from nova_batch_migrate.planning.placement import Place, Room, place_groups
 from nova_batch_migrate.planning.request import Movable, PlanRequest, Staying
 from nova_batch_migrate.planning.result import Plan, PlanGroup, PlanMember, Projection
 from nova_batch_migrate.planning.source import Source
+from nova_batch_migrate.planning.telemetry import ServerTelemetry
 
 __all__ = ("Plan", "PlanRequest", "make_plan")
 
+MIB = 1024 ** 2
+#: Of more sources the first ones are compared: pairs grow with the square.
+MOST_COMPARED_HOSTS = 8
 NO_RELAY = ("No relay carries the streams: content in common crosses once per server, the "
             "projection gives no discount for it; common_pages_bytes is what a relay would send "
             "once.")
@@ -305,8 +309,12 @@ def _member_reason(source: Source, server_id: str, at: int, group: Grouping, pla
     by_kin = group.order and source.deadline(group.servers) is None
     by = ("relatives one behind the other" if by_kin else "ascending projected time [0061]")
     return (f"{at + 1} of {len(group.servers)} by {by}, {seconds:.1f} s alone"
-            f"{due}; {where}{quiet}{_help_words(source, server_id)}"
+            f"{due}{_history_words(server)}; {where}{quiet}{_help_words(source, server_id)}"
             f"{_way_words(source, server_id)}")
+
+
+def _history_words(server: ServerTelemetry) -> str:
+    return ", by its history alone" if server.changed.source == "history" else ""
 
 
 def _way_words(source: Source, server_id: str) -> str:
@@ -360,4 +368,16 @@ def _notes(request: PlanRequest, sources: Sequence[Source], relayed: bool) -> tu
                      f"each of {len(sources)} sources; while they migrate it is shared by need.")
     for source in sources:
         notes += source.notes()
-    return tuple(notes)
+    return (*notes, *_host_notes(request, sources))
+
+
+def _host_notes(request: PlanRequest, sources: Sequence[Source]) -> list[str]:
+    """Say what sources have in common: it crosses once from each, dictionaries are one source's."""
+    names = [source.name for source in sources][:MOST_COMPARED_HOSTS]
+    pairs = commonality.host_pairs(host for host in request.hosts if host.host in names)
+    return [f"{pair['a']} and {pair['b']}: what they have in common is not known: {pair['reason']}"
+            if pair["reason"] else
+            f"{pair['a']} and {pair['b']} have {pair['bytes'] / MIB:.0f} MiB (+-"
+            f"{pair['error_bytes'] / MIB:.0f}) of content in common, {100 * pair['share']:.0f} % "
+            f"(+-{100 * pair['share_error']:.0f}) of the one with less: it crosses once from each, "
+            "because a relay's dictionary is that of one source." for pair in pairs]

@@ -363,7 +363,13 @@ class Source:
         if self._parallel[relayed] < wanted:
             notes.append(f"{self.name}: at most {self._parallel[relayed]} at once, not {wanted}: "
                          f"[DEFAULT] max_concurrent_live_migrations of its nova-compute.")
-        if not self.known.exact:
+        unread = sum(server.changed.source == "history" for server in self.servers.values())
+        if unread:
+            notes.append(f"{self.name}: {unread} of {len(self.servers)} servers go by their "
+                         "history alone (urgent): their memory was not read and counts as unlike "
+                         "any other, nothing of it is sent once in the projection, and the "
+                         "intervals are as wide as the hour was.")
+        elif not self.known.exact:
             notes.append(f"{self.name}: content in common is estimated (sampled or folded).")
         recurring = self.known.recurring_pages(list(self.servers)) * PAGE_BYTES
         if self._request.strategy != "none" and 0 < recurring <= self._request.dictionary_bytes:

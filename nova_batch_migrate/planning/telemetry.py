@@ -20,9 +20,10 @@ NOVA_UNSET_CONCURRENCY = 5
 
 
 #: Where a dirty rate comes from; dirty-ring and dirty-bitmap only by an operator's allow-list,
-#: migration: what QEMU itself tells of a running pre-copy.
+#: migration: what QEMU itself tells of a running pre-copy; history: an hour's rates alone, because
+#: there was no time to measure.
 DirtySource = typing.Literal["content-diff", "page-sampling", "dirty-ring", "dirty-bitmap",
-                             "migration", "none"]
+                             "migration", "history", "none"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,6 +77,8 @@ class BatchMigration(_VersionedResource):
     deadline = resource.Body("deadline")
     #: Seconds that a server may wait for its quiet moment when its turn has come.
     max_wait_seconds = resource.Body("max_wait_seconds", type=int)
+    #: Start at once on what is known of the servers, without measuring them first.
+    urgent = resource.Body("urgent", type=bool)
 
     # What became of it.
 

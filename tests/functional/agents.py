@@ -69,8 +69,13 @@ class Guests(fixtures.Fixture):
 
     def _setUp(self):
         for name, played in (("measure", self._measure), ("progress", lambda job: 50.0),
-                             ("probe", os.getpid)):
+                             ("probe", os.getpid), ("resident", self._resident)):
             self.useFixture(fixtures.MonkeyPatch(f"nova_batch_migrate.agent.scan.{name}", played))
+        # nobody has a history here, and a look shows nothing
+        self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.glances.glance",
+                                             lambda *asked: []))
+        self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.recalling.LOOK_SECONDS",
+                                             0.1))
         self.addCleanup(self.release_measures)
 
     def add(self, server_id: str, name: str, memory_bytes: int, **load) -> None:
@@ -85,6 +90,9 @@ class Guests(fixtures.Fixture):
 
     def release_measures(self) -> None:
         self._measurable.set()
+
+    def _resident(self, servers):
+        return {server["id"]: self._by_id[server["id"]].distinct_pages for server in servers}
 
     def _measure(self, job, servers, windows_seconds, settings):
         self._measurable.wait(HOLD_SECONDS)

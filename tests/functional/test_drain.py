@@ -30,7 +30,6 @@ class Drain(base.BatchTestCase):
         self.assertEqual(100, batch["progress"])
 
     def test_after_a_group_the_rest_is_measured_and_planned_again(self):
-        self.config.set("conductor", reuse_measure_seconds=0)
         first, = self.boot("first", memory_mib=256)
         second, = self.boot("second", memory_mib=1024)
         batch = self.drain(max_parallel=1, strategy="none")
@@ -40,22 +39,15 @@ class Drain(base.BatchTestCase):
         again = told.index(("replanned", None))
         self.assertLess(told.index(("completed", first)), again)
         self.assertLess(again, told.index(("issued", second)))
-        self.assertEqual(2, told.count(("measured", None)))
+        kinds = [kind for kind, _ in told]
+        self.assertEqual((2, 1), (kinds.count("measured"), kinds.count("replanned")))
+        self.assertEqual((2, 2), (kinds.count("group-started"), kinds.count("group-ended")))
         moved = {server["id"]: server for server in batch["servers"]}[second]
         self.assertIsNotNone(moved["projected_seconds"], "the first projection is kept")
         plan = self.call("GET", f"/{batch['id']}/plan").body["plan"]
         self.assertEqual([second], [member["server_id"] for group in plan["groups"]
                                     for member in group["members"]])
         self.assertEqual(2, len(plan["first"]["groups"]))
-
-    def test_what_is_young_is_planned_again_without_measuring_it_again(self):
-        self.boot("first", memory_mib=256)
-        self.boot("second", memory_mib=1024)
-        batch = self.drain(max_parallel=1, strategy="none")
-        self.wait_for_batch(batch["id"], "completed")
-        kinds = self.kinds_of_events(batch["id"])
-        self.assertEqual((1, 1), (kinds.count("measured"), kinds.count("replanned")))
-        self.assertEqual((2, 2), (kinds.count("group-started"), kinds.count("group-ended")))
 
     def test_a_deadline_that_cannot_be_met_is_said_and_stops_nothing(self):
         server, = self.boot("a", memory_mib=2048)
@@ -242,6 +234,21 @@ class Drain(base.BatchTestCase):
         issued, = [event for event in self.events_of(batch["id"]) if event["kind"] == "issued"]
         self.assertEqual(server_id, issued["server_id"])
         self.assertTrue(issued["request_id"].startswith("req-"))
+
+    def test_urgent_goes_without_measuring(self):
+        server_id, = self.boot("a")
+        self.guests.hold_measures()
+        batch = self.wait_for_batch(self.drain(urgent=True)["id"], "completed")
+        self.assertTrue(batch["urgent"])
+        measured, = [e for e in self.events_of(batch["id"]) if e["kind"] == "measured"]
+        self.assertIn("(urgent)", measured["message"])
+        plan = self.call("GET", f"/{batch['id']}/plan").body["plan"]["first"]
+        self.assertIn("1 of 1 servers go by their history alone", " ".join(plan["notes"]))
+        member, = plan["groups"][0]["members"]
+        self.assertEqual(server_id, member["server_id"])
+        self.assertIn("by its history alone", member["reason"])
+        self.assertLess(member["projection"]["raw_bytes"],
+                        1.1 * self.guests[server_id].distinct_pages * 4096)
 
     def test_commonality_shows_what_two_servers_have_in_common(self):
         a, b = self.boot("a", "b", shared_pages=1000)

@@ -18,7 +18,7 @@ MALFORMED = (
         ("stopped", "kill"), ("fallback", "none"), ("urgent", "very"), ("synchronized", "all"),
         ("colour", "green"))))
 NOT_BUILT = (
-    ("stopped", "cold-migrate"), ("urgent", True))
+    ("stopped", "cold-migrate"),)
 
 
 class Refusals(base.BatchTestCase):

@@ -114,6 +114,11 @@ class BatchMigrate(base.ShowBatch):
                  "moment when its turn has come (default: not at all)",
         )
         parser.add_argument(
+            "--urgent", action="store_true", default=None,
+            help="Start at once on the last hour's history of each server instead of measuring "
+                 "first, as from a host that is about to fail; the rest is measured meanwhile",
+        )
+        parser.add_argument(
             "--plan-only", action="store_true", default=None,
             help="Measure, show the plan and stop there; 'server batch migration start' runs it",
         )
@@ -157,7 +162,7 @@ def _asked(parsed_args: argparse.Namespace) -> dict[str, Any]:
     fields = (
         "hosts", "servers", "target_hosts", "exclude_hosts", "strategy", "dedup_scope",
         "fallback", "max_parallel", "max_bandwidth_mib_s", "on_non_convergence", "include_locked",
-        "leave_disabled", "not_before", "deadline", "max_wait_seconds", "plan_only",
+        "leave_disabled", "not_before", "deadline", "max_wait_seconds", "urgent", "plan_only",
     )
     asked = {field: getattr(parsed_args, field) for field in fields}
     together = parsed_args.synchronized

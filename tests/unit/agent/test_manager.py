@@ -62,8 +62,9 @@ class TestOverTheBus(base.BaseTestCase):
         held = jobs.Jobs(lambda job, servers, windows, max_wait, seconds: (
             [{"id": server} for server in servers],
             {"page_classes": None}))
-        server = rpc.get_server(transport, rpc.agent_target("cmpa"),
-                                [manager.AgentManager(self.conf, self.host, held, self.seen)])
+        endpoint = manager.AgentManager(
+            self.conf, self.host, held, lambda servers: [{"id": i} for i in servers], self.seen)
+        server = rpc.get_server(transport, rpc.agent_target("cmpa"), [endpoint])
         server.start()
         self.addCleanup(server.wait)
         self.addCleanup(server.stop)
@@ -82,6 +83,9 @@ class TestOverTheBus(base.BaseTestCase):
         while answer["state"] == "running":
             answer = self.api.get_measure(self.ctxt, "cmpa", job)
         self.assertEqual(("done", [{"id": "a"}]), (answer["state"], answer["servers"]))
+
+    def test_what_is_known_without_measuring(self):
+        self.assertEqual([{"id": "a"}], self.api.recall(self.ctxt, "cmpa", ["a"]))
 
     def test_a_lost_job_is_refused(self):
         error = self.assertRaises(exception.AgentRefused, self.api.get_measure, self.ctxt, "cmpa",

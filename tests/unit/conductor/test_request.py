@@ -13,7 +13,7 @@ class NormalizeTest(base.BaseTestCase):
         self.assertEqual(set(request.DEFAULTS), set(done))
         self.assertEqual(("group", True), (done["strategy"], done["leave_disabled"]))
 
-    @ddt.data(("stopped", "cold-migrate"), ("urgent", True))
+    @ddt.data(("stopped", "cold-migrate"))
     @ddt.unpack
     def test_what_is_not_built_is_said(self, field, value):
         error = self.assertRaises(exception.FieldNotSupported, request.normalize,
@@ -23,6 +23,7 @@ class NormalizeTest(base.BaseTestCase):
     @ddt.data({}, {"hosts": ["a"], "servers": ["b"]}, {"hosts": ["a"], "target_hosts": ["a"]},
               {"hosts": ["a"], "target_hosts": ["b"], "exclude_hosts": ["b"]},
               {"hosts": ["a"], "not_before": "tonight"},
+              {"hosts": ["a"], "urgent": True, "max_wait_seconds": 60},
               {"hosts": ["a"], "deadline": "2001-11-23T02:00:00Z"},
               {"hosts": ["a"], "deadline": "2999-11-23T02:00:00Z",
                "not_before": "2999-11-23T02:00:00Z"})

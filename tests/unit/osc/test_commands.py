@@ -67,7 +67,7 @@ class BatchMigrateTest(CommandTestCase):
             "--max-bandwidth", "100", "--include-locked", "--enable-after",
             "--not-before", "2026-11-23T22:00+02:00", "--dedup-scope", "off",
             "--fallback", "refuse", "--deadline", "2026-11-24T06:00+02:00",
-            "--together", "a,b", "--together", "c,d", "--max-wait", "90",
+            "--together", "a,b", "--together", "c,d", "--max-wait", "90", "--urgent",
         ))
 
         self.assertEqual({"batch_migration": {
@@ -76,7 +76,7 @@ class BatchMigrateTest(CommandTestCase):
             "include_locked": True, "leave_disabled": False,
             "not_before": "2026-11-23T20:00:00Z", "dedup_scope": "off",
             "fallback": "refuse", "deadline": "2026-11-24T04:00:00Z",
-            "synchronized": [["a", "b"], ["c", "d"]], "max_wait_seconds": 90,
+            "synchronized": [["a", "b"], ["c", "d"]], "max_wait_seconds": 90, "urgent": True,
         }}, self.sent("POST")[0].json())
 
     def test_servers_instead_of_hosts(self):
@@ -359,7 +359,8 @@ class InsightTest(CommandTestCase):
             ],
             "pairs": [{"a": "s1", "b": "s2", "bytes": 2**19, "share": 0.5,
                        "mapped_bytes": None, "portion_bytes": None}],
-            "exact": True, "background_bytes": 0, "confirmation": None,
+            "exact": True, "background_bytes": 0, "confirmation": None, "hosts": [],
+            "host_pairs": [],
         }
         self.http.get(f"{URL}/commonality", json={"commonality": chart})
 

@@ -9,7 +9,13 @@ from nova_batch_migrate import exception
 from nova_batch_migrate.planning import plan, relaying
 from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.request import Staying
-from nova_batch_migrate.planning.telemetry import DirtyModel, History, Periodicity
+from nova_batch_migrate.planning.telemetry import (
+    DirtyModel,
+    History,
+    PageSequence,
+    Periodicity,
+    Sketch,
+)
 from tests.unit.planning import builders
 from tests.unit.planning.builders import destination, plan_request, server
 
@@ -192,6 +198,48 @@ class TestPlan(base.BaseTestCase):
         # QEMU keeps to 10 MiB/s with 7 portions of 32 pages each tenth of a second: 8.77 MiB/s.
         self.assertAlmostEqual(4.2 + 200 / 8.77, found.projected_seconds, delta=0.4)
         self.assertTrue(any("10.0 MiB/s for each of 2 sources" in note for note in found.notes))
+
+    def test_what_two_sources_have_in_common_is_said(self):
+        one, two = (dataclasses.replace(
+            builders.host([server(name)], name=name), sketch=Sketch(
+                "day-1", 1.0, tuple(f"{number:016x}" for number in range(first, first + 512))))
+            for name, first in (("cmpa", 0), ("cmpc", 256)))
+        notes = " ".join(plan.make_plan(plan_request(one, two)).notes)
+        self.assertIn("cmpa and cmpc have 1 MiB (+-0) of content in common, 50 % (+-0)", notes)
+        two = dataclasses.replace(two, sketch=Sketch("day-2", 1.0, ()))
+        notes = " ".join(plan.make_plan(plan_request(one, two)).notes)
+        self.assertIn("cmpa and cmpc: what they have in common is not known", notes)
+
+    def test_what_goes_by_its_history_alone_is_said(self):
+        hour = DirtyModel(100.0, 400.0, 1.0, "history")
+        found = plan.make_plan(plan_request(builders.host(
+            [server("a", dirty=hour, contents_read=False), server("b")])))
+        self.assertIn("1 of 2 servers go by their history alone", " ".join(found.notes))
+        reasons = {m.name: m.reason for group in found.groups for m in group.members}
+        self.assertIn("by its history alone", reasons["a"])
+        self.assertNotIn("by its history alone", reasons["b"])
+
+    def test_relatives_go_one_behind_the_other_but_never_against_a_deadline(self):
+        pages = 20 * builders.PAGES_PER_MIB
+        kin = {"a": 0, "b": 1, "c": 0, "d": 1}
+        host = builders.host(
+            [server(name, 20 + at, sequence=PageSequence(1.0, (
+                *range(kin[name] * pages, (kin[name] + 1) * pages),
+                *range(3 * pages, 3 * pages + 200))))
+             for at, name in enumerate("abcd")],
+            builders.classes(("a c", pages), ("b d", pages), ("a b c d", 200)))
+        asked = dict(relay=True, dedup_scope="host", dictionary_bytes=(pages + 200) * 4096)
+        found = plan.make_plan(plan_request(host, **asked))
+        self.assertEqual(["a c b d"], order(found))
+        self.assertIn("2 of 4 by relatives one behind the other",
+                      found.groups[0].members[1].reason)
+        request = plan_request(host, **asked)
+        request = dataclasses.replace(request, movable=tuple(
+            dataclasses.replace(m, deadline_seconds=600.0) if m.id == "id-d" else m
+            for m in request.movable))
+        found = plan.make_plan(request)
+        self.assertEqual(["a b c d"], order(found))
+        self.assertIn("2 of 4 by ascending projected time", found.groups[0].members[1].reason)
 
     def test_pairs_keep_the_order_of_figure_6(self):
         host = builders.host(

@@ -24,8 +24,8 @@ class BatchMigrationsTest(base.ApiTestCase):
     @ddt.data(
         (exception.HostNotFound(host="cmp9"), 400, "badRequest", "no compute host cmp9"),
         (exception.BatchConflict(reason="busy with 7"), 409, "conflictingRequest", "busy with 7"),
-        (exception.FieldNotSupported(field="urgent", value=True, supported="False"), 400,
-         "badRequest", "urgent = True is not built yet"),
+        (exception.FieldNotSupported(field="stopped", value="cold-migrate", supported="leave"), 400,
+         "badRequest", "stopped = cold-migrate is not built yet"),
     )
     @ddt.unpack
     def test_create_refused_by_the_conductor(self, error, code, name, words):

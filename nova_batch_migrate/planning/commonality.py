@@ -94,10 +94,11 @@ def chart(hosts: Iterable[HostTelemetry]) -> dict:
     """Return the chart of FIG. 3 in bytes: totals per server and every pair of a host.
 
     `share` is of the smaller one's distinct contents. Servers of different hosts are not
-    compared, but the hosts themselves are, by their sketches (`host_pairs`). `exact` is false if classes were sampled or background was folded. Of each pair three
-    things are told apart: contents of whole pages in common, the page frames among them that are
-    one already (`mapped_bytes`), and blocks in common inside of other pages (`portion_bytes`); null
-    where they were not looked for. `confirmation` adds up the pages compared byte by byte.
+    compared, but the hosts themselves are, by their sketches (`host_pairs`). `exact` is false if
+    classes were sampled or background was folded. Of each pair three things are told apart:
+    contents of whole pages in common, the page frames among them that are one already
+    (`mapped_bytes`), and blocks in common inside of other pages (`portion_bytes`); null where they
+    were not looked for. `confirmation` adds up the pages compared byte by byte.
     """
     hosts = list(hosts)
     servers, pairs, totals = [], [], []

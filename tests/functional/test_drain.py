@@ -242,7 +242,7 @@ class Drain(base.BatchTestCase):
         self.assertTrue(batch["urgent"])
         measured, = [e for e in self.events_of(batch["id"]) if e["kind"] == "measured"]
         self.assertIn("(urgent)", measured["message"])
-        plan = self.call("GET", f"/{batch['id']}/plan").body["plan"]["first"]
+        plan = self.call("GET", f"/{batch['id']}/plan").body["plan"]
         self.assertIn("1 of 1 servers go by their history alone", " ".join(plan["notes"]))
         member, = plan["groups"][0]["members"]
         self.assertEqual(server_id, member["server_id"])

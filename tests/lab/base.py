@@ -101,9 +101,10 @@ class LabTestCase(base.BaseTestCase):
         self.assertIsNotNone(server, "its stream was too short to be caught")
         return server
 
-    def ended(self, batch_id: str, status: str = "completed") -> dict:
+    def ended(self, batch_id: str, status: str = "completed",
+              seconds: float = BATCH_SECONDS) -> dict:
         """Wait for the batch's end, which must be ``status``; return it."""
-        batch = drain.wait_for_batch(batch_id, drain.FINAL, BATCH_SECONDS)
+        batch = drain.wait_for_batch(batch_id, drain.FINAL, seconds)
         self.assertEqual(status, batch["status"], (batch, drain.events(batch_id)))
         return batch
 

@@ -19,8 +19,8 @@ from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES
 
 NEEDS = "test"
-GOALS = {"saving_vs_optimal": Goal(">=", 0.95), "saving_vs_optimal_fast": Goal(">=", 0.95),
-         "saving_vs_baseline": Goal(">=", 1.0)}
+#: `saving_vs_optimal_fast` has none: so few servers are never grouped that way.
+GOALS = {"saving_vs_optimal": Goal(">=", 0.95), "saving_vs_baseline": Goal(">=", 1.0)}
 #: Cases of each kind: used while tuning, and held out.
 OPTIMAL, REPLAY, QUICK = 400, 60, 15
 RANDOM_ORDERS = 5

@@ -196,19 +196,37 @@ def _server_eta(row: dict, now: datetime.datetime) -> float | None:
 
 
 def _eta(rows: list[dict], now: datetime.datetime) -> float | None:
-    """Seconds until the slowest source is empty; one after the other, as groups run."""
-    per_source: dict[str, float] = {}
+    """Seconds until the slowest source is empty: groups one after the other, members together."""
+    groups: dict[tuple, list[dict]] = {}
     for row in rows:
-        if row["status"] not in state.SERVER_OPEN:
-            continue
-        current = row["current_projection"]
-        if current is None:
-            return None
-        left = _server_eta(row, now)
-        if left is None:
-            left = current["stream_seconds"] + current["nova_seconds"]
-        per_source[row["source"]] = per_source.get(row["source"], 0.0) + left
+        if row["status"] in state.SERVER_OPEN:
+            if row["current_projection"] is None:
+                return None
+            groups.setdefault((row["source"], row["group_index"]), []).append(row)
+    issued = {key: min((row["issued_at"] for row in rows if row["issued_at"]
+                        and (row["source"], row["group_index"]) == key), default=None)
+              for key in groups}
+    per_source: dict[str, float] = {}
+    for key, members in groups.items():
+        since = (now - issued[key]).total_seconds() if issued[key] else 0.0
+        per_source[key[0]] = per_source.get(key[0], 0.0) + _group_eta(members, since, now)
     return round(max(per_source.values(), default=0.0), 1)
+
+
+def _group_eta(members: list[dict], since: float, now: datetime.datetime) -> float:
+    """Seconds until the last of a group's members is done.
+
+    Who waits is issued as projected or, behind the plan, when the first that migrates makes room.
+    """
+    moving = [left for row in members if (left := _server_eta(row, now)) is not None]
+    lasting = list(moving)
+    for row in members:
+        if row["status"] != "migrating":
+            current = row["current_projection"]
+            late = min(moving, default=0.0) if since > current["queue_seconds"] else 0.0
+            lasting.append(max(current["queue_seconds"] - since, late)
+                           + current["stream_seconds"] + current["nova_seconds"])
+    return max(lasting)
 
 
 def _iso(value: datetime.datetime | None) -> str | None:

@@ -38,7 +38,7 @@ class ViewsTest(base.BaseTestCase):
         shown = views.batch(batch_row(), rows, build.NOW)
         self.assertEqual(50, shown["progress"])
         self.assertEqual([100, 50, 0, 0], [s["progress"] for s in shown["servers"]])
-        # half a stream and half of Nova's part, then one whole server
+        # half a stream and half of Nova's part make room, then one whole server
         self.assertEqual(5.0 + 2.0 + 14.0, shown["eta_seconds"])
         self.assertEqual(500, shown["raw_bytes"])
 
@@ -109,6 +109,25 @@ class ViewsTest(base.BaseTestCase):
         for part in ("stream", "queue", "nova"):
             self.assertEqual(PROJECTION[f"{part}_seconds"], shown[f"projected_{part}_seconds"])
             self.assertIsNotNone(shown[f"actual_{part}_seconds"])
+
+    def test_members_of_a_group_end_together_and_groups_one_after_another(self):
+        moving = server_row(status="migrating", issued_at=build.ago(5),
+                            current_projection=PROJECTION | {"queue_seconds": 0.0})
+        waiting = server_row(server_id="s3", current_projection=PROJECTION | {
+            "queue_seconds": 14.0})
+        other = server_row(server_id="s4", group_index=1, current_projection=PROJECTION | {
+            "queue_seconds": 0.0})
+        elsewhere = server_row(server_id="s5", source="cmpc", group_index=2,
+                               current_projection=PROJECTION)
+        for rows, expected in (
+                ([moving, moving | {"server_id": "s2"}], 9.0),
+                ([moving, waiting], 14.0 - 5.0 + 14.0),
+                ([moving, waiting, other], 14.0 - 5.0 + 14.0 + 14.0),
+                ([moving, elsewhere], 15.0),
+                # behind the plan: as soon as one that migrates is done
+                ([moving, waiting | {"current_projection": PROJECTION | {"queue_seconds": 2.0}}],
+                 9.0 + 14.0)):
+            self.assertEqual(expected, views.batch(batch_row(), rows, build.NOW)["eta_seconds"])
 
     def test_no_eta_before_there_is_a_projection(self):
         self.assertIsNone(views.batch(batch_row(), [server_row()], build.NOW)["eta_seconds"])

@@ -7,7 +7,6 @@ import zstandard
 
 from nova_batch_migrate.relay.wire import CodecError
 
-
 #: Up to this level speed comes first: matches far back are not looked for. Less than two thirds of
 #: the time, for 2.8 % more bytes on the wire (eight alike guests).
 _FAST_LEVEL = 1

@@ -23,7 +23,8 @@
 
 /* the same numbers stand in layout.py */
 enum { RUN_VERBATIM, RUN_ZERO, RUN_PAGES, RUN_BARE };
-enum { OP_LITERAL, OP_RAW, OP_TRANSIENT, OP_TRANSIENT_RAW, OP_REFERENCE, OP_DELTA, OP_UPDATE };
+enum { OP_LITERAL, OP_RAW, OP_TRANSIENT, OP_TRANSIENT_RAW, OP_REFERENCE, OP_DELTA, OP_UPDATE,
+       OP_TRANSIENT_DELTA };
 enum { STOP_MORE, STOP_OTHER, STOP_FULL };
 enum { S_NEXT, S_PINNED, S_RING, S_BLOCK, S_FIELDS };
 enum { FOUND_SELF, FOUND_CROSS, FOUND_DELTAS, FOUND_WORDS, FOUND_LITERALS, FOUND_RAWS, FOUND_FIELDS };
@@ -424,6 +425,10 @@ static int64_t match_page(book *d, output *o, int64_t i, const uint8_t *page, in
             write_slot(d, base, seq, hash, p->owner, page);
             return seq;
         }
+        if (!p->admit) {
+            o->kinds[i] = OP_TRANSIENT_DELTA;
+            return seq;                     /* the base of its next version, too */
+        }
         o->kinds[i] = OP_DELTA;
         return append(d, hash, p->owner, page);
     }
@@ -726,7 +731,7 @@ static int next_op(op_reader *r)
         r->left = count;
         r->seq += column_number(r->columns, r->groups, r->group);
         r->op = r->ops[r->group++];
-        if (r->op > OP_UPDATE)
+        if (r->op > OP_TRANSIENT_DELTA)
             return 0;
     }
     r->left--;
@@ -802,7 +807,8 @@ static int next_page(uint8_t *page, shelf *s, op_reader *ops, contents *c)
     }
     if (!patch(page, held, c))
         return 0;
-    store_page(ops->op == OP_DELTA ? shelf_insert(s) : held, page);
+    if (ops->op != OP_TRANSIENT_DELTA)
+        store_page(ops->op == OP_DELTA ? shelf_insert(s) : held, page);
     return 1;
 }
 
@@ -865,8 +871,8 @@ static PyObject *apply_block(PyObject *self, PyObject *args)
         }
     }
     /* groups of no pages at the end are nothing, but their kinds have to exist */
-    fits = at == end && !reader.left && !next_op(&reader) && reader.group == reader.groups && reader.op <= OP_UPDATE &&
-           !reader.left && !bytes.left && !c.literals.left && !c.raws.left && !c.bitmaps.left && c.word == c.word_count;
+    fits = at == end && !reader.left && !next_op(&reader) && reader.group == reader.groups &&
+           reader.op <= OP_TRANSIENT_DELTA && !reader.left && !bytes.left && !c.literals.left && !c.raws.left && !c.bitmaps.left && c.word == c.word_count;
 done:;
     stored();
     Py_END_ALLOW_THREADS

@@ -12,6 +12,7 @@ from nova_batch_migrate.relay.layout import BITMAP_BYTES, PAGE_BYTES, SIZES, Op,
 from nova_batch_migrate.relay.wire import CodecError
 
 MAX_RAW_BYTES = 4 << 20
+_LAST_OP = max(Op)
 # raw bytes; counts of runs, op groups, pages in the literal and the raw part, deltas, words,
 # verbatim bytes; wire bytes of control and literal part; flags
 _HEADER = struct.Struct("<IIIIIIIIIIB3x")
@@ -107,7 +108,7 @@ def unpack(plain, shape: Shape) -> Control:
     bitmaps = take("u1", shape.deltas * BITMAP_BYTES).reshape(-1, BITMAP_BYTES)
     words = _numbers(take("u1", shape.words * 8))
     verbatim = take("u1", shape.verbatim)
-    if (kinds > Run.BARE).any() or (ops > Op.UPDATE).any():
+    if (kinds > Run.BARE).any() or (ops > _LAST_OP).any():
         raise CodecError("a block holds a run or a page of a kind that does not exist")
     sizes = np.array([SIZES[run] for run in Run])[kinds]
     if int((sizes * counts).sum()) != shape.raw_bytes:

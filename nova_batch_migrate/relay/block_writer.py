@@ -72,8 +72,8 @@ class BlockWriter:
             most_words=self._most_delta_words,
             admit=self._admission.choose(data, offsets, owner) if first_round else None)
         if first_round:
-            self._admission.count(owner, matches.self_duplicates + matches.cross_server,
-                                  len(offsets))
+            self._admission.count(owner, matches.self_duplicates + matches.cross_server
+                                  + len(matches.bitmaps), len(offsets))
         plain, groups = self._control_part(table, data, matches, verbatim)
         control, flags = plain, 0
         if self._level is not None:

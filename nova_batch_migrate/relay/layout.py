@@ -40,6 +40,7 @@ class Op(enum.IntEnum):
     REFERENCE = 4       # the page of that number
     DELTA = 5           # words that differ from the page of that number; inserted under a new one
     UPDATE = 6          # the same, written over that page
+    TRANSIENT_DELTA = 7     # as DELTA, not inserted
 
 
 class Stop(enum.IntEnum):

@@ -170,7 +170,8 @@ class _Matcher:
         base, difference = self._nearest(page, version, predicted)
         if base >= 0:
             seq = book.seqs[base]
-            return self._delta(i, base, difference, version, page_hash, page), seq + 1
+            held = self._delta(i, base, difference, version, page_hash, page, admit)
+            return held, seq + 1
         random = looks_random(page)
         self.kinds[i] = (Op.LITERAL if admit else Op.TRANSIENT) + random
         self.seqs[i] = -1
@@ -208,7 +209,7 @@ class _Matcher:
                 best, difference, most = slot, here, changed - 1
         return best, difference
 
-    def _delta(self, i, base, difference, version, page_hash, page) -> int:
+    def _delta(self, i, base, difference, version, page_hash, page, admit) -> int:
         book, seq = self.book, self.book.seqs[base]
         changed = difference[difference != 0]
         self.seqs[i] = seq
@@ -221,6 +222,9 @@ class _Matcher:
             self.kinds[i] = Op.UPDATE
             book.write(base, seq, page_hash, self.owner, page)
             return seq
+        if not admit:
+            self.kinds[i] = Op.TRANSIENT_DELTA
+            return seq      # the base of its next version, too
         self.kinds[i] = Op.DELTA
         return book.append(page_hash, self.owner, page)
 
@@ -427,7 +431,7 @@ class _Pages:
         target[:] = self._patched(shelf.content[slot])
         if op == Op.DELTA:
             shelf.insert(target)
-        else:
+        elif op == Op.UPDATE:
             shelf.content[slot] = target
 
     def _patched(self, base):

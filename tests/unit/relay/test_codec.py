@@ -141,6 +141,19 @@ class TestCodec(base.BaseTestCase):
         self.assertGreater(log.encoder.statistics(5).cross_server_bytes // b.PAGE,
                            RING_PAGES // 4)
 
+    @ddt.data(*LOOPS)
+    def test_pages_that_differ_a_little_push_nothing_out(self, which):
+        log = b.log(loops=LOOPS[which], level=None)
+        kin = [b.noise(i) for i in range(RING_PAGES // 2)]
+        for number in range(1, 7):
+            data = b.guest([page if i % 4 == 0 else changed(page, 3, number)
+                            for i, page in enumerate(kin)])
+            self.assertEqual(data, log.send(number, data))
+        last = log.encoder.statistics(6)
+        self.assertEqual((len(kin) // 4, len(kin) * 3 // 4, 0), tuple(
+            count // b.PAGE for count in (last.cross_server_bytes, last.delta_bytes,
+                                          last.literal_bytes)))
+
     def test_level_changes_between_blocks(self):
         log = b.log()
         contents = [b.page(i) for i in range(30)]

@@ -222,10 +222,11 @@ class TestApplyBlock(base.BaseTestCase):
     def test_each_kind_of_run_and_page(self, which):
         bitmap = [0b101, *bytes(63)]
         out, following, content, seqs = self.apply(
-            LOOPS[which], 3 + 3 * 4104 + 9 + 5 * 4096, [(0, 3), (2, 3), (1, 1), (3, 5)],
+            LOOPS[which], 3 + 3 * 4104 + 9 + 6 * 4096, [(0, 3), (2, 3), (1, 1), (3, 6)],
             [(Op.REFERENCE, 1, 8), (Op.LITERAL, 1, 0), (Op.DELTA, 1, 7), (Op.RAW, 1, 0),
-             (Op.TRANSIENT, 1, 0), (Op.UPDATE, 1, 8), (Op.REFERENCE, 2, 9)],
-            bitmaps=[bitmap, bitmap], words=[1, 2, 3, (1 << 64) - 1], verbatim=b"abc",
+             (Op.TRANSIENT, 1, 0), (Op.UPDATE, 1, 8), (Op.REFERENCE, 2, 9),
+             (Op.TRANSIENT_DELTA, 1, 7)],
+            bitmaps=[bitmap] * 3, words=[1, 2, 3, (1 << 64) - 1, 1, 2], verbatim=b"abc",
             literals=self.PAGES, raws=b"r" * 4096)
         page = self.content.view(np.uint64)
         delta, update = page[2].copy(), page[3].copy()
@@ -236,7 +237,7 @@ class TestApplyBlock(base.BaseTestCase):
             b"abc" + struct.pack(">Q", 0x28) + self.content[3].tobytes()
             + struct.pack(">Q", 0x1028) + literal + struct.pack(">Q", 0x2028) + delta.tobytes()
             + struct.pack(">Q", 0x28) + b"\0" + b"r" * 4096 + literal + update.tobytes()
-            + literal + delta.tobytes(), out)
+            + literal + delta.tobytes() * 2, out)
         self.assertEqual((12, [0, 11, 7, 8, 9, 10]), (following, seqs))
         self.assertEqual(b"r" * 4096 + self.content[2].tobytes() + update.tobytes()
                          + literal + delta.tobytes(), content[4096:])
@@ -253,7 +254,8 @@ class TestApplyBlock(base.BaseTestCase):
         yield 4104, [(2, 1)], [(0, 1, 0)], {"literals": self.PAGES[:4097]}
         yield 4104, [(2, 1)], [(0, 2, 0)], {"literals": self.PAGES}
         yield 4104, [(2, 1)], [(1, 1, 0)], fit
-        yield 4104, [(2, 1)], [(7, 1, 0)], fit
+        yield 4104, [(2, 1)], [(8, 1, 0)], fit
+        yield 4104, [(2, 1)], [(0, 1, 0), (8, 0, 0)], fit
         yield 4104, [(2, 1)], [(0, 1, 0), (7, 0, 0)], fit
         yield 4104, [(2, 1)], [(0, 1, 0), (4, 0, 0)], fit
         yield 4104, [(2, 1)], [(4, 0, 6), (0, 1, 0)], fit
@@ -262,6 +264,7 @@ class TestApplyBlock(base.BaseTestCase):
             yield 4104, [(2, 1)], [(Op.REFERENCE, 1, seq)], {}
             yield 4104, [(2, 1)], [(Op.UPDATE, 1, seq)], {"bitmaps": bitmap, "words": [5]}
             yield 4104, [(2, 1)], [(Op.DELTA, 1, seq)], {"bitmaps": bitmap, "words": [5]}
+            yield 4104, [(2, 1)], [(Op.TRANSIENT_DELTA, 1, seq)], {"bitmaps": bitmap, "words": [5]}
         yield 4104, [(2, 1)], [(Op.DELTA, 1, 7)], {"bitmaps": bitmap}
         yield 4104, [(2, 1)], [(Op.DELTA, 1, 7)], {"bitmaps": bitmap, "words": [5, 6]}
         yield 4104, [(2, 1)], [(Op.DELTA, 1, 7)], {"words": [5]}
@@ -292,7 +295,7 @@ class TestApplyBlock(base.BaseTestCase):
                              (size, runs, groups, others))
             refused += expected == "refused"
             taken += expected != "refused"
-        self.assertEqual((40, 15), (refused, taken))
+        self.assertEqual((45, 19), (refused, taken))
 
     @settings(max_examples=300, deadline=None)
     @given(strategies.lists(strategies.tuples(strategies.integers(0, 3),

@@ -68,7 +68,7 @@ class Admission:
         return not self._dictionary.would_lose_own(owner, ahead)
 
     def count(self, owner: int, found: int, pages: int) -> None:
-        """Note what became of a block of a guest's round 0; found: the page or one like it was held."""
+        """Note what became of a block of round 0; found: the page, or one like it, was held."""
         guest = self._guests.setdefault(owner, _Guest())
         guest.found += found
         guest.sent += pages

@@ -33,7 +33,7 @@ class Kind:
 KINDS = (
     Kind("unit", needs="test", serial=False, must_not_skip=False, limit_seconds=600),
     Kind("functional", needs="test", serial=False, must_not_skip=True, limit_seconds=900),
-    Kind("lab", needs="lab", serial=True, must_not_skip=True, limit_seconds=1200),
+    Kind("lab", needs="lab", serial=True, must_not_skip=True, limit_seconds=1500),
 )
 
 

@@ -198,17 +198,18 @@ def _server_eta(row: dict, now: datetime.datetime) -> float | None:
 def _eta(rows: list[dict], now: datetime.datetime) -> float | None:
     """Seconds until the slowest source is empty: groups one after the other, members together."""
     groups: dict[tuple, list[dict]] = {}
+    issued: dict[tuple, datetime.datetime] = {}
     for row in rows:
+        key = row["source"], row["group_index"]
+        if row["issued_at"]:
+            issued[key] = min(row["issued_at"], issued.get(key, now))
         if row["status"] in state.SERVER_OPEN:
             if row["current_projection"] is None:
                 return None
-            groups.setdefault((row["source"], row["group_index"]), []).append(row)
-    issued = {key: min((row["issued_at"] for row in rows if row["issued_at"]
-                        and (row["source"], row["group_index"]) == key), default=None)
-              for key in groups}
+            groups.setdefault(key, []).append(row)
     per_source: dict[str, float] = {}
     for key, members in groups.items():
-        since = (now - issued[key]).total_seconds() if issued[key] else 0.0
+        since = (now - issued.get(key, now)).total_seconds()
         per_source[key[0]] = per_source.get(key[0], 0.0) + _group_eta(members, since, now)
     return round(max(per_source.values(), default=0.0), 1)
 

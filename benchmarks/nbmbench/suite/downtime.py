@@ -6,6 +6,7 @@ highest rate; the figures are those of `virsh domjobinfo --completed` at its des
 sets of four such guests, the moments those of libvirt's *Resumed* events; beside each set one of
 its members moves through a relay alone. These are the words for --only.
 """
+import contextlib
 import time
 
 import numpy as np
@@ -46,19 +47,26 @@ def _alone(settings: Settings, cases: list[dict]) -> None:
     FAMILIES[FAMILY.name] = FAMILY
     with cloud.lab(link_mib_per_second=LINK_BYTES_PER_SECOND / (1 << 20)):
         both = cloud.boot([(FAMILY.name, f"downtime-{index}") for index in range(2)])
-        before = check.snapshot([guest.id for guest in both])
-        began = len(cases)
-        try:
+        with _checked(both, cases):
             for index in range(0, 2 if settings.quick else PAIRS, 2):
                 for at in (index, index + 1):
                     _case(cases, "plain", at, both[0], _plain(both[0]))
                 for at in (index, index + 1):
                     _relayed(both, at, cases)
                 settings.keep(cases)
-        finally:
-            whole, not_whole = cloud.whole(before)
-            for case in cases[began:]:
-                case.update(whole=whole == len(both), not_whole=not_whole)
+
+
+@contextlib.contextmanager
+def _checked(members: list[Guest], cases: list[dict]):
+    """Say of the cases added meanwhile whether all guests are whole behind them."""
+    before = check.snapshot([guest.id for guest in members])
+    began = len(cases)
+    try:
+        yield
+    finally:
+        whole, not_whole = cloud.whole(before)
+        for case in cases[began:]:
+            case.update(whole=whole == len(members), not_whole=not_whole)
 
 
 def _plain(guest: Guest) -> str:
@@ -96,16 +104,10 @@ def _sets(settings: Settings, cases: list[dict]) -> None:
     with cloud.lab(link_mib_per_second=LINK_BYTES_PER_SECOND / (1 << 20),
                    max_live_migrations=GANG_SIZE):
         members = cloud.boot([(FAMILY.name, f"together-{index}") for index in range(GANG_SIZE)])
-        before = check.snapshot([guest.id for guest in members])
-        began = len(cases)
-        try:
+        with _checked(members, cases):
             for number in range(1 if settings.quick else GANGS):
                 _set(members, number, cases)
                 settings.keep(cases)
-        finally:
-            whole, not_whole = cloud.whole(before)
-            for case in cases[began:]:
-                case.update(whole=whole == len(members), not_whole=not_whole)
 
 
 def _set(members: list[Guest], number: int, cases: list[dict]) -> None:

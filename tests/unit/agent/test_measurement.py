@@ -56,8 +56,8 @@ class Host:
         return self.mib_s
 
 
-@ddt.ddt
-class TestMeasure(base.BaseTestCase):
+class HostTestCase(base.BaseTestCase):
+    """The agent of a host: its options, its servers, memory read in this very process."""
 
     def setUp(self):
         super().setUp()
@@ -67,6 +67,13 @@ class TestMeasure(base.BaseTestCase):
         conf.parse(self.conf, [], [])
         self.conf.set_override("host", "cmpa")
         self.host = Host()
+
+
+@ddt.ddt
+class TestMeasure(HostTestCase):
+
+    def setUp(self):
+        super().setUp()
         self.max_wait_seconds = 0.0
         self.parts = measurement.Parts(
             self.host, keys.KeySource("secret"),

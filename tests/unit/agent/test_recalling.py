@@ -2,7 +2,6 @@ import ddt
 import fixtures
 from oslotest import base
 
-from nova_batch_migrate import conf, privsep
 from nova_batch_migrate.agent import (
     domains,
     feedback,
@@ -14,7 +13,7 @@ from nova_batch_migrate.agent import (
 )
 from nova_batch_migrate.planning.telemetry import DirtyModel, History, ServerTelemetry
 from tests.unit.agent.processes import Guest
-from tests.unit.agent.test_measurement import Host
+from tests.unit.agent.test_measurement import HostTestCase
 
 
 def hour(*rates, model=None):
@@ -42,16 +41,10 @@ class TestModel(base.BaseTestCase):
                          recalling.model(None, 1000))
 
 
-class TestRecall(base.BaseTestCase):
+class TestRecall(HostTestCase):
 
     def setUp(self):
         super().setUp()
-        privsep.memory_pctxt.set_client_mode(False)
-        self.addCleanup(privsep.memory_pctxt.set_client_mode, True)
-        self.conf = conf.new()
-        conf.parse(self.conf, [], [])
-        self.conf.set_override("host", "cmpa")
-        self.host = Host()
         self.hour = history.Histories(None, lambda: 3600.0)
         self.parts = measurement.Parts(
             self.host, keys.KeySource("secret"),

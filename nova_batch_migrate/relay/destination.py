@@ -8,7 +8,6 @@ import json
 import queue
 import socket
 import ssl
-import struct
 import threading
 
 from oslo_log import log
@@ -256,7 +255,7 @@ class Delivery:
         if listener is None or listener.server_id != self._server_id:
             raise exception.RelayError(
                 reason=f"no QEMU of server {self._server_id} listens at port {self._port}.")
-        address = local_address(listener.address)
+        address = listener.address or "127.0.0.1"
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         connection = socket.socket(family, socket.SOCK_STREAM)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._log.mark)
@@ -292,19 +291,6 @@ class Delivery:
 
     def _send(self, kind, data: bytes) -> None:
         self._line.send(wire.Frame(kind, self._number, 0, data).pack())
-
-
-def local_address(kernel: str) -> str:
-    """Return the address to reach a listener at, from the kernel's hexadecimal ("": any)."""
-    if not kernel:
-        return "127.0.0.1"
-    # words of the machine's byte order
-    raw = bytes.fromhex(kernel)
-    packed = b"".join(struct.pack(">I", *struct.unpack_from("<I", raw, i))
-                      for i in range(0, len(raw), 4))
-    if len(packed) == 4:
-        return socket.inet_ntop(socket.AF_INET, packed)
-    return socket.inet_ntop(socket.AF_INET6, packed)
 
 
 #: What ends a connection of a peer without being a failure of this service.

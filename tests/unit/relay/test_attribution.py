@@ -39,7 +39,7 @@ class Find(base.BaseTestCase):
         _, anywhere = self._listening("-uuid", SERVER, address="0.0.0.0")
         _, here = self._listening("-uuid", SERVER)
         self.assertEqual("", attribution.find(anywhere).address)
-        self.assertEqual("0100007F", attribution.find(here).address)
+        self.assertEqual("127.0.0.1", attribution.find(here).address)
 
     def test_another_program_is_nobodys_whatever_its_words(self):
         _, port = self._listening("-uuid", SERVER, name="python3")
@@ -71,10 +71,23 @@ class Pieces(base.BaseTestCase):
         with tempfile.TemporaryDirectory() as directory:
             words = [program, b"-uuid", SERVER.upper().encode(), b""]
             pathlib.Path(directory, "cmdline").write_bytes(b"\0".join(words))
-            found = attribution.qemu_server(pathlib.Path(directory))
+            found = attribution.qemu_server(directory)
         self.assertEqual(SERVER if is_qemu else None, found)
 
     def test_own_sockets_are_seen(self):
         with socket.socket() as one:
-            inode = os.readlink(f"/proc/self/fd/{one.fileno()}")[8:-1]
-            self.assertIn(inode, attribution.held_sockets(pathlib.Path("/proc/self")))
+            inode = os.fstat(one.fileno()).st_ino
+            self.assertIn(inode, attribution.held_sockets("/proc/self"))
+
+    def test_listeners_are_told_from_connections(self):
+        with (socket.create_server(("127.0.0.1", 0)) as listener,
+              socket.create_connection(listener.getsockname())):
+            port = listener.getsockname()[1]
+            self.assertEqual({os.fstat(listener.fileno()).st_ino: "127.0.0.1"},
+                             attribution.listening_sockets(port))
+
+    def test_both_families_are_seen(self):
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+            port = listener.getsockname()[1]
+            self.assertEqual({os.fstat(listener.fileno()).st_ino: "::1"},
+                             attribution.listening_sockets(port))

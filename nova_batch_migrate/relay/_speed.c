@@ -35,6 +35,8 @@ enum { FOUND_SELF, FOUND_CROSS, FOUND_DELTAS, FOUND_WORDS, FOUND_LITERALS, FOUND
 #define RAW_DISTINCT 140
 /* pages between asking the memory for a version's entry and using it */
 #define AHEAD 8
+/* of a page that is likely to be compared next, what is asked for ahead: the processor finds the rest */
+#define AHEAD_BYTES 1024
 
 static uint64_t big_endian(const uint8_t *at)
 {
@@ -188,6 +190,12 @@ static void store_page(uint8_t *to, const uint8_t *from)
     memcpy(to, from, PAGE);
 }
 
+static void ask_for(const uint8_t *page)
+{
+    for (int i = 0; i < AHEAD_BYTES; i += 64)
+        __builtin_prefetch(page + i);
+}
+
 /* Let other threads see what store_page wrote before anything that is written from now on. */
 static void stored(void)
 {
@@ -196,20 +204,24 @@ static void stored(void)
 #endif
 }
 
+/* Which words differ comes without a pattern: no branch depends on it. */
 static int write_delta(const uint8_t *page, const uint8_t *base, uint8_t *bitmap, uint8_t *words)
 {
+    uint64_t changed[WORDS];
     int count = 0;
-    memset(bitmap, 0, BITMAP);
-    for (int i = 0; i < WORDS; i++) {
-        uint64_t a, b;
-        memcpy(&a, page + i * 8, 8);
-        memcpy(&b, base + i * 8, 8);
-        if (a != b) {
-            bitmap[i >> 3] |= 1 << (i & 7);
-            a -= b;
-            memcpy(words + 8 * count++, &a, 8);
+    for (int byte = 0; byte < BITMAP; byte++) {
+        unsigned bits = 0;
+        for (int bit = 0; bit < 8; bit++) {
+            uint64_t a, b;
+            memcpy(&a, page + (byte * 8 + bit) * 8, 8);
+            memcpy(&b, base + (byte * 8 + bit) * 8, 8);
+            changed[count] = a - b;
+            count += a != b;
+            bits |= (unsigned)(a != b) << bit;
         }
+        bitmap[byte] = (uint8_t)bits;
     }
+    memcpy(words, changed, 8 * count);
     return count;
 }
 
@@ -402,9 +414,13 @@ static int64_t match_page(book *d, output *o, int64_t i, const uint8_t *page, in
 {
     int64_t successor = *predicted;
     int64_t slot = live(d, successor);
-    if (slot >= 0 && !memcmp(d->ring + slot * PAGE, page, PAGE)) {
-        *predicted = successor + 1;
-        return refer(d, o, i, slot, p->owner);
+    if (slot >= 0) {
+        if (slot + 1 < d->slots)
+            ask_for(d->ring + (slot + 1) * PAGE);
+        if (!memcmp(d->ring + slot * PAGE, page, PAGE)) {
+            *predicted = successor + 1;
+            return refer(d, o, i, slot, p->owner);
+        }
     }
     uint64_t hash = p->hashed ? p->hash : page_hash(page);
     slot = find(d, hash, page);
@@ -589,12 +605,30 @@ out:
     return result;
 }
 
-static uint8_t *put_columns(uint8_t *at, const uint64_t *numbers, int64_t count)
+/* Numbers byte column by byte column, and back. */
+VECTORS static void fill_columns(uint8_t *columns, const uint64_t *numbers, int64_t count)
 {
     for (int column = 0; column < 8; column++)
         for (int64_t i = 0; i < count; i++)
-            *at++ = (uint8_t)(numbers[i] >> 8 * column);
-    return at;
+            columns[column * count + i] = (uint8_t)(numbers[i] >> 8 * column);
+}
+
+static uint8_t *put_columns(uint8_t *at, const uint64_t *numbers, int64_t count)
+{
+    fill_columns(at, numbers, count);
+    return at + 8 * count;
+}
+
+VECTORS static void read_columns(uint64_t *restrict numbers, const uint8_t *restrict columns, int64_t count)
+{
+    for (int64_t first = 0; first < count; first += WORDS) {
+        int64_t end = first + WORDS < count ? first + WORDS : count;
+        for (int64_t i = first; i < end; i++)
+            numbers[i] = columns[i];
+        for (int column = 1; column < 8; column++)
+            for (int64_t i = first; i < end; i++)
+                numbers[i] |= (uint64_t)columns[column * count + i] << 8 * column;
+    }
 }
 
 static uint64_t column_number(const uint8_t *columns, int64_t count, int64_t i)
@@ -755,7 +789,7 @@ static const uint8_t *take(supply *s, int64_t items, int64_t item_bytes)
 
 typedef struct {
     supply literals, raws, bitmaps;
-    const uint8_t *words;               /* in columns */
+    const uint64_t *words;
     int64_t word, word_count;
 } contents;
 
@@ -775,7 +809,7 @@ static int patch(uint8_t *page, const uint8_t *base, contents *c)
             uint8_t *at = page + 8 * (byte * 8 + __builtin_ctzll(bits));
             uint64_t value;
             memcpy(&value, at, 8);
-            value += column_number(c->words, c->word_count, c->word++);
+            value += c->words[c->word++];
             memcpy(at, &value, 8);
         }
     }
@@ -819,6 +853,7 @@ static PyObject *apply_block(PyObject *self, PyObject *args)
 {
     Py_buffer b[6] = {{0}};
     long long runs, groups, deltas, words, verbatim, next, pinned;
+    uint64_t *numbers = NULL;
     int fits = 0;
     if (!PyArg_ParseTuple(args, "w*y*(LLLLL)y*y*w*w*LL", &b[0], &b[1], &runs, &groups, &deltas, &words, &verbatim,
                           &b[2], &b[3], &b[4], &b[5], &next, &pinned))
@@ -832,14 +867,18 @@ static PyObject *apply_block(PyObject *self, PyObject *args)
         goto misfit;
     const uint8_t *kinds = b[1].buf, *counts = kinds + runs, *headers = counts + 4 * runs, *ops = headers + 8 * runs;
     op_reader reader = {ops, ops + groups, ops + 3 * groups, groups, 0, 0, 0, 0};
-    const uint8_t *bitmaps = ops + 11 * groups;
-    contents c = {{b[2].buf, b[2].len / PAGE}, {b[3].buf, b[3].len / PAGE}, {bitmaps, deltas},
-                  bitmaps + deltas * BITMAP, 0, words};
-    supply bytes = {c.words + words * 8, verbatim};
+    const uint8_t *bitmaps = ops + 11 * groups, *columns = bitmaps + deltas * BITMAP;
+    if (!(numbers = PyMem_Malloc(8 * words + 8))) {
+        PyErr_NoMemory();
+        goto out;
+    }
+    contents c = {{b[2].buf, b[2].len / PAGE}, {b[3].buf, b[3].len / PAGE}, {bitmaps, deltas}, numbers, 0, words};
+    supply bytes = {columns + words * 8, verbatim};
     uint8_t *at = b[0].buf, *end = at + b[0].len;
     uint64_t header = 0;
     static const int64_t size_of[] = {1, HEADER + 1, RECORD, PAGE};
     Py_BEGIN_ALLOW_THREADS
+    read_columns(numbers, columns, words);
     for (int64_t run = 0; run < runs; run++) {
         uint32_t count;
         memcpy(&count, counts + 4 * run, 4);
@@ -880,6 +919,7 @@ misfit:
     if (!fits && !PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "a block's parts do not fit each other or the dictionary");
 out:
+    PyMem_Free(numbers);
     release(b, 6);
     return fits ? PyLong_FromLongLong(s.next) : NULL;
 }

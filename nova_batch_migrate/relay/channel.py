@@ -117,10 +117,10 @@ class Channel:
 
     def _read(self, buffer: memoryview) -> int:
         """Take the records that are there, up to _MOST_RECORDS of them; 0 at the end."""
-        taken, end = 0, min(len(buffer), _MOST_RECORDS * _RECORD_BYTES)
+        taken, end, read = 0, min(len(buffer), _MOST_RECORDS * _RECORD_BYTES), self._connection.read
         try:
             while taken < end:
-                got = self._connection.recv_into(buffer[taken:])
+                got = read(end - taken, buffer[taken:])
                 if not got:
                     break
                 taken += got

@@ -11,11 +11,14 @@ import numpy as np
 from nova_batch_migrate.relay import block, kernel
 from nova_batch_migrate.relay.compression import Decompressor
 from nova_batch_migrate.relay.dictionary import Memory, Pages
-from nova_batch_migrate.relay.encoder import CREDIT
+from nova_batch_migrate.relay.encoder import CREDIT, MAX_ITEM_BYTES, ROUND0_BLOCK_BYTES
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, Agreement, checksum
 from nova_batch_migrate.relay.wire import CodecError, Frame, Kind
 
+# Of blocks that were handed out and came back: what is kept for the next ones.
+_KEPT_ROOMS = 16
+_ROOM_BYTES = ROUND0_BLOCK_BYTES + MAX_ITEM_BYTES
 # CREDIT frames go back when a part of one stream's window was delivered, of all streams together.
 CREDIT_SHARE = 4
 
@@ -62,6 +65,7 @@ class Decoder:
         self._control = Decompressor(CONTROL_WINDOW_LOG)
         self._room = np.empty(0, np.uint8)
         self._control_room = np.empty(0, np.uint8)
+        self._rooms: list[np.ndarray] = []
         self._streams: dict[int, _Stream] = {}
         self.sequence = 0           # number of the last frame applied
         self._untold = 0            # raw bytes of all streams, delivered since the last credit
@@ -120,6 +124,16 @@ class Decoder:
 
     # credit
 
+    def recycle(self, data: memoryview) -> None:
+        """Take the data of a delivery back, of which nobody needs a byte any more.
+
+        Fresh memory for every block would cost as much as filling it.
+        """
+        room = data.obj
+        if isinstance(room, np.ndarray) and room.nbytes == _ROOM_BYTES \
+                and len(self._rooms) < _KEPT_ROOMS:
+            self._rooms.append(room)
+
     def delivered(self, stream: int, count: int) -> None:
         """Note that QEMU has taken `count` more raw bytes of a stream."""
         noted = self._streams[stream]
@@ -163,7 +177,7 @@ class Decoder:
         literals_end = control_end + shape.literal_bytes
         control = self._plain_control(payload[at:control_end], shape)
         literals = self._plain_literals(payload[control_end:literals_end], shape)
-        out = memoryview(np.empty(shape.raw_bytes, np.uint8))
+        out = self._out(shape.raw_bytes)
         self._broken = True
         self._pages.next = self._apply_block(
             out, control, (shape.runs, shape.groups, shape.deltas, shape.words, shape.verbatim),
@@ -171,6 +185,13 @@ class Decoder:
             self._pages.next, self._pages.pinned)
         self._broken = False
         return out
+
+    def _out(self, size_bytes: int) -> memoryview:
+        """Return memory for a block's raw bytes."""
+        if size_bytes > _ROOM_BYTES:
+            return memoryview(np.empty(size_bytes, np.uint8))
+        room = self._rooms.pop() if self._rooms else np.empty(_ROOM_BYTES, np.uint8)
+        return memoryview(room)[:size_bytes]
 
     def _plain_control(self, packed: memoryview, shape: block.Shape):
         size = shape.plain_control_bytes

@@ -184,10 +184,11 @@ class DestinationLog:
     def listener(self, port: int) -> attribution.Listener | None:
         return self._group.member_at(port)
 
-    def delivered(self, line: channel.Channel, number: int, size_bytes: int) -> None:
-        """Tell the source what QEMU has taken, if it is worth a word."""
+    def delivered(self, line: channel.Channel, number: int, data: memoryview) -> None:
+        """Tell the source what QEMU has taken, if it is worth a word; the data are gone then."""
         with self._decoding:
-            self._decoder.delivered(number, size_bytes)
+            self._decoder.delivered(number, len(data))
+            self._decoder.recycle(data)
             due = self._decoder.credits()
         if due:
             line.send(b"".join(due))
@@ -237,7 +238,7 @@ class Delivery:
             back.start()
             while (data := self._queue.get()) is not None:
                 self._connection.sendall(data)
-                self._log.delivered(self._line, self._number, len(data))
+                self._log.delivered(self._line, self._number, data)
             if not self._ended:
                 splice.shut(self._connection, socket.SHUT_WR)
                 back.join()

@@ -26,7 +26,8 @@ from nova_batch_migrate.relay import (
 
 LOG = log.getLogger(__name__)
 
-_PIECE_BYTES = 64 << 10
+#: What is let through at once by a cap, and where there is none.
+_PIECE_BYTES, _UNCAPPED_PIECE_BYTES = 64 << 10, 256 << 10
 #: On a slower wire the next block is made while the one before leaves. On a faster one a block
 #: leaves in less time than it takes to hand it to another thread and back.
 _AHEAD_BYTES_PER_SECOND = 250e6
@@ -250,8 +251,9 @@ class SourceLog:
 
     def _send(self, line: channel.Channel, frame, ahead_seconds: float = 0.0) -> None:
         view = memoryview(frame)
-        for start in range(0, len(view), _PIECE_BYTES):
-            piece = view[start:start + _PIECE_BYTES]
+        size = _PIECE_BYTES if self._bucket.bytes_per_second else _UNCAPPED_PIECE_BYTES
+        for start in range(0, len(view), size):
+            piece = view[start:start + size]
             begun = time.monotonic()
             self._bucket.take(len(piece), ahead_seconds)
             line.send(piece)

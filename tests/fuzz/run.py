@@ -146,8 +146,9 @@ class Log:
             for frame in self.reader.feed(packed):
                 for delivery in self.decoder.feed(frame):
                     if delivery.event is Event.DATA:
-                        out.append(delivery.data)
+                        out.append(bytes(delivery.data))
                         self.decoder.delivered(delivery.stream, len(delivery.data))
+                        self.decoder.recycle(delivery.data)
         return b"".join(out)
 
     def send(self, data: bytes, break_frame: bool, report: Report) -> bool:

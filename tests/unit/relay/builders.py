@@ -85,6 +85,7 @@ class Log:
                     if delivery.event is Event.DATA:
                         self.out.setdefault(delivery.stream, bytearray()).extend(delivery.data)
                         self.decoder.delivered(delivery.stream, len(delivery.data))
+                        self.decoder.recycle(delivery.data)
 
     def credit(self) -> None:
         """Carry all credit back."""

@@ -12,6 +12,7 @@ import numpy
 from nova_batch_migrate.planning import commonality
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry
+from nova_batch_migrate.relay.layout import ring_pages
 
 #: What a server sends before it may push others' contents out, as a share of the ring: it may come
 #: to what is held (relay/admission.py).
@@ -49,7 +50,7 @@ class Replay:
         self._servers = {s.id: s for s in host.servers}
         self._known = known or commonality.of_host(host)
         self._scope = Scope(dedup_scope, host.servers)
-        self._dictionary_pages = dictionary_bytes / PAGE_BYTES
+        self._dictionary_pages = ring_pages(dictionary_bytes // PAGE_BYTES)
         held = host.confirmation
         #: Equal hashes whose pages had been written by the time they were compared [0044].
         self._held_share = held.held / held.pairs if held and held.pairs else 1.0

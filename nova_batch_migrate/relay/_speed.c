@@ -26,13 +26,15 @@ enum { RUN_VERBATIM, RUN_ZERO, RUN_PAGES, RUN_BARE };
 enum { OP_LITERAL, OP_RAW, OP_TRANSIENT, OP_TRANSIENT_RAW, OP_REFERENCE, OP_DELTA, OP_UPDATE,
        OP_TRANSIENT_DELTA };
 enum { STOP_MORE, STOP_OTHER, STOP_FULL };
-enum { S_NEXT, S_PINNED, S_RING, S_BLOCK, S_FIELDS };
+enum { S_NEXT, S_PINNED, S_RING, S_BLOCK, S_LATE_NEXT, S_LATE_RING, S_LATE, S_FIELDS };
 enum { FOUND_SELF, FOUND_CROSS, FOUND_DELTAS, FOUND_WORDS, FOUND_LITERALS, FOUND_RAWS, FOUND_FIELDS };
 
 #define RUN_COLUMNS 5
 #define RAW_SAMPLES 4
 #define RAW_SAMPLE_BYTES 64
 #define RAW_DISTINCT 140
+/* where the numbers of the second ring begin */
+#define LATE ((int64_t)1 << 40)
 /* pages between asking the memory for a version's entry and using it */
 #define AHEAD 8
 /* of a page that is likely to be compared next, what is asked for ahead: the processor finds the rest */
@@ -251,19 +253,27 @@ typedef struct {
     uint64_t *version_keys;
     int64_t *version_seqs;
     int64_t slots, head_mask, version_mask;
-    int64_t guard;
+    int64_t guard[2];                   /* of the ring, and of the second one */
 } book;
+
+static int64_t place(int64_t seq, int64_t pinned, int64_t ring, int64_t late_ring)
+{
+    if (seq >= LATE)
+        return pinned + ring + (seq - LATE) % late_ring;
+    return seq < pinned ? seq : pinned + (seq - pinned) % ring;
+}
 
 static int64_t slot_of(const book *d, int64_t seq)
 {
-    int64_t pinned = d->scalars[S_PINNED];
-    return seq < pinned ? seq : pinned + (seq - pinned) % d->scalars[S_RING];
+    return place(seq, d->scalars[S_PINNED], d->scalars[S_RING], d->scalars[S_LATE_RING]);
 }
 
 /* Return the slot of a number that may be referred to in this block, or -1. */
 static int64_t live(const book *d, int64_t seq)
 {
-    if (seq < 0 || seq >= d->scalars[S_NEXT] || (seq < d->guard && seq >= d->scalars[S_PINNED]))
+    int late = seq >= LATE;
+    if (seq < 0 || seq >= d->scalars[late ? S_LATE_NEXT : S_NEXT] ||
+        (seq < d->guard[late] && seq >= d->scalars[S_PINNED]))
         return -1;
     int64_t slot = slot_of(d, seq);
     return d->slot_seq[slot] == seq ? slot : -1;
@@ -345,7 +355,8 @@ static int open_book(book *d, PyObject *arrays, Py_buffer *b)
     d->scalars = b[D_SCALARS].buf;
     if (d->head_mask < 0 || d->head_mask & (d->head_mask + 1) || d->version_mask < 0 ||
         d->version_mask & (d->version_mask + 1) || d->scalars[S_PINNED] < 0 || d->scalars[S_RING] <= 0 ||
-        d->scalars[S_PINNED] + d->scalars[S_RING] != d->slots) {
+        d->scalars[S_LATE_RING] < 0 || d->scalars[S_LATE_NEXT] < LATE ||
+        d->scalars[S_PINNED] + d->scalars[S_RING] + d->scalars[S_LATE_RING] != d->slots) {
         PyErr_SetString(PyExc_ValueError, "the dictionary's arrays do not fit each other");
         return 0;
     }
@@ -403,7 +414,7 @@ static int64_t refer(book *d, output *o, int64_t i, int64_t slot, int owner)
 
 static int64_t append(book *d, uint64_t hash, int owner, const uint8_t *page)
 {
-    int64_t seq = d->scalars[S_NEXT]++;
+    int64_t seq = d->scalars[d->scalars[S_LATE] ? S_LATE_NEXT : S_NEXT]++;
     write_slot(d, slot_of(d, seq), seq, hash, owner, page);
     return seq;
 }
@@ -474,7 +485,8 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
     if (!open_book(&d, arrays, db))
         goto out;
     int64_t pages = b[1].len / 8;
-    if (p.most_words < 0 || p.most_words > WORDS || pages > d.scalars[S_RING]) {
+    int late = d.scalars[S_LATE] != 0;
+    if (p.most_words < 0 || p.most_words > WORDS || pages > d.scalars[late ? S_LATE_RING : S_RING]) {
         PyErr_SetString(PyExc_ValueError, "more pages in a block than the ring holds, or an impossible limit");
         goto out;
     }
@@ -494,7 +506,8 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
     const uint64_t *keys = b[2].buf, *hashes = b[3].buf;
     const uint8_t *admit = b[4].buf;
     int64_t guess = predicted;
-    d.guard = d.scalars[S_NEXT] + pages - d.scalars[S_RING];
+    d.guard[0] = d.scalars[S_NEXT] + (late ? 0 : pages) - d.scalars[S_RING];
+    d.guard[1] = d.scalars[S_LATE_NEXT] + (late ? pages : 0) - d.scalars[S_LATE_RING];
     p.hashed = hashes != NULL;
     Py_BEGIN_ALLOW_THREADS
     for (int64_t i = 0; i < pages; i++) {
@@ -723,26 +736,24 @@ out:
 typedef struct {
     uint8_t *content;
     int64_t *seqs;
-    int64_t slots, next, pinned, inserted;
+    int64_t slots, pinned, ring, late_ring;
+    long long next[2];                  /* numbers, of the ring and of the second one */
+    int late;                           /* which of them takes what is new */
+    int64_t inserted;
 } shelf;
-
-static int64_t shelf_slot(const shelf *s, int64_t seq)
-{
-    return seq < s->pinned ? seq : s->pinned + (seq - s->pinned) % (s->slots - s->pinned);
-}
 
 static int64_t shelf_held(const shelf *s, int64_t seq)
 {
-    if (seq < 0 || seq >= s->next)
+    if (seq < 0 || seq >= s->next[seq >= LATE])
         return -1;
-    int64_t slot = shelf_slot(s, seq);
+    int64_t slot = place(seq, s->pinned, s->ring, s->late_ring);
     return s->seqs[slot] == seq ? slot : -1;
 }
 
 static uint8_t *shelf_insert(shelf *s)
 {
-    int64_t slot = shelf_slot(s, s->next);
-    s->seqs[slot] = s->next++;
+    int64_t slot = place(s->next[s->late], s->pinned, s->ring, s->late_ring);
+    s->seqs[slot] = s->next[s->late]++;
     s->inserted++;
     return s->content + slot * PAGE;
 }
@@ -846,25 +857,28 @@ static int next_page(uint8_t *page, shelf *s, op_reader *ops, contents *c)
     return 1;
 }
 
-/* apply_block(out, control, counts, literals, raws, content, seqs, next, pinned) -> next: put a block together and
- * bring the dictionary to its end. counts: runs, groups, deltas, words, verbatim bytes. Whatever is wrong: ValueError,
- * and the dictionary is worth nothing any more. */
+/* apply_block(out, control, counts, literals, raws, content, seqs, rings, late) -> next: put a block together and
+ * bring the dictionary to its end. counts: runs, groups, deltas, words, verbatim bytes; rings: pinned slots, next
+ * number, slots of the second ring, its next number; late: is that the one which takes what is new, and whose next
+ * number is returned? Whatever is wrong: ValueError, and the dictionary is worth nothing any more. */
 static PyObject *apply_block(PyObject *self, PyObject *args)
 {
     Py_buffer b[6] = {{0}};
-    long long runs, groups, deltas, words, verbatim, next, pinned;
+    long long runs, groups, deltas, words, verbatim, next, pinned, late_next, late_ring;
     uint64_t *numbers = NULL;
-    int fits = 0;
-    if (!PyArg_ParseTuple(args, "w*y*(LLLLL)y*y*w*w*LL", &b[0], &b[1], &runs, &groups, &deltas, &words, &verbatim,
-                          &b[2], &b[3], &b[4], &b[5], &next, &pinned))
+    int late, fits = 0;
+    if (!PyArg_ParseTuple(args, "w*y*(LLLLL)y*y*w*w*(LLLL)p", &b[0], &b[1], &runs, &groups, &deltas, &words,
+                          &verbatim, &b[2], &b[3], &b[4], &b[5], &pinned, &next, &late_ring, &late_next, &late))
         goto out;
-    shelf s = {b[4].buf, b[5].buf, b[5].len / 8, next, pinned, 0};
+    shelf s = {b[4].buf, b[5].buf, b[5].len / 8, pinned, 0, late_ring, {next, late_next}, late, 0};
     int64_t most = b[1].len;
     if (runs < 0 || groups < 0 || deltas < 0 || words < 0 || verbatim < 0 || runs > most || groups > most ||
         deltas > most || words > most || verbatim > most ||
         runs * 13 + groups * 11 + deltas * BITMAP + words * 8 + verbatim != most || pinned < 0 || next < pinned ||
-        pinned >= s.slots || !enough(&b[4], s.slots, PAGE, "content") || b[2].len % PAGE || b[3].len % PAGE)
+        pinned >= s.slots || late_ring < 0 || late_ring >= s.slots - pinned || next >= LATE || late_next < LATE ||
+        (late && !late_ring) || !enough(&b[4], s.slots, PAGE, "content") || b[2].len % PAGE || b[3].len % PAGE)
         goto misfit;
+    s.ring = s.slots - pinned - late_ring;
     const uint8_t *kinds = b[1].buf, *counts = kinds + runs, *headers = counts + 4 * runs, *ops = headers + 8 * runs;
     op_reader reader = {ops, ops + groups, ops + 3 * groups, groups, 0, 0, 0, 0};
     const uint8_t *bitmaps = ops + 11 * groups, *columns = bitmaps + deltas * BITMAP;
@@ -904,7 +918,7 @@ static PyObject *apply_block(PyObject *self, PyObject *args)
                 *at++ = 0;
                 continue;
             }
-            if (!next_page(at, &s, &reader, &c) || s.inserted > s.slots - s.pinned)
+            if (!next_page(at, &s, &reader, &c) || s.inserted > (late ? s.late_ring : s.ring))
                 goto done;
             at += PAGE;
         }
@@ -921,7 +935,7 @@ misfit:
 out:
     PyMem_Free(numbers);
     release(b, 6);
-    return fits ? PyLong_FromLongLong(s.next) : NULL;
+    return fits ? PyLong_FromLongLong(s.next[s.late]) : NULL;
 }
 
 /* pump(source, target, reader, writer, chunk, moved): splice from one descriptor to another through a pipe, until the

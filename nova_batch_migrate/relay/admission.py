@@ -1,10 +1,11 @@
-"""Which pages of round 0 that are new go into a dictionary that can't hold everything.
+"""Which pages that are new go into a dictionary that can't hold everything.
 
 Asked by block_writer.py for every block; the decoder need not know. A ring that takes whatever
 comes gives nothing back where guests are larger than it: each page is pushed out just before its
 like arrives. So content that the scan has seen once only stays outside, a guest never pushes out
 its own pages, and one that finds most of its content leaves the dictionary as it is for those
-behind it.
+behind it. What later rounds bring goes into a ring of its own, by the same rule: there a page that
+was not sent anew for a whole round is the guest's own no more.
 """
 
 import dataclasses
@@ -67,6 +68,13 @@ class Admission:
             return False
         return not self._dictionary.would_lose_own(owner, ahead)
 
+    def admits_late(self, count: int, owner: int, turn: int, block: int) -> bool:
+        """Return whether what is new of a guest's block of round `turn` (1 or more) is let in."""
+        guest = self._guests.setdefault(owner, _Guest())
+        if turn != guest.turn:
+            guest.turn, guest.begun, guest.before = turn, block, guest.begun
+        return self._dictionary.has_late_room(owner, count, guest.before)
+
     def count(self, owner: int, found: int, pages: int) -> None:
         """Note what became of a block of round 0; found: the page, or one like it, was held."""
         guest = self._guests.setdefault(owner, _Guest())
@@ -77,8 +85,14 @@ class Admission:
 
 @dataclasses.dataclass
 class _Guest:
-    """Pages of its round 0, and whether most of them, in all or just now, were there."""
+    """Pages of its round 0, and whether most of them, in all or just now, were there.
+
+    Of later rounds: the last one, and the blocks with which it and the one before began.
+    """
 
     found: int = 0
     sent: int = 0
     finds_most: bool = False
+    turn: int = 0
+    begun: int = 0
+    before: int = 0

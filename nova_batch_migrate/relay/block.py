@@ -17,6 +17,7 @@ _LAST_OP = max(Op)
 # verbatim bytes; wire bytes of control and literal part; flags
 _HEADER = struct.Struct("<IIIIIIIIIIB3x")
 CONTROL_COMPRESSED, CONTROL_ANEW, LITERALS_COMPRESSED, LITERALS_ANEW = 1, 2, 4, 8
+LATE = 16           # what is new goes into the second ring
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,32 +53,36 @@ class BlockWriter:
             self._literals.restart(level)
         self._level = level
 
-    def truncate(self, next_page: int, number: int) -> None:
+    def truncate(self, ends: tuple[int, int], number: int) -> None:
         """Go back to what the log held behind its frame `number`."""
-        self.dictionary.truncate(next_page, number)
+        self.dictionary.truncate(ends, number)
         self._literals.restart()
         self._control.restart()
 
     def write(self, number: int, data: memoryview, table: np.ndarray, raw_bytes: int, *,
-              key: int, owner: int, predicted: int, first_round: bool) -> Written:
+              key: int, owner: int, predicted: int, turn: int) -> Written:
         """Write the block `number` of the log: runs `table` over `data`, `raw_bytes` in all.
 
-        key and owner: the guest's, for versions of its pages and for the counters.
+        key and owner: the guest's, for versions of its pages and for the counters. turn: its round.
         """
         offsets, keys, zeros, verbatim = self._listed(table, raw_bytes, key)
-        self.dictionary.begin_block(number)
-        matches = self.dictionary.match(
-            data, offsets, keys, owner=owner, predicted=predicted,
-            most_words=self._most_delta_words,
-            admit=self._admission.choose(data, offsets, owner) if first_round else None)
-        if first_round:
+        late = False
+        if turn:
+            late = self._admission.admits_late(len(offsets), owner, turn, number)
+            admit = None if late else np.zeros(len(offsets), np.uint8)
+        else:
+            admit = self._admission.choose(data, offsets, owner)
+        self.dictionary.begin_block(number, late)
+        matches = self.dictionary.match(data, offsets, keys, owner=owner, predicted=predicted,
+                                        most_words=self._most_delta_words, admit=admit)
+        if not turn:
             self._admission.count(owner, matches.self_duplicates + matches.cross_server
                                   + len(matches.bitmaps), len(offsets))
         plain, groups = self._control_part(table, data, matches, verbatim)
-        control, flags = plain, 0
+        control, flags = plain, block.LATE if late else 0
         if self._level is not None:
             control, anew = self._control.compress(plain)
-            flags = block.CONTROL_COMPRESSED | (block.CONTROL_ANEW if anew else 0)
+            flags |= block.CONTROL_COMPRESSED | (block.CONTROL_ANEW if anew else 0)
         literals: object = matches.literals
         if len(matches.literals) and self._level is not None:
             literals, anew = self._literals.compress(matches.literals)

@@ -179,10 +179,15 @@ class Decoder:
         literals = self._plain_literals(payload[control_end:literals_end], shape)
         out = self._out(shape.raw_bytes)
         self._broken = True
-        self._pages.next = self._apply_block(
+        pages, late = self._pages, bool(shape.flags & block.LATE)
+        following = self._apply_block(
             out, control, (shape.runs, shape.groups, shape.deltas, shape.words, shape.verbatim),
-            literals, payload[literals_end:], self._pages.content, self._pages.seqs,
-            self._pages.next, self._pages.pinned)
+            literals, payload[literals_end:], pages.content, pages.seqs,
+            (pages.pinned, pages.next, pages.late_ring, pages.late_next), late)
+        if late:
+            pages.late_next = following
+        else:
+            pages.next = following
         self._broken = False
         return out
 

@@ -1,7 +1,9 @@
-"""The mirrored dictionary of a log: a ring of pages under absolute numbers.
+"""The mirrored dictionary of a log: two rings of pages under absolute numbers.
 
 Encoder and decoder hold one each; what they do to it is decided by the log alone, so both hold the
-same pages under the same numbers. Memory is set aside once. Never looks at a clock, never waits.
+same pages under the same numbers. The second, small ring takes what guests send again because they
+have written it: hardly anything of that is ever in another guest, and it comes without an end.
+Memory is set aside once. Never looks at a clock, never waits.
 """
 import contextlib
 import dataclasses
@@ -10,7 +12,7 @@ import mmap
 import numpy as np
 
 from nova_batch_migrate.relay import kernel
-from nova_batch_migrate.relay.layout import BITMAP_BYTES, PAGE_BYTES
+from nova_batch_migrate.relay.layout import BITMAP_BYTES, LATE, PAGE_BYTES, ring_pages
 
 #: linux/mman.h; Python has no name for it.
 _MADV_POPULATE_WRITE = 23
@@ -72,22 +74,24 @@ class Memory:
 
 
 class Pages:
-    """What both sides hold: pages, the number in each slot, the next number.
+    """What both sides hold: pages, the number in each slot, the next number of either ring.
 
-    The first `pinned` numbers are the static dictionary and never leave; the others go round.
+    The first `pinned` numbers are the static dictionary and never leave; the others go round, and
+    so do those of the second ring, from LATE on.
     """
 
     def __init__(self, capacity_bytes: int, static: np.ndarray | None = None,
                  memory: Memory | None = None):
         pinned = 0 if static is None else len(static)
-        ring = capacity_bytes // PAGE_BYTES - pinned
-        if ring < 1:
+        slots = capacity_bytes // PAGE_BYTES
+        if slots <= pinned:
             raise ValueError(f"a dictionary of {capacity_bytes} bytes has no room beside "
                              f"{pinned} static pages; set dictionary_bytes higher")
-        self.pinned, self.ring = pinned, ring
-        self.content = (memory or Memory(capacity_bytes)).pages(pinned + ring)
-        self.seqs = np.full(pinned + ring, -1, np.int64)
-        self.next = pinned
+        self.pinned, self.ring = pinned, ring_pages(slots - pinned)
+        self.late_ring = slots - pinned - self.ring
+        self.content = (memory or Memory(capacity_bytes)).pages(slots)
+        self.seqs = np.full(slots, -1, np.int64)
+        self.next, self.late_next = pinned, LATE
         if static is not None:
             self.content[:pinned] = static
             self.seqs[:pinned] = np.arange(pinned)
@@ -124,7 +128,8 @@ class Dictionary:
         self.pages = Pages(capacity_bytes, static, memory)
         self._match = loops.match_pages
         slots = len(self.pages.content)
-        self._scalars = np.array([0, self.pages.pinned, self.pages.ring, 0], np.int64)
+        self._scalars = np.array([0, self.pages.pinned, self.pages.ring, 0, LATE,
+                                  self.pages.late_ring, 0], np.int64)
         heads, versions = _power_of_two(slots), _power_of_two(4 * slots)
         tables = _Tables(slots * (8 + 8 + 8 + 4 + 1 + 4) + heads * 4 + versions * 16)
         self._version_keys = tables.new(versions, np.uint64, 0)
@@ -145,20 +150,21 @@ class Dictionary:
 
     def _index_static(self) -> None:
         """Enter the static pages by matching them against an empty dictionary of their own size."""
-        pinned, ring = self.pages.pinned, self.pages.ring
+        pinned, scalars = self.pages.pinned, self._scalars.copy()
         static = self.pages.content[:pinned].copy()
         self.pages.seqs[:pinned] = -1
         for first in range(0, pinned, 256):
             part = static[first:first + 256]
             # as a ring of all slots with nothing in it: numbers and slots are the same
-            self._scalars[:] = first, 0, pinned + ring, 0
+            self._scalars[:] = first, 0, len(self.pages.content), 0, LATE, 0, 0
             offsets = np.arange(len(part), dtype=np.int64) * PAGE_BYTES
             keys = np.zeros(len(part), np.uint64)
             scratch = self._room(len(part))
             self._match(self._arrays, part, offsets, keys, None, None, -1, NOBODY, 0, *scratch)
             if int(self._scalars[0]) != first + len(part):
                 raise ValueError("static pages have to differ from each other")
-        self._scalars[:] = pinned, pinned, ring, 0
+        self._scalars[:] = scalars
+        self._scalars[0] = pinned
         self._version_seqs[:] = -1
         self._shared[:] = 1
 
@@ -169,8 +175,13 @@ class Dictionary:
 
     @property
     def next(self) -> int:
-        """The number that the next inserted page will have."""
+        """The number that the next page inserted into the ring will have."""
         return int(self._scalars[0])
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The next numbers of the ring and of the second one."""
+        return self.next, int(self._scalars[4])
 
     @property
     def fill_bytes(self) -> int:
@@ -187,9 +198,25 @@ class Dictionary:
         """Tell whether so many insertions push nothing out."""
         return self.next + count - self.pages.pinned <= self.pages.ring
 
-    def begin_block(self, number: int) -> None:
-        """Say which block the pages matched from now on belong to; numbers grow."""
-        self._scalars[3] = number
+    def has_late_room(self, owner: int, count: int, since: int) -> bool:
+        """Tell whether the second ring can take so many pages of a guest.
+
+        What they push out is not its own, or it has not sent that anew since block `since`.
+        """
+        if count > self.pages.late_ring:
+            return False
+        following = self.ends[1] - LATE
+        slots = (self.pages.pinned + self.pages.ring
+                 + (following + np.arange(count)) % self.pages.late_ring)
+        return not ((self.pages.seqs[slots] >= 0) & (self._owners[slots] == owner)
+                    & (self._written[slots] >= since)).any()
+
+    def begin_block(self, number: int, late: bool = False) -> None:
+        """Say which block the pages matched from now on belong to; numbers grow.
+
+        late: what is new goes into the second ring.
+        """
+        self._scalars[3], self._scalars[6] = number, late
 
     def match(self, data, offsets: np.ndarray, keys: np.ndarray, *, owner: int, predicted: int,
               most_words: int, hashes=None, admit=None) -> Matches:
@@ -206,11 +233,11 @@ class Dictionary:
         return Matches(kinds[:pages], seqs[:pages], bitmaps[:deltas], words[:changed],
                        literals[:literal], raws[:raw], own, cross, predicted)
 
-    def truncate(self, next_number: int, block: int) -> None:
-        """Forget what was inserted from `next_number` on or written after `block`."""
-        gone = (self.pages.seqs >= next_number) | (self._written > block)
-        self.pages.seqs[gone] = -1
-        self._scalars[0] = next_number
+    def truncate(self, ends: tuple[int, int], block: int) -> None:
+        """Forget what was inserted from these `ends` on or written after `block`."""
+        seqs = self.pages.seqs
+        seqs[(seqs >= np.where(seqs >= LATE, ends[1], ends[0])) | (self._written > block)] = -1
+        self._scalars[0], self._scalars[4] = ends
         self._heads[:] = -1
         self._nexts[:] = -1
         for slot in np.flatnonzero(self.pages.seqs >= 0)[::-1].tolist():

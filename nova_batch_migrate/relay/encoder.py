@@ -74,7 +74,7 @@ class _Sent:
     number: int
     stream: int
     size_bytes: int
-    next_page: int
+    ends: tuple[int, int]
 
 
 class Encoder:
@@ -91,7 +91,7 @@ class Encoder:
         self._under_way: collections.deque[_Sent] = collections.deque()
         self._under_way_bytes = 0
         self._applied = 0
-        self._applied_page = self._writer.dictionary.next
+        self._applied_ends = self._writer.dictionary.ends
         self.sequence = 0           # number of the last frame of the log
 
     # streams
@@ -198,7 +198,7 @@ class Encoder:
         while self._under_way and self._under_way[0].number <= applied:
             sent = self._under_way.popleft()
             self._under_way_bytes -= sent.size_bytes
-            self._applied, self._applied_page = sent.number, sent.next_page
+            self._applied, self._applied_ends = sent.number, sent.ends
 
     def truncate(self, last_number: int) -> list[int]:
         """Cut the log behind what the peer has; return the streams that lost bytes: end them.
@@ -214,7 +214,7 @@ class Encoder:
         self._under_way.clear()
         self._under_way_bytes = 0
         self.sequence = last_number
-        self._writer.truncate(self._applied_page, last_number)
+        self._writer.truncate(self._applied_ends, last_number)
         for stream in lost:
             if stream in self._streams:
                 self._closed[stream] = self._streams.pop(stream)
@@ -264,13 +264,12 @@ class Encoder:
         with memoryview(opened.buffer) as data:
             while at < opened.filled:
                 opened.runs.clear()
-                first_round = not opened.parser.round
+                turn = opened.parser.round
                 following = opened.parser.parse(data, at, opened.filled, opened.runs)
                 if following == at:
                     break
                 opened.runs.clip(opened.sent)
-                frames.append(self._block(opened, data, following - at - opened.sent,
-                                          first_round))
+                frames.append(self._block(opened, data, following - at - opened.sent, turn))
                 opened.sent, at = 0, following
             left = opened.filled - at
             if at:
@@ -283,18 +282,17 @@ class Encoder:
         runs = Runs(1)
         runs.verbatim(opened.sent, opened.filled - opened.sent)
         opened.runs, kept = runs, opened.runs
-        first_round = not opened.parser.round
+        turn = opened.parser.round
         with memoryview(opened.buffer) as data:
-            frame = self._block(opened, data, opened.filled - opened.sent, first_round)
+            frame = self._block(opened, data, opened.filled - opened.sent, turn)
         opened.runs, opened.sent = kept, opened.filled
         return frame
 
-    def _block(self, opened: _Stream, data: memoryview, raw_bytes: int,
-               first_round: bool) -> bytes:
+    def _block(self, opened: _Stream, data: memoryview, raw_bytes: int, turn: int) -> bytes:
         """Make the frame of a block from the stream's runs, and count what became of it."""
         written = self._writer.write(
             self.sequence + 1, data, opened.runs.table, raw_bytes, key=opened.key,
-            owner=opened.owner, predicted=opened.predicted, first_round=first_round)
+            owner=opened.owner, predicted=opened.predicted, turn=turn)
         opened.predicted = written.predicted
         frame = self._frame(Kind.DATA, opened.number, *written.parts)
         statistics = opened.statistics
@@ -317,6 +315,6 @@ class Encoder:
         self.sequence += 1
         frame = packed(kind, stream, self.sequence, parts)
         self._under_way.append(_Sent(self.sequence, stream, len(frame),
-                                    self._writer.dictionary.next))
+                                    self._writer.dictionary.ends))
         self._under_way_bytes += len(frame)
         return frame

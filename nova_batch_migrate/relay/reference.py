@@ -11,6 +11,7 @@ import xxhash
 from nova_batch_migrate.relay import block
 from nova_batch_migrate.relay.layout import (
     HEADER_BYTES,
+    LATE,
     PAGE_BYTES,
     PAGE_WORDS,
     RECORD_BYTES,
@@ -25,7 +26,8 @@ PAGE_CONTINUE = 0x28
 RAW_SAMPLES, RAW_SAMPLE_BYTES, RAW_DISTINCT = 4, 64, 140
 KEY_FACTOR = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
-SCALAR_NEXT, SCALAR_PINNED, SCALAR_RING, SCALAR_BLOCK = range(4)
+(SCALAR_NEXT, SCALAR_PINNED, SCALAR_RING, SCALAR_BLOCK, SCALAR_LATE_NEXT, SCALAR_LATE_RING,
+ SCALAR_LATE) = range(7)
 
 
 def scan_records(data, start: int, end: int, block: int, runs, row: int, rows: int):
@@ -71,6 +73,13 @@ def looks_random(page: bytes) -> bool:
     return len(set(sample)) >= RAW_DISTINCT
 
 
+def place(seq: int, pinned: int, ring: int, late_ring: int) -> int:
+    """Return the slot of a number."""
+    if seq >= LATE:
+        return pinned + ring + (seq - LATE) % late_ring
+    return seq if seq < pinned else pinned + (seq - pinned) % ring
+
+
 class Book:
     """The dictionary's arrays with what matching does to them."""
 
@@ -82,20 +91,29 @@ class Book:
         self.head_mask = len(self.heads) - 1
         self.version_mask = len(self.version_keys) - 1
         self.pinned, self.size = self.scalars[SCALAR_PINNED], self.scalars[SCALAR_RING]
+        self.late_size, late = self.scalars[SCALAR_LATE_RING], self.scalars[SCALAR_LATE]
         self.block = self.scalars[SCALAR_BLOCK]
-        if pages > self.size:
+        if (self.late_size < 0 or self.scalars[SCALAR_LATE_NEXT] < LATE
+                or self.pinned + self.size + self.late_size != len(self.seqs)):
+            raise ValueError("the dictionary's arrays do not fit each other")
+        if pages > (self.late_size if late else self.size):
             raise ValueError("more pages in a block than the ring holds, or an impossible limit")
-        self.guard = self.scalars[SCALAR_NEXT] + pages - self.size
+        #: The scalar that numbers what is new.
+        self.following = SCALAR_LATE_NEXT if late else SCALAR_NEXT
+        self.guard = self.scalars[SCALAR_NEXT] + (0 if late else pages) - self.size
+        self.late_guard = self.scalars[SCALAR_LATE_NEXT] + (pages if late else 0) - self.late_size
 
     def content(self, slot: int) -> bytes:
         return bytes(self.bytes[slot * PAGE_BYTES:(slot + 1) * PAGE_BYTES])
 
     def slot_of(self, seq: int) -> int:
-        return seq if seq < self.pinned else self.pinned + (seq - self.pinned) % self.size
+        return place(seq, self.pinned, self.size, self.late_size)
 
     def live(self, seq: int) -> int:
         """Return the slot of a number that may be referred to in this block, or -1."""
-        if seq < 0 or seq >= self.scalars[SCALAR_NEXT] or self.pinned <= seq < self.guard:
+        following, guard = (SCALAR_LATE_NEXT, self.late_guard) if seq >= LATE else (
+            SCALAR_NEXT, self.guard)
+        if seq < 0 or seq >= self.scalars[following] or self.pinned <= seq < guard:
             return -1
         slot = self.slot_of(seq)
         return slot if self.seqs[slot] == seq else -1
@@ -130,8 +148,8 @@ class Book:
         self.heads[head] = slot
 
     def append(self, page_hash: int, owner: int, page: bytes) -> int:
-        seq = self.scalars[SCALAR_NEXT]
-        self.scalars[SCALAR_NEXT] = seq + 1
+        seq = self.scalars[self.following]
+        self.scalars[self.following] = seq + 1
         self.write(self.slot_of(seq), seq, page_hash, owner, page)
         return seq
 
@@ -335,35 +353,42 @@ def pack_control(out, runs, data, kinds, seqs, bitmaps, words):
 class _Shelf:
     """The decoder's pages while a block is put together."""
 
-    def __init__(self, content, seqs, following: int, pinned: int):
-        if not 0 <= pinned <= following or pinned >= len(seqs) or len(content) < len(seqs):
+    def __init__(self, content, seqs, rings, late: bool):
+        self.pinned, following, self.late_size, late_following = rings
+        self.size = len(seqs) - self.pinned - self.late_size
+        if (not 0 <= self.pinned <= following < LATE or self.size < 1 or self.late_size < 0
+                or late_following < LATE or late and not self.late_size
+                or len(content) < len(seqs)):
             raise ValueError("the dictionary's arrays do not fit each other")
-        self.content, self.seqs, self.next, self.pinned = content, seqs, following, pinned
-        self.size, self.inserted = len(seqs) - pinned, 0
+        self.content, self.seqs = content, seqs
+        self.next, self.late, self.inserted = [following, late_following], bool(late), 0
 
     def _slot_of(self, seq: int) -> int:
-        return seq if seq < self.pinned else self.pinned + (seq - self.pinned) % self.size
+        return place(seq, self.pinned, self.size, self.late_size)
 
     def held(self, seq: int) -> int:
-        slot = self._slot_of(seq)
-        if not 0 <= seq < self.next or self.seqs[slot] != seq:
-            raise ValueError("a reference to a page that is not there")
-        return slot
+        if 0 <= seq < self.next[seq >= LATE]:
+            slot = self._slot_of(seq)
+            if self.seqs[slot] == seq:
+                return slot
+        raise ValueError("a reference to a page that is not there")
 
     def insert(self, page) -> None:
-        if self.inserted == self.size:
+        if self.inserted == (self.late_size if self.late else self.size):
             raise ValueError("more new pages in a block than the ring holds")
-        slot = self._slot_of(self.next)
-        self.seqs[slot], self.content[slot] = self.next, page
-        self.next += 1
+        slot = self._slot_of(self.next[self.late])
+        self.seqs[slot], self.content[slot] = self.next[self.late], page
+        self.next[self.late] += 1
         self.inserted += 1
 
 
-def apply_block(out, control, counts, literals, raws, content, seqs, following: int, pinned: int):
-    """Put a block of a stream together and bring the dictionary to its end; return its next number.
+def apply_block(out, control, counts, literals, raws, content, seqs, rings, late: bool):
+    """Put a block of a stream together and bring the dictionary to its end.
 
-    counts: runs, groups, deltas, words, verbatim bytes. What does not fit: ValueError, and the
-    dictionary is worth nothing any more.
+    counts: runs, groups, deltas, words, verbatim bytes. rings: pinned slots, next number, slots of
+    the second ring, its next number. late: the second ring takes what is new. Returns the next
+    number of the ring that does. What does not fit: ValueError, and the dictionary is worth
+    nothing any more.
     """
     runs, groups, deltas, words, verbatim = counts
     out, literals, raws = (np.frombuffer(buffer, np.uint8) if len(buffer) else np.empty(0, np.uint8)
@@ -374,7 +399,7 @@ def apply_block(out, control, counts, literals, raws, content, seqs, following: 
     shape = block.Shape(len(out), runs, groups, len(literals), len(raws), deltas, words, verbatim)
     if shape.plain_control_bytes != len(control):
         raise ValueError("a block's control part is not of its size")
-    shelf = _Shelf(content, seqs, following, pinned)
+    shelf = _Shelf(content, seqs, rings, late)
     read = block.unpack(control, shape)
     pages = _Pages(read, literals, raws, shelf)
     at = taken = page = 0
@@ -402,7 +427,7 @@ def apply_block(out, control, counts, literals, raws, content, seqs, following: 
     if taken != verbatim:
         raise ValueError("a block's bytes do not add up")
     pages.done()
-    return shelf.next
+    return shelf.next[shelf.late]
 
 
 class _Pages:

@@ -5,7 +5,7 @@ import xxhash
 from hypothesis import given, settings, strategies
 from oslotest import base
 
-from nova_batch_migrate.relay import kernel, reference
+from nova_batch_migrate.relay import kernel, layout, reference
 from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.decoder import Event
 from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES
@@ -13,7 +13,8 @@ from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, Fra
 from tests.unit.relay import builders as b
 
 LOOPS = {"compiled": kernel, "python": reference}
-RING_PAGES = MIN_DICTIONARY_BYTES // b.PAGE
+RING_PAGES = layout.ring_pages(MIN_DICTIONARY_BYTES // b.PAGE)
+LATE_PAGES = MIN_DICTIONARY_BYTES // b.PAGE - RING_PAGES
 
 
 def changed(content: bytes, words: int, by: int = 1) -> bytes:
@@ -154,6 +155,40 @@ class TestCodec(base.BaseTestCase):
             count // b.PAGE for count in (last.cross_server_bytes, last.delta_bytes,
                                           last.literal_bytes)))
 
+    @ddt.data(*LOOPS)
+    def test_what_later_rounds_bring_pushes_nothing_out_of_a_full_dictionary(self, which):
+        log = b.log(loops=LOOPS[which], level=None)
+        kin = [b.noise(i) for i in range(RING_PAGES // 2)]
+        busy = b.stream(b.part(*b.pages(kin)), *(
+            b.part(*b.pages([b.noise(10_000 * turn + i) for i in range(RING_PAGES)]))
+            for turn in (1, 2)), b.part(last=True))
+        self.assertEqual(busy, log.send(1, busy))
+        alike = b.guest(kin)
+        self.assertEqual(alike, log.send(2, alike))
+        self.assertEqual((len(kin), 0), (
+            log.encoder.statistics(2).cross_server_bytes // b.PAGE,
+            log.encoder.statistics(2).literal_bytes // b.PAGE))
+
+    @ddt.data(*LOOPS)
+    def test_pages_written_again_and_again_cross_as_deltas_beside_a_full_dictionary(self, which):
+        log = b.log(loops=LOOPS[which], level=None)
+        # of these, round 0 leaves no room for any; the second ring has some for half of them
+        hot = [b.noise(5_000 + i) for i in range(2 * LATE_PAGES)]
+        turns = [b.part(*b.pages([b.noise(i) for i in range(RING_PAGES)] + hot))]
+        turns += [b.part(*b.pages([changed(page, 3, turn) for page in hot], RING_PAGES * b.PAGE))
+                  for turn in range(1, 10)]
+        data = b.stream(*turns, b.part(last=True))
+        self.assertEqual(data, log.send(1, data))
+        # half of them in each later round but the first, which brings them
+        self.assertGreater(log.encoder.statistics(1).delta_bytes // b.PAGE, 7 * LATE_PAGES)
+        # others take their place when they are not written any more
+        others = [b.noise(9_000 + i) for i in range(LATE_PAGES)]
+        turns = [b.part(*b.pages([changed(page, 3, turn) for page in others],
+                                 2 * RING_PAGES * b.PAGE)) for turn in range(1, 7)]
+        more = b.stream(b.part(*b.pages([b.page(1)])), *turns, b.part(last=True))
+        self.assertEqual(more, log.send(2, more, server="server 1"))
+        self.assertGreater(log.encoder.statistics(2).delta_bytes // b.PAGE, LATE_PAGES)
+
     def test_level_changes_between_blocks(self):
         log = b.log()
         contents = [b.page(i) for i in range(30)]
@@ -259,7 +294,7 @@ class TestReconnect(base.BaseTestCase):
     def setUp(self):
         super().setUp()
         self.log = b.log()
-        self.contents = [b.noise(i) for i in range(600)]
+        self.contents = [b.noise(i) for i in range(400)]
         self.data = b.guest(self.contents)
         self.log.deliver(self.log.encoder.open_stream(1, "one"))
 

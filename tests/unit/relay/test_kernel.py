@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies
 from oslotest import base
 
 from nova_batch_migrate.relay import block, kernel, reference
-from nova_batch_migrate.relay.layout import RUN_COLUMNS, SIZES, Op, Run, Stop
+from nova_batch_migrate.relay.layout import LATE, RUN_COLUMNS, SIZES, Op, Run, Stop
 from tests.unit.relay import builders as b
 
 LOOPS = {"compiled": kernel, "python": reference}
@@ -176,17 +176,19 @@ class TestPackControl(base.BaseTestCase):
 class TestApplyBlock(base.BaseTestCase):
     """What came from a peer is never believed: ValueError, and nothing outside is touched."""
 
-    SLOTS, PINNED, NEXT = 6, 1, 9
+    SLOTS, PINNED, NEXT = 8, 1, 9
+    RINGS = (PINNED, NEXT, 2, LATE + 3)
 
     def setUp(self):
         super().setUp()
         self.content = np.arange(self.SLOTS * 1024, dtype=np.uint32).view(np.uint8) \
             .reshape(self.SLOTS, 4096)
-        # the ring has gone round: numbers 6, 7, 8, then 4 and 5 of the time before
-        self.seqs = np.array([0, 6, 7, 8, 4, 5], np.int64)
+        # the ring has gone round: numbers 6, 7, 8, then 4 and 5 of the time before; so has the
+        # second one
+        self.seqs = np.array([0, 6, 7, 8, 4, 5, LATE + 2, LATE + 1], np.int64)
 
     def apply(self, loops, size, runs, groups, *, bitmaps=(), words=(), verbatim=b"",
-              literals=b"", raws=b"", spoil=None):
+              literals=b"", raws=b"", spoil=None, late=False):
         """Return what comes out, the next number and the dictionary; or "refused"."""
         plain = block.Control(
             np.array([kind for kind, _ in runs], np.uint8), np.array([n for _, n in runs]),
@@ -210,7 +212,7 @@ class TestApplyBlock(base.BaseTestCase):
         out = np.full(size + 16, 0xee, np.uint8)
         content, held = self.content.copy(), self.seqs.copy()
         following = outcome(loops.apply_block, out[8:-8], plain, counted, literals, raws, content,
-                            held, self.NEXT, self.PINNED)
+                            held, self.RINGS, late)
         self.assertEqual([0xee] * 16, out[:8].tolist() + out[-8:].tolist())
         if following == "refused":
             return following
@@ -238,9 +240,27 @@ class TestApplyBlock(base.BaseTestCase):
             + struct.pack(">Q", 0x1028) + literal + struct.pack(">Q", 0x2028) + delta.tobytes()
             + struct.pack(">Q", 0x28) + b"\0" + b"r" * 4096 + literal + update.tobytes()
             + literal + delta.tobytes() * 2, out)
-        self.assertEqual((12, [0, 11, 7, 8, 9, 10]), (following, seqs))
+        self.assertEqual((12, [0, 11, 7, 8, 9, 10, LATE + 2, LATE + 1]), (following, seqs))
         self.assertEqual(b"r" * 4096 + self.content[2].tobytes() + update.tobytes()
-                         + literal + delta.tobytes(), content[4096:])
+                         + literal + delta.tobytes() + self.content[6:].tobytes(), content[4096:])
+
+    @ddt.data(*LOOPS)
+    def test_the_second_ring(self, which):
+        out, following, content, seqs = self.apply(
+            LOOPS[which], 5 * 4096, [(3, 5)],
+            [(Op.REFERENCE, 1, LATE + 1), (Op.LITERAL, 1, 0), (Op.DELTA, 1, 8),
+             (Op.REFERENCE, 1, LATE + 3), (Op.UPDATE, 1, LATE + 4)],
+            bitmaps=[[1, *bytes(63)]] * 2, words=[5, 6], literals=self.PAGES[:4096], late=True)
+        delta = self.content.view(np.uint64)[3].copy()
+        delta[0] += np.uint64(5)
+        update = delta.copy()
+        update[0] += np.uint64(6)
+        literal = self.PAGES[:4096]
+        self.assertEqual(self.content[7].tobytes() + literal + delta.tobytes() + literal
+                         + update.tobytes(), out)
+        # what is in the other one stays
+        self.assertEqual((LATE + 5, [0, 6, 7, 8, 4, 5, LATE + 4, LATE + 3]), (following, seqs))
+        self.assertEqual(self.content[:6].tobytes() + update.tobytes() + literal, content)
 
     def cases(self):
         bitmap = [[1, *bytes(63)]]
@@ -260,7 +280,7 @@ class TestApplyBlock(base.BaseTestCase):
         yield 4104, [(2, 1)], [(0, 1, 0), (4, 0, 0)], fit
         yield 4104, [(2, 1)], [(4, 0, 6), (0, 1, 0)], fit
         yield 4096, [(4, 1)], [(0, 1, 0)], fit
-        for seq in (-1, 0, 1, 3, 4, 8, 9, 1 << 62):
+        for seq in (-1, 0, 1, 3, 4, 8, 9, 1 << 62, LATE, LATE + 1, LATE + 3):
             yield 4104, [(2, 1)], [(Op.REFERENCE, 1, seq)], {}
             yield 4104, [(2, 1)], [(Op.UPDATE, 1, seq)], {"bitmaps": bitmap, "words": [5]}
             yield 4104, [(2, 1)], [(Op.DELTA, 1, seq)], {"bitmaps": bitmap, "words": [5]}
@@ -273,9 +293,9 @@ class TestApplyBlock(base.BaseTestCase):
                                                                    "words": [5]}
         # it is written where its base is
         yield 4096, [(3, 1)], [(Op.DELTA, 1, 4)], {"bitmaps": bitmap, "words": [5]}
-        for count in (5, 6):
+        for count, late in ((5, False), (6, False), (2, True), (3, True)):
             yield 4096 * count, [(3, count)], [(0, count, 0)], {
-                "literals": self.PAGES[:4096] * count}
+                "literals": self.PAGES[:4096] * count, "late": late}
         yield 3, [(0, 3)], [], {"verbatim": b"ab"}
         yield 2, [(0, 2)], [], {"verbatim": b"abc"}
         yield 0, [], [], {}
@@ -295,18 +315,19 @@ class TestApplyBlock(base.BaseTestCase):
                              (size, runs, groups, others))
             refused += expected == "refused"
             taken += expected != "refused"
-        self.assertEqual((45, 19), (refused, taken))
+        self.assertEqual((54, 24), (refused, taken))
 
     @settings(max_examples=300, deadline=None)
     @given(strategies.lists(strategies.tuples(strategies.integers(0, 3),
                                               strategies.integers(0, 3)), max_size=4),
            strategies.lists(strategies.tuples(
-               strategies.integers(0, 6), strategies.integers(0, 2), strategies.integers(3, 11)),
-               max_size=6),
+               strategies.integers(0, 6), strategies.integers(0, 2),
+               strategies.integers(3, 11) | strategies.integers(LATE, LATE + 4)), max_size=6),
            strategies.integers(0, 2), strategies.integers(0, 1), strategies.integers(0, 2),
            strategies.lists(strategies.tuples(strategies.integers(0, 200),
-                                              strategies.integers(0, 255)), max_size=2))
-    def test_both_do_the_same(self, runs, groups, literals, raws, deltas, damage):
+                                              strategies.integers(0, 255)), max_size=2),
+           strategies.booleans())
+    def test_both_do_the_same(self, runs, groups, literals, raws, deltas, damage, late):
         size = sum(SIZES[kind] * count for kind, count in runs)
 
         def spoil(plain, counted):
@@ -317,18 +338,22 @@ class TestApplyBlock(base.BaseTestCase):
         told = [self.apply(loops, size, runs, groups, literals=self.PAGES[:4096 * literals],
                            raws=self.PAGES[4096:4096 * (1 + raws)],
                            bitmaps=[[3, *bytes(63)]] * deltas, words=[1, 2] * deltas,
-                           verbatim=b"v" * sum(n for kind, n in runs if kind == 0), spoil=spoil)
+                           verbatim=b"v" * sum(n for kind, n in runs if kind == 0), spoil=spoil,
+                           late=late)
                 for loops in (reference, kernel)]
         self.assertEqual(*told)
 
     def test_a_dictionary_whose_arrays_do_not_fit(self):
         for loops in LOOPS.values():
-            for content, seqs, following, pinned in (
-                    (self.content[:5], self.seqs, 9, 1), (self.content, self.seqs, 9, 6),
-                    (self.content, self.seqs, 0, 1), (self.content, self.seqs, 9, -1)):
+            for content, *rings in (
+                    (self.content[:5], 1, 9, 2, LATE), (self.content, 8, 9, 0, LATE),
+                    (self.content, 1, 0, 2, LATE), (self.content, -1, 9, 2, LATE),
+                    (self.content, 6, 9, 2, LATE), (self.content, 1, 9, -1, LATE),
+                    (self.content, 1, 9, 2, LATE - 1), (self.content, 1, LATE, 2, LATE),
+                    (self.content, 1, 9, 0, LATE)):
                 self.assertRaises(ValueError, loops.apply_block, bytearray(), b"",
-                                  (0, 0, 0, 0, 0), b"", b"", content.copy(), seqs.copy(),
-                                  following, pinned)
+                                  (0, 0, 0, 0, 0), b"", b"", content.copy(), self.seqs.copy(),
+                                  tuple(rings), True)
 
 
 @ddt.ddt

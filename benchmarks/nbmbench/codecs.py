@@ -18,6 +18,7 @@ from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.decoder import Decoder, Event
 from nova_batch_migrate.relay.encoder import CREDIT, Encoder
 from nova_batch_migrate.relay.layout import HEADER_BYTES, PAGE_BYTES, RECORD_BYTES, Run
+from nova_batch_migrate.relay.levels import LevelChooser
 from nova_batch_migrate.relay.qemu_stream import QemuStream
 from nova_batch_migrate.relay.runs import Runs
 from nova_batch_migrate.relay.settings import LogSettings
@@ -66,10 +67,18 @@ class ZstdGroup:
 
 
 class Relay:
-    """This project's relay core; with `verify`, its own decoder has to give the same bytes back."""
+    """This project's relay core; with `verify`, its own decoder has to give the same bytes back.
 
-    def __init__(self, settings: LogSettings, verify: bool = False):
+    With `adapts_to`, a link's bytes/s, the level moves as the daemon moves it: by the seconds that
+    encoding takes of the wall's clock, and those that the link would take.
+    """
+
+    def __init__(self, settings: LogSettings, verify: bool = False,
+                 adapts_to: float | None = None):
         self.encoder = Encoder(settings)
+        self._link, self._levels = adapts_to, LevelChooser(settings.level)
+        #: Raw bytes sent at each level.
+        self.levels: dict[str, int] = {}
         self._decoder = Decoder(settings.static) if verify else None
         self._reader = wire.FrameReader()
         self._fed: dict[int, bytearray] = {}
@@ -87,7 +96,15 @@ class Relay:
         self._raw[guest] += len(chunk)
         if self._decoder:
             self._fed[guest] += chunk
-        return self._settle(guest, self.encoder.feed(guest + 1, chunk))
+        begun = time.monotonic()
+        frames = self.encoder.feed(guest + 1, chunk)
+        took = time.monotonic() - begun
+        sent = self._settle(guest, frames)
+        if self._link:
+            level = str(self._levels.level)
+            self.levels[level] = self.levels.get(level, 0) + len(chunk)
+            self.encoder.set_level(self._levels.note(took, sent / self._link, len(chunk)))
+        return sent
 
     def dry(self, guest: int) -> int:
         return self._settle(guest, self.encoder.flush(guest + 1)) if guest in self._raw else 0

@@ -4,6 +4,7 @@ Every contender sends the same frozen guests. An idle fleet's guests stand still
 run, and their streams are taken as fast as the contender's bytes leave a link of 300 Mbit/s.
 """
 import dataclasses
+import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from nbmbench.fleets import Fleet
 from nbmbench.rig import ONE_WAY, Move, QemuOptions, Rig
 from nova_batch_migrate.relay.base_images import different_pages
 from nova_batch_migrate.relay.settings import LogSettings
+from nova_batch_migrate.relay.source import BY_LINK, zstd_level
 
 NEEDS = "lab"
 GOALS = {
@@ -98,7 +100,9 @@ class _Bench:
                 "raw_bytes": sum(raw), "guest_wire_bytes": list(wire),
                 "guest_raw_bytes": list(raw), "cpu_seconds": cpu_seconds,
                 "random_bytes": [member.random_bytes for member in fleet.members],
-                "kinds": [member.kind for member in fleet.members], **facts}
+                "kinds": [member.kind for member in fleet.members],
+                # a busy machine has less of a core to compress with, and guests that write less
+                "load_average": os.getloadavg()[0], **facts}
         if fleet.name == "held-out":
             case["held_out"] = True
         self.cases.append(case)
@@ -185,21 +189,26 @@ def _over_groups(bench: _Bench, scope: str, contender: str, streams, groups, *op
 
 def _relay(bench: _Bench, scope: str, streams, groups) -> None:
     """Send files through the relay with its means switched on one after the other."""
-    def send(contender: str, verify: bool = False, scanned: bool = False, **changes) -> dict:
+    def send(contender: str, verify: bool = False, scanned: bool = False,
+             adapts_to: float | None = None, **changes) -> dict:
         sent, raw, cpu, counters = [0] * len(streams), [0] * len(streams), 0.0, []
+        levels: dict[str, int] = {}
         for group in groups:
             files = [streams[index] for index in group]
             codec = codecs.Relay(_settings(
-                recurring=codecs.recurring(files) if scanned else None, **changes), verify)
+                recurring=codecs.recurring(files) if scanned else None, **changes), verify,
+                adapts_to)
             wire, sizes, seconds = codecs.run(codec, files)
             for index, size, total in zip(group, sizes, wire, strict=True):
                 sent[index], raw[index] = total, size
             sent[group[0]] += codec.overhead_bytes
             cpu += seconds
             counters.append(codec.statistics())
+            for level, size in codec.levels.items():
+                levels[level] = levels.get(level, 0) + size
         total = {name: sum(each[name] for each in counters) for name in counters[0]}
         bench.add(contender, scope, sent, raw, cpu, statistics=total, verified=verify,
-                  level=changes.get("level"))
+                  level=changes.get("level"), **({"levels": levels} if levels else {}))
         return bench.cases[-1]
 
     send("relay-identical", level=None, most_delta_words=0)
@@ -212,6 +221,9 @@ def _relay(bench: _Bench, scope: str, streams, groups) -> None:
                if each["cpu_seconds"] <= each["wire_bytes"] / LINK_BYTES_PER_SECOND]
     chosen = min(fitting or [case], key=lambda each: each["wire_bytes"])
     bench.cases.append(dict(chosen, contender=RELAY, core_keeps_up=bool(fitting)))
+    # as the daemon chooses: by the seconds of the wall, so a machine that is busy costs bytes
+    send("relay-adapting", level=zstd_level(BY_LINK, LINK_BYTES_PER_SECOND),
+         adapts_to=LINK_BYTES_PER_SECOND)
     # guests that the dictionary is too small for: what the scan's word is worth
     send("relay-small", level=chosen["level"], **SMALL)
     send("relay-small-scanned", level=chosen["level"], scanned=True, **SMALL)

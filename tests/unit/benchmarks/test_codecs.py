@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 import random
 import shutil
@@ -48,6 +49,15 @@ class TestCodecs(base.BaseTestCase):
         self.assertEqual([300_000] * 2, raw)
         self.assertGreater(sum(sent), 300_000)
         self.assertEqual(600_000, codec.statistics()["raw_bytes"])
+
+    def test_the_level_of_a_relay_moves_with_what_is_scarce(self):
+        text = memoryview(b"as it may be " * 20_000)
+        for link, levels in ((1.0, ["9", "3"]), (1e15, ["-1", "1", "3"]), (None, [])):
+            codec = codecs.Relay(dataclasses.replace(SETTINGS, level=3), adapts_to=link)
+            for _ in range(600):
+                codec.feed(0, text)
+            self.assertLessEqual(set(levels), set(codec.levels), codec.levels)
+            self.assertEqual(bool(link) * 600 * len(text), sum(codec.levels.values()))
 
     def test_a_relay_that_gives_other_bytes_is_found_out(self):
         codec = codecs.Relay(SETTINGS, verify=True)

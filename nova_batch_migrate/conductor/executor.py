@@ -40,8 +40,9 @@ class Executor:
                 self._note_broken(batch, row)
             case state.AwaitMoment(seconds=seconds):
                 self._await_moment(ctxt, batch, row, seconds)
-            case state.AttemptEnded(retry=retry, reason=reason):
-                self._attempt_ended(ctxt, batch, row, retry, reason)
+            case state.AttemptEnded(migration=migration, retry=retry, reason=reason):
+                if migration is None or self._over(ctxt, batch, row, reason):
+                    self._attempt_ended(ctxt, batch, row, retry, reason)
             case state.CallAgain():
                 self._call_again(ctxt, batch, row)
             case state.StopMigration(migration=migration):
@@ -58,6 +59,12 @@ class Executor:
             return self.close(ctxt, batch, row, "skipped", "the server was deleted")
         if server.host != row["source"]:
             return self._complete_elsewhere(ctxt, batch, row, server.host)
+        if server.status == "ERROR" and row["attempts"]:
+            # Nova was late with what it leaves behind a migration that failed
+            refusal = self._healer.heal(ctxt, batch, row, server)
+            if refusal is not None:
+                return self._not_healed(ctxt, batch, row, "its migration failed", refusal)
+            return self._wait(batch, row, 0.0)
         looked = survey.survey([server], [], batch["request"]["include_locked"])
         if looked.staying:
             why = looked.staying[0]
@@ -199,6 +206,31 @@ class Executor:
                      f"force ({means}): it would not converge", row["server_id"],
                      ctxt.request_id)
 
+    def _over(self, ctxt, batch: dict, row: dict, reason: str) -> bool:
+        """Tell whether libvirt, too, has ended a migration that failed; if not, settle again.
+
+        Only behind that Nova shows what became of the server. One that takes too long is closed.
+        """
+        server = self._nova.server(row["server_id"])
+        if server is None or server.status == "ERROR":
+            # Nova is done with it
+            return True
+        progress, now = dict(row["progress"] or {}), timeutils.utcnow()
+        left = self._healer.still_at_it(ctxt, row)
+        if left is None and progress.get("libvirt_over", "libvirt_since" not in progress):
+            return True
+        progress |= {"libvirt_over": left is None, "broken_since": now.isoformat()}
+        since = progress.setdefault("libvirt_since", now.isoformat())
+        waited = (now - datetime.datetime.fromisoformat(since)).total_seconds()
+        if left is not None and waited >= healing.PATIENCE_SECONDS:
+            told = f"{reason}, but after {waited:.0f} s {left}: look there before you do anything"
+            self.close(ctxt, batch, row, "failed", told, survey.CERTAIN,
+                       f"virsh domjobinfo {row['server_id']}, on both hosts")
+            self._gangs.closed(batch, row, told)
+            return False
+        db.update_server(batch["id"], row["server_id"], {"progress": progress})
+        return False
+
     def _attempt_ended(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
         """An attempt is over and the server stays at the source: heal it, then retry or report."""
         if batch["control"]["abort"]:
@@ -213,15 +245,19 @@ class Executor:
         if server is not None and server.status == "ERROR":
             refusal = self._healer.heal(ctxt, batch, row, server)
             if refusal is not None:
-                return self.close(
-                    ctxt, batch, row, "failed",
-                    f"{reason}; Nova left it in ERROR and it was not reset: {refusal}",
-                    survey.CERTAIN, f"openstack server show {row['server_id']}")
+                return self._not_healed(ctxt, batch, row, reason, refusal)
         paused = self._left_paused(ctxt, row, server)
         if paused is not None:
-            return self.close(ctxt, batch, row, "failed", f"{reason}; {paused}", survey.CERTAIN,
-                              f"virsh domstate --reason {row['server_id']}, on both hosts")
+            self.close(ctxt, batch, row, "failed", f"{reason}; {paused}", survey.CERTAIN,
+                       f"virsh domstate --reason {row['server_id']}, on both hosts")
+            return self._gangs.closed(batch, row, paused)
         self._end_attempt(ctxt, batch, row, retry, reason)
+
+    def _not_healed(self, ctxt, batch: dict, row: dict, reason: str, refusal: str) -> None:
+        told = f"Nova left it in ERROR and it was not reset: {refusal}"
+        self.close(ctxt, batch, row, "failed", f"{reason}; {told}", survey.CERTAIN,
+                   f"openstack server show {row['server_id']}")
+        self._gangs.closed(batch, row, told)
 
     def _left_paused(self, ctxt, row: dict, server) -> str | None:
         """Say what both hosts show of a guest that runs nowhere though Nova believes it does.

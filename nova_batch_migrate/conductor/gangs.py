@@ -10,12 +10,14 @@ import datetime
 from oslo_log import log
 from oslo_utils import timeutils
 
-from nova_batch_migrate.conductor import loading, relays, state
+from nova_batch_migrate.conductor import healing, loading, relays, state
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
 TOGETHER, RELEASE = "together", "release"
 RELEASED = "released"
+#: Between two looks at a set whose members are not all settled yet.
+LOOK_SECONDS = 3.0
 
 
 def moves_together(batch: dict, row: dict) -> bool:
@@ -27,7 +29,8 @@ def kept(batch: dict, row: dict) -> dict:
     """Return what is known of a row's set.
 
     ``open``: the relays know it; ``policy``; ``released``; ``off``: why it was called off, with
-    ``final`` where it is not tried again; ``left_out``: members the others do not wait for.
+    ``final`` where it is not tried again; ``left_out``: members the others do not wait for;
+    ``unsettled_since``: when a member was first seen that can't begin anew yet.
     """
     key = loading.group_key(row["source"], row["group_index"])
     return batch["state"].get("gangs", {}).get(key, {})
@@ -36,9 +39,10 @@ def kept(batch: dict, row: dict) -> dict:
 class Gangs:
     """Keeps the sets of a batch; ``through`` is the Relays."""
 
-    def __init__(self, conf, through: relays.Relays):
+    def __init__(self, conf, through: relays.Relays, healer: healing.Healer):
         self._conf = conf.conductor
         self._relays = through
+        self._healer = healer
 
     def open(self, ctxt, batch: dict, members: list[dict]) -> None:
         """Open the relays for a set that is about to move; where they can't be had, call it off.
@@ -126,6 +130,13 @@ class Gangs:
             if other["status"] == "migrating":
                 self._relays.leave(ctxt, batch, other)
 
+    def closed(self, batch: dict, row: dict, reason: str) -> None:
+        """A member was closed when its attempt had ended: of a set that is off, nobody moves."""
+        known = kept(batch, row)
+        if known.get("off") is not None:
+            name = row["name"] or row["server_id"]
+            self._note(batch, row, off=f"{known['off']}; {name}: {reason}", final=True)
+
     def lost(self, ctxt, batch: dict, row: dict) -> None:
         """A member will not move: nobody waits for it any more, or nobody goes."""
         if self.released(ctxt, batch, row):
@@ -144,12 +155,37 @@ class Gangs:
         self._note(batch, row, left_out=sorted({*left, row["server_id"]}))
 
     def again(self, ctxt, batch: dict, row: dict) -> None:
-        """Begin anew with a set that was called off and of which all are back."""
+        """Begin anew with a set that was called off and of which all are back and settled.
+
+        One that is not is waited for within bounds; then the set does not go again.
+        """
         members = [other for other in self._rows(batch, row)
                    if other["status"] in state.SERVER_OPEN]
+        for member in members:
+            why = self._healer.unsettled(ctxt, batch, member)
+            if why is not None:
+                return self._look_later(ctxt, batch, members, member, why)
         db.add_event(batch["id"], "retry", f"a set of {len(members)} that moves together begins "
                      "anew", request_id=ctxt.request_id)
         self.open(ctxt, batch, members)
+
+    def _look_later(self, ctxt, batch: dict, members: list[dict], row: dict, why: str) -> None:
+        """Wait for a member that can't begin anew yet; give the set up when that takes too long."""
+        known, now = kept(batch, row), timeutils.utcnow()
+        since = known.get("unsettled_since") or now.isoformat()
+        waited = (now - datetime.datetime.fromisoformat(since)).total_seconds()
+        if waited >= healing.PATIENCE_SECONDS:
+            off = f"{known['off']}; after {waited:.0f} s {row['name'] or row['server_id']} can't " \
+                f"begin anew: {why}. Look at it in Nova and with virsh on both hosts, then ask " \
+                "for all of them again"
+            self._note(batch, row, off=off, final=True)
+            db.add_event(batch["id"], "warning", "a set that moves together is not tried again: "
+                         f"{why}", row["server_id"], ctxt.request_id)
+            return
+        self._note(batch, row, unsettled_since=since)
+        for member in members:
+            db.update_server(batch["id"], member["server_id"], {
+                "next_attempt_at": now + datetime.timedelta(seconds=LOOK_SECONDS)})
 
     @staticmethod
     def _rows(batch: dict, row: dict) -> list[dict]:

@@ -1,16 +1,24 @@
 """Heals a server that Nova 33 or 34 left in ERROR behind an aborted or failed live migration.
 
-Called by the executor. Nova has rolled back and the guest runs on at the source, only the state
-is wrong. It is reset only when every witness agrees (design section 4); otherwise nothing is
+Called by executor and gangs. Nova has rolled back and the guest runs on at the source, only the
+state is wrong. It is reset only when every witness agrees (design section 4); otherwise nothing is
 touched and the reason is told.
+
+Nova gives its verdict on a migration as soon as QEMU has failed, and sets ERROR when libvirt's call
+has come back: many seconds later where the destination's QEMU does not end at once. So the end of a
+migration is libvirt's to tell.
 """
 
 from oslo_log import log
 
 from nova_batch_migrate import exception
+from nova_batch_migrate.conductor import state
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
+#: How long what a failed migration leaves behind may take to go away. libvirt kills a QEMU that
+#: does not listen after 15 s, and may wait 30 s for a job before.
+PATIENCE_SECONDS = 90.0
 
 
 class Healer:
@@ -24,10 +32,7 @@ class Healer:
 
     def heal(self, ctxt, batch: dict, row: dict, server) -> str | None:
         """Reset ``server`` to ACTIVE; return None when done, else the reason why not."""
-        try:
-            reason = self._refusal(ctxt, row, server)
-        except exception.BatchMigrateError as error:
-            reason = f"a witness could not be asked ({error.text})"
+        reason = self._witnesses(ctxt, row, server)
         if reason is not None:
             db.add_event(batch["id"], "warning", f"not healed: {reason}", server.id,
                          ctxt.request_id)
@@ -40,6 +45,55 @@ class Healer:
             "and nowhere else, its allocations and ports are there: reset to ACTIVE",
             server.id, ctxt.request_id)
         return None
+
+    def still_at_it(self, ctxt, row: dict) -> str | None:
+        """Return what libvirt has not ended of a row's last migration; None when all is over.
+
+        An agent that can't be asked has nothing to say here: it is a witness when it comes to heal.
+        """
+        here, there = (self._presence(ctxt, row[end], row["server_id"])
+                       for end in ("source", "destination"))
+        if here is not None and here["migrating"]:
+            return f"libvirt on {row['source']} has not ended its migration"
+        if there is not None and there["present"]:
+            return f"libvirt on {row['destination']} still has a domain of it"
+        return None
+
+    def unsettled(self, ctxt, batch: dict, row: dict) -> str | None:
+        """Return why a server can't be migrated again yet; None once it can, healed if need be.
+
+        A server that is gone is nothing to wait for.
+        """
+        server = self._nova.server(row["server_id"])
+        if server is None:
+            return None
+        flying = [migration for migration in self._nova.migrations(row["server_id"])
+                  if migration.status in state.IN_FLIGHT]
+        if flying:
+            return f"its migration {flying[0].id} is {flying[0].status}"
+        if server.task_state is not None:
+            return f"Nova is busy with it (task {server.task_state})"
+        reason = self.still_at_it(ctxt, row)
+        if reason is not None or server.status != "ERROR":
+            return reason
+        reason = self._witnesses(ctxt, row, server)
+        if reason is not None:
+            return f"Nova left it in ERROR, and {reason}"
+        return self.heal(ctxt, batch, row, server)
+
+    def _presence(self, ctxt, host: str, server_id: str) -> dict | None:
+        try:
+            return self._agents.presence(ctxt, host, server_id)
+        except (exception.AgentUnavailable, exception.AgentRefused) as error:
+            LOG.warning("server %s on %s: %s", server_id, host, error)
+            return None
+
+    def _witnesses(self, ctxt, row: dict, server) -> str | None:
+        """Return why a server must not be reset."""
+        try:
+            return self._refusal(ctxt, row, server)
+        except exception.BatchMigrateError as error:
+            return f"a witness could not be asked ({error.text})"
 
     def _refusal(self, ctxt, row: dict, server) -> str | None:
         if (row["progress"] or {}).get("post_copy"):

@@ -35,7 +35,7 @@ def make_reconciler(conf, nova_client, agents) -> reconciler.Reconciler:
     placement_client = placement.PlacementClient(conf)
     healer = healing.Healer(nova_client, placement_client, neutron.NeutronClient(conf), agents)
     through = relays.Relays(agents)
-    sets = gangs.Gangs(conf, through)
+    sets = gangs.Gangs(conf, through, healer)
     return reconciler.Reconciler(
         conf, nova_client,
         executor.Executor(conf, nova_client, agents, healer, through, sets),

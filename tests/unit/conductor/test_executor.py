@@ -109,7 +109,7 @@ class ExecutorTest(base.BaseTestCase):
         healer = healing.Healer(self.nova, self.placement, self.neutron, self.agents)
         through = relays.Relays(self.agents)
         self.executor = executor.Executor(conf.CONF, self.nova, self.agents, healer, through,
-                                          gangs.Gangs(conf.CONF, through))
+                                          gangs.Gangs(conf.CONF, through, healer))
         self.ctxt = context.service_context()
         self.batch = db.create_batch(
             {"request": request.normalize({"hosts": ["cmpa"]})},
@@ -267,7 +267,10 @@ class ExecutorTest(base.BaseTestCase):
 
     def _ended_in_error(self):
         self.nova.shown = build.server(status="ERROR", vm_state="error")
-        self.row(status="migrating", progress=self.row()["progress"] or {})
+        self.row(status="migrating")
+        return self._ended()
+
+    def _ended(self):
         return self.carry_out(state.AttemptEnded("s1", build.migration(7, "error"), True, "x"))
 
     def test_a_guest_that_is_left_paused_is_reported_with_both_states_and_left_alone(self):
@@ -317,6 +320,44 @@ class ExecutorTest(base.BaseTestCase):
             self.agents.at, self.placement.held, self.neutron.hosts = agents, placement, neutron
             self.row(progress={})
         self.assertEqual([], self.nova.asked)
+
+    def test_what_libvirt_has_not_ended_is_waited_for(self):
+        self.useFixture(time_fixture.TimeFixture())
+        here, gone = self.agents.at["cmpa"], self.agents.at["cmpb"]
+        for unended in ({"cmpa": here | {"migrating": True}}, {"cmpb": here}):
+            self.row(status="migrating", progress={})
+            self.agents.at |= unended
+            for _ in range(3):
+                self.assertEqual("migrating", self._ended()["status"])
+                timeutils.advance_time_seconds(4)
+            self.agents.at = {"cmpa": here, "cmpb": gone}
+            # the call has just come back: what Nova makes of it is waited for once more
+            row = self._ended()
+            self.assertEqual(("migrating", timeutils.utcnow().isoformat()),
+                             (row["status"], row["progress"]["broken_since"]))
+            self.assertEqual("waiting", self._ended()["status"])
+
+    def test_what_libvirt_does_not_end_is_reported(self):
+        self.useFixture(time_fixture.TimeFixture())
+        self.agents.at["cmpb"] = self.agents.at["cmpa"]
+        self.row(status="migrating")
+        self._ended()
+        timeutils.advance_time_seconds(healing.PATIENCE_SECONDS)
+        row = self._ended()
+        self.assertEqual("failed", row["status"])
+        self.assertIn("libvirt on cmpb still has a domain of it", row["reason"])
+        self.assertIn("domjobinfo", row["command"])
+
+    def test_a_server_that_is_in_error_when_its_turn_comes_again_is_healed_first(self):
+        self.row(status="waiting", attempts=1)
+        self.nova.shown = build.server(status="ERROR", vm_state="error")
+        row = self.issue()
+        self.assertEqual([("reset", "s1")], self.nova.asked)
+        self.assertEqual(("waiting", 1, True), (row["status"], row["attempts"], row["healed"]))
+        self.placement.held = {"cmpa": {}, "cmpb": {}}
+        row = self.issue()
+        self.assertEqual("failed", row["status"])
+        self.assertIn("not reset", row["reason"])
 
     def test_nova_places_it_elsewhere(self):
         self.nova.shown = dataclasses.replace(build.server(), status="ERROR", host="cmpb")

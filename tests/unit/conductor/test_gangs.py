@@ -58,6 +58,15 @@ class PlayedNova:
         self.stopped.append(server_id)
         self.end(server_id, "cancelled")
 
+    def leave_in_error(self, server_id):
+        """What Nova 34 does once libvirt's call has come back, behind a verdict long told."""
+        self.servers[server_id] = dataclasses.replace(
+            self.servers[server_id], status="ERROR", vm_state="error")
+
+    def reset_state_active(self, server_id):
+        self.servers[server_id] = dataclasses.replace(
+            self.servers[server_id], status="ACTIVE", vm_state="active")
+
     def last_action_error(self, server_id):
         return self.why
 
@@ -69,6 +78,7 @@ class PlayedAgents:
         self.without, self.policy = set(), "together"
         self.open, self.sets, self.out = {}, [], []
         self.state, self.reason, self.answers = "gathering", None, True
+        self.at_it, self.left = set(), set()
 
     def relay(self, ctxt, host):
         if host in self.without:
@@ -77,8 +87,8 @@ class PlayedAgents:
                 "switchover_policy": self.policy}
 
     def presence(self, ctxt, host, server):
-        return {"present": host == "cmpa", "state": "running", "migrating": False,
-                "post_copy": False}
+        return {"present": host == "cmpa" or server in self.left, "state": "running",
+                "migrating": server in self.at_it, "post_copy": False}
 
     def open_group(self, ctxt, host, group):
         self.open[group["id"]] = group
@@ -108,6 +118,18 @@ class PlayedAgents:
         return None
 
 
+class PlayedPlacement:
+    providers = {"cmpa"}
+
+    def allocations(self, server_id):
+        return dict.fromkeys(self.providers, {"VCPU": 1})
+
+
+class PlayedNeutron:
+    def port_hosts(self, server_id):
+        return {"cmpa"}
+
+
 class StillMeasurer:
     """Nothing is measured."""
 
@@ -127,8 +149,9 @@ class GangsTest(base.BaseTestCase):
         self.useFixture(time_fixture.TimeFixture(datetime.datetime(2026, 11, 26, 2, 0, 0)))
         self.nova, self.agents = PlayedNova(), PlayedAgents()
         through = relays.Relays(self.agents)
-        sets = gangs.Gangs(conf.CONF, through)
-        healer = healing.Healer(self.nova, None, None, self.agents)
+        self.placement = PlayedPlacement()
+        healer = healing.Healer(self.nova, self.placement, PlayedNeutron(), self.agents)
+        sets = gangs.Gangs(conf.CONF, through, healer)
         self.reconciler = reconciler.Reconciler(
             conf.CONF, self.nova,
             executor.Executor(conf.CONF, self.nova, self.agents, healer, through, sets),
@@ -212,6 +235,70 @@ class GangsTest(base.BaseTestCase):
             self.nova.end(server_id, "completed")
         self.passes(2)
         self.assertEqual(["completed"] * 3, self.statuses())
+
+    def assert_began_anew_whole(self):
+        self.assertEqual(["s0", "s1", "s2"], sorted(self.nova.issued[3:]))
+        self.assertEqual(["migrating"] * 3, self.statuses())
+        self.assertEqual({"ACTIVE"}, {server.status for server in self.nova.servers.values()})
+
+    def test_a_member_whose_libvirt_is_late_is_waited_for(self):
+        self.passes()
+        self.agents.at_it = {"s1"}
+        self.break_all()
+        self.passes(15)
+        self.assertEqual((3, "migrating"), (len(self.nova.issued), self.rows()["s1"]["status"]))
+        # the call comes back, and only now Nova leaves the server in ERROR
+        self.agents.at_it = set()
+        self.passes()
+        self.nova.leave_in_error("s1")
+        self.passes(12)
+        self.assert_began_anew_whole()
+        self.assertTrue(self.rows()["s1"]["healed"])
+
+    def test_a_member_that_nova_leaves_in_error_last_of_all_is_healed_before_it_begins_anew(self):
+        self.passes()
+        self.break_all()
+        while "migrating" in self.statuses():
+            self.passes()
+        self.nova.leave_in_error("s1")
+        self.passes(8)
+        self.assert_began_anew_whole()
+
+    def test_a_member_that_nova_is_busy_with_is_waited_for(self):
+        self.passes()
+        self.break_all()
+        while "migrating" in self.statuses():
+            self.passes()
+        idle = self.nova.servers["s1"]
+        self.nova.servers["s1"] = dataclasses.replace(idle, task_state="migrating")
+        self.passes(15)
+        self.assertEqual((3, 1), (len(self.nova.issued), len(self.agents.sets)))
+        self.nova.servers["s1"] = idle
+        self.passes(5)
+        self.assert_began_anew_whole()
+
+    def assert_given_up(self, why):
+        self.passes(60)
+        self.assertEqual(3, len(self.nova.issued))
+        self.assertEqual(["failed"] * 3, self.statuses())
+        for row in self.rows().values():
+            self.assertIn(why, row["reason"])
+            self.assertIn("look", row["reason"].lower())
+
+    def test_a_member_that_cannot_be_healed_is_not_waited_for_for_ever(self):
+        self.passes()
+        self.break_all()
+        while "migrating" in self.statuses():
+            self.passes()
+        self.nova.leave_in_error("s1")
+        self.placement.providers = {"cmpa", "cmpb"}
+        self.assert_given_up("Placement has allocations of it on cmpa, cmpb")
+
+    def test_a_domain_that_is_left_at_the_destination_is_not_waited_for_for_ever(self):
+        self.passes()
+        self.agents.left = {"s1"}
+        self.break_all()
+        self.assert_given_up("libvirt on cmpb still has a domain of it")
 
     def test_what_will_not_change_calls_it_off_for_good(self):
         self.nova.refused["s1"] = exception.NovaPermanentError(operation="x", reason="no room")

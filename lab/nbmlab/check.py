@@ -111,14 +111,15 @@ def snapshot(server_ids: Sequence[str]) -> dict[str, Tick]:
     return taken
 
 
-def verify(before: Mapping[str, Tick],
-           deadline_seconds: float = VERIFY_SECONDS) -> dict[str, GuestVerdict]:
+def verify(before: Mapping[str, Tick], deadline_seconds: float = VERIFY_SECONDS,
+           moved: Mapping[str, Tick] | None = None) -> dict[str, GuestVerdict]:
     """Judge all guests of a snapshot by a whole pass of verification that begins after now.
 
     Call it when the moves are over. A guest is judged as soon as it can be; at the deadline the
-    others are judged by what they have told.
+    others are judged by what they have told. ``moved``: ticks of guests whose moves were over then
+    already; a pass after that will do.
     """
-    now = {server_id: last_tick(server_id) for server_id in before}
+    now = {server_id: last_tick(server_id) for server_id in before} | dict(moved or {})
     end = time.monotonic() + deadline_seconds
     verdicts: dict[str, GuestVerdict] = {}
     while True:

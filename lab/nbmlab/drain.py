@@ -6,7 +6,7 @@ itself.
 import dataclasses
 import os
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from nbmlab import check, cloud, guests, layout, shell
 from nbmlab.cloud import Cloud
@@ -41,12 +41,16 @@ GUESTS = tuple(Member(name, locked=name == "cache") for name, family in FAMILIES
                if not family.talks)
 
 
-def initial_state() -> None:
-    """End every batch migration, delete all guests of the lab, enable every compute service."""
+def initial_state(keep: Callable[[Guest], bool] = lambda guest: False) -> None:
+    """End every batch migration, delete the lab's guests, enable every compute service.
+
+    ``keep`` tells which guests may live on.
+    """
     admin = Cloud()
     for each in admin.get("nova-api", f"{BATCHES}?limit=1000")["batch_migrations"]:
-        _end(admin, each["id"])
-    everyone = guests.listed(admin)
+        if each["status"] not in FINAL:
+            _end(admin, each["id"])
+    everyone = [guest for guest in guests.listed(admin) if not keep(guest)]
     if everyone:
         shell.say("deleting guests: " + ", ".join(guest.name for guest in everyone))
         guests.delete(everyone)

@@ -38,6 +38,18 @@ def up(options: Options) -> None:
     options.save()
 
 
+def revive(options: Options) -> None:
+    """Start again what has died of the project's own daemons; return when relays answer."""
+    _batch_conductor()
+    for each in options.host_list:
+        for agent in project.agent(each, host.inside(each)):
+            daemon.start(agent)
+        _relay(each, options.relays)
+    for each in options.host_list if options.relays else ():
+        shell.wait_for(f"the relay of {each.name}", 60,
+                       lambda each=each: shell.listens_at(project.control_socket(each)))
+
+
 def _steps(options: Options) -> list[Step]:
     hosts = options.host_list
     steps = [

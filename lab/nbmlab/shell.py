@@ -76,3 +76,13 @@ def listens(address: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def listens_at(path: pathlib.Path) -> bool:
+    """Tell whether somebody accepts connections at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -1,10 +1,12 @@
 """Base class of the lab tests that drain a host of the real cloud: its guests, words for them.
 
-All guests that it finds are deleted first. The same guests go to and fro between the hosts for all
-tests of a class, because booting and settling takes its time. Each test begins with all guests on
-one host, every compute service enabled, no batch.
+All guests that it finds are deleted first, but for those that the class wants and that are well:
+the same guests go to and fro between the hosts for all tests, because booting and settling takes
+its time. Each test begins with all guests on one host, every compute service enabled, no batch.
 """
 import collections
+import contextlib
+import dataclasses
 import json
 import pathlib
 import sys
@@ -17,6 +19,33 @@ from nbmlab import check, drain, guests, host, layout, network, services, shell 
 from nbmlab.cloud import Cloud  # noqa: E402
 
 BATCH_SECONDS = 150
+
+
+def present(wanted: tuple[guests.Wanted, ...]) -> list[guests.Guest]:
+    """Return these guests, steady, and no others; what is missing is booted beside the rest."""
+    families = {each.name: each.family for each in wanted}
+
+    def fits(guest: guests.Guest) -> bool:
+        tick = check.last_tick(guest.id)
+        return families.get(guest.name) == guest.family and guest.status == "ACTIVE" \
+            and not guest.locked and tick is not None and not tick.bad \
+            and running_at(guest.id) == [guest.host]
+
+    drain.initial_state(keep=fits)
+    here = guests.listed()
+    names = {guest.name for guest in here}
+    at = here[0].host if here else drain.SOURCE
+    booted = guests.boot([dataclasses.replace(each, host=at) for each in wanted
+                          if each.name not in names])
+    drain.settle(booted)
+    return [*here, *booted]
+
+
+def running_at(server_id: str) -> list[str]:
+    """Return the hosts whose libvirt runs the guest."""
+    return [each.name for each in layout.load_options().host_list
+            if "running" in shell.run(*host.inside(each), "virsh", "domstate", server_id,
+                                      check=False)]
 
 
 class LabTestCase(base.BaseTestCase):
@@ -34,15 +63,12 @@ class LabTestCase(base.BaseTestCase):
         cls.link = options.link_mib_per_second
         if cls.RELAYS and not options.relays:
             raise shell.LabError("the lab is up without relays; run: lab/up --relays")
-        network.cap(options.host_list, cls.LINK_MIB_PER_SECOND)
-        drain.initial_state()
-        booted = guests.boot(cls.MEMBERS)
-        drain.settle(booted)
-        cls.ids = {guest.name: guest.id for guest in booted}
+        cls.ids = {guest.name: guest.id for guest in present(cls.MEMBERS)}
 
     @classmethod
     def tearDownClass(cls):
-        drain.initial_state()
+        # the next class may want them
+        drain.initial_state(keep=lambda guest: True)
         network.cap(layout.load_options().host_list, cls.link)
         super().tearDownClass()
 
@@ -56,20 +82,29 @@ class LabTestCase(base.BaseTestCase):
                             {"status": "enabled"})
         here = guests.listed()
         self.source, _ = collections.Counter(guest.host for guest in here).most_common(1)[0]
-        for guest in here:
-            if guest.host != self.source:
-                guests.migrate(guest, self.source)
+        astray = [guest for guest in here if guest.host != self.source]
+        if astray:
+            self.link_at(0)
+        for guest in astray:
+            guests.migrate(guest, self.source)
+        self.link_at(self.LINK_MIB_PER_SECOND)
         self.destination = next(each.name for each in layout.load_options().host_list
                                 if each.name != self.source)
         self.migrations_before = {server_id: self.migrations(server_id)
                                   for server_id in self.ids.values()}
         self.ticks = check.snapshot(sorted(self.ids.values()))
+        #: Ticks of guests whose moves were seen to be over.
+        self.moved: dict[str, check.Tick] = {}
 
-    @classmethod
-    def restore(cls):
+    @staticmethod
+    def restore():
         """Start again what a test has killed."""
-        services.up(layout.load_options())
-        network.cap(layout.load_options().host_list, cls.LINK_MIB_PER_SECOND)
+        services.revive(layout.load_options())
+
+    @staticmethod
+    def link_at(mib_per_second: float) -> None:
+        """Cap the link between the hosts; 0 takes the cap away. The next test has its own again."""
+        network.cap(layout.load_options().host_list, mib_per_second)
 
     # -- words ------------------------------------------------------------------------------
 
@@ -91,20 +126,46 @@ class LabTestCase(base.BaseTestCase):
         """Ask for a batch migration; return its id at once."""
         return json.loads(self.openstack("server", "batch-migrate", *words, "-f", "json"))["id"]
 
+    def request(self, **fields) -> str:
+        """Ask for a batch migration of the source past the client; return its id at once."""
+        asked = self.admin.post("nova-api", drain.BATCHES, {
+            "batch_migration": {"hosts": [self.source], **fields}})
+        return asked["batch_migration"]["id"]
+
+    def planned(self, **fields) -> str:
+        """Return a batch migration of the source that waits, with its plan, for its start."""
+        batch_id = self.request(plan_only=True, **fields)
+        drain.wait_for_batch(batch_id, {"planned"}, BATCH_SECONDS)
+        return batch_id
+
+    def start(self, batch_id: str) -> None:
+        self.admin.post("nova-api", f"{drain.BATCHES}/{batch_id}/action", {"start": None})
+
     def wait_for_stream(self, batch_id: str) -> dict:
         """Return the first server whose bytes are seen to move."""
+        caught = []
+
         def moving():
-            return next((server for server in drain.batch(batch_id)["servers"]
-                         if server["status"] == "migrating" and server["raw_bytes"]), None)
+            caught.extend(server for server in drain.batch(batch_id)["servers"]
+                          if server["status"] == "migrating" and server["raw_bytes"])
+            return caught
         shell.wait_for("bytes of a first migration", BATCH_SECONDS, moving, every_seconds=0.3)
-        server = moving()
-        self.assertIsNotNone(server, "its stream was too short to be caught")
-        return server
+        return caught[0]
 
     def ended(self, batch_id: str, status: str = "completed",
               seconds: float = BATCH_SECONDS) -> dict:
         """Wait for the batch's end, which must be ``status``; return it."""
-        batch = drain.wait_for_batch(batch_id, drain.FINAL, seconds)
+        moved: dict[str, check.Tick | None] = {}
+
+        def over() -> bool:
+            told = drain.batch(batch_id)
+            for server in told["servers"]:
+                if server["status"] == "completed" and not moved.get(server["id"]):
+                    moved[server["id"]] = check.last_tick(server["id"])
+            return told["status"] in drain.FINAL
+        shell.wait_for(f"the end of batch migration {batch_id}", seconds, over, every_seconds=0.5)
+        self.moved |= {server_id: tick for server_id, tick in moved.items() if tick}
+        batch = drain.batch(batch_id)
         self.assertEqual(status, batch["status"], (batch, drain.events(batch_id)))
         return batch
 
@@ -118,11 +179,11 @@ class LabTestCase(base.BaseTestCase):
         """Every guest is ACTIVE at that host, runs there and nowhere else, and is whole."""
         self.assertEqual(dict.fromkeys(self.ids.values(), name), self.hosts())
         for server_id in self.ids.values():
-            self.assertEqual([name], self.running_at(server_id))
+            self.assertEqual([name], running_at(server_id))
         self.assert_guests_whole()
 
     def assert_guests_whole(self):
-        verdicts = check.verify(self.ticks)
+        verdicts = check.verify(self.ticks, moved=self.moved)
         for server_id, verdict in verdicts.items():
             self.assertTrue(verdict.alive and verdict.memory_intact, (server_id, verdict))
 
@@ -138,9 +199,11 @@ class LabTestCase(base.BaseTestCase):
                     if service["host"] == self.source]
         return service
 
-    @staticmethod
-    def running_at(server_id: str) -> list[str]:
-        """Return the hosts whose libvirt runs the guest."""
-        return [each.name for each in layout.load_options().host_list
-                if "running" in shell.run(*host.inside(each), "virsh", "domstate", server_id,
-                                          check=False)]
+    def arriving(self, server_id: str) -> int | None:
+        """Return the pid of the QEMU that awaits a server at the destination."""
+        for pid in host.processes(layout.host_named(self.destination)):
+            with contextlib.suppress(OSError):
+                words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if b"qemu-system" in words[0] and server_id.encode() in words:
+                    return pid
+        return None

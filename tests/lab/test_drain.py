@@ -8,16 +8,18 @@ import signal
 
 from tests.lab import base
 
-from nbmlab import daemon, drain, guests, layout, network, services, shell  # noqa: E402, isort: skip
+from nbmlab import daemon, drain, guests, layout, services, shell  # noqa: E402, isort: skip
 
 CONDUCTOR = "batch-conductor"
 
 
 class DrainTestCase(base.LabTestCase):
 
-    MEMBERS = (guests.Wanted("web", "drain-web"), guests.Wanted("writer-slow", "drain-slow"),
-               guests.Wanted("writer-mid", "drain-mid"))
+    MEMBERS = (guests.Wanted("web", "lab-web1"), guests.Wanted("writer-slow", "lab-slow"),
+               guests.Wanted("writer-mid", "lab-mid"))
     LINK_MIB_PER_SECOND = 20.0
+    #: On this one a first stream lasts: of any guest more than 8 MiB are random.
+    SLOW_LINK_MIB_PER_SECOND = 0.4
 
     def test_one_command_empties_a_host_but_for_what_must_stay(self):
         locked = sorted(self.ids.values())[0]
@@ -51,8 +53,7 @@ class DrainTestCase(base.LabTestCase):
         self.wait_for_stream(batch_id)
         os.kill(daemon.record(CONDUCTOR).pid, signal.SIGKILL)
         shell.wait_for("the end of the conductor", 10, lambda: daemon.record(CONDUCTOR) is None)
-        services.up(layout.load_options())
-        network.cap(layout.load_options().host_list, self.LINK_MIB_PER_SECOND)
+        services.revive(layout.load_options())
         self.ended(batch_id)
         self.assertNotIn(self.source, self.hosts().values())
         for server_id, before in self.migrations_before.items():
@@ -61,10 +62,15 @@ class DrainTestCase(base.LabTestCase):
 
     def test_abort_in_the_middle_leaves_everybody_well(self):
         # through relays all of a group would be on their way
-        batch_id = self.begin("--max-parallel", "1")
+        batch_id = self.planned(max_parallel=1)
+        # so that the stream is not over before the client is up; no plan knows of it
+        self.link_at(self.SLOW_LINK_MIB_PER_SECOND)
+        self.start(batch_id)
         caught = self.wait_for_stream(batch_id)["id"]
         self.openstack("server", "batch", "migration", "abort", batch_id, "--running", "abort")
-        self.ended(batch_id, "aborted")
+        batch = self.ended(batch_id, "aborted")
+        self.assertEqual({"the batch was aborted before its turn"}, {
+            server["reason"] for server in batch["servers"] if server["id"] != caught})
         asked = [server_id for server_id, before in self.migrations_before.items()
                  if self.migrations(server_id) - before]
         self.assertEqual([caught], asked, "a migration began after the abort")

@@ -1,49 +1,44 @@
 """The check of guests on real guests: passes on a whole one, and fails on one whose memory was
 touched.
 
-Run by tools/test lab on a lab that is up; boots guests of its own and deletes them.
+Run by tools/test lab on a lab that is up; all guests that it finds are deleted first.
 """
-import pathlib
-import sys
+from oslotest import base as oslo_base
 
-from oslotest import base
+from tests.lab import base, test_drain
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "lab"))
-
-from nbmlab import check, guests  # noqa: E402
+from nbmlab import check, guests  # noqa: E402, isort: skip
 
 
-class GuestCheckTestCase(base.BaseTestCase):
-    """Two guests are booted and moved; then one byte of one of them is changed from outside."""
+class GuestCheckTestCase(base.LabTestCase):
+    """One of the guests is moved; then one byte of it is changed from outside."""
 
-    def setUp(self):
-        super().setUp()
-        # also those that a failed boot leaves behind
-        self.addCleanup(lambda: guests.delete(
-            [guest for guest in guests.listed() if guest.name.startswith("check-")]))
-        self.guests = guests.boot([guests.Wanted("writer-mid", "check-touched", "cmpa"),
-                                   guests.Wanted("web", "check-whole", "cmpa")])
+    MEMBERS = test_drain.DrainTestCase.MEMBERS
+    LINK_MIB_PER_SECOND = 0
 
     def test_a_changed_byte_is_found(self):
-        touched, whole = sorted(self.guests, key=lambda guest: guest.name)
-        before = check.snapshot([touched.id, whole.id])
-        guests.migrate(touched, "cmpb")
-        moved = check.verify(before)
-        self.assertTrue(moved[touched.id].alive, moved)
-        self.assertTrue(moved[touched.id].memory_intact, moved)
-        self.assertEqual({"cmpb"}, {guest.host for guest in guests.named([touched.id])})
+        touched = self.ids["lab-mid"]
+        others = [server_id for server_id in self.ids.values() if server_id != touched]
+        guest, = guests.named([touched])
+        # nobody can use it any more
+        self.addCleanup(guests.delete, [guest])
+        guests.migrate(guest, self.destination)
+        moved = check.verify({touched: self.ticks[touched]})
+        self.assertTrue(moved[touched].alive, moved)
+        self.assertTrue(moved[touched].memory_intact, moved)
+        self.assertEqual(self.destination, self.hosts()[touched])
 
-        before = check.snapshot([touched.id, whole.id])
-        check.flip_byte(touched.id)
+        before = check.snapshot([touched, *others])
+        check.flip_byte(touched)
         after = check.verify(before)
-        self.assertTrue(after[touched.id].alive, after)
-        self.assertFalse(after[touched.id].memory_intact, after)
-        self.assertIn("bad pages", after[touched.id].detail)
-        self.assertTrue(after[whole.id].alive, after)
-        self.assertTrue(after[whole.id].memory_intact, after)
+        self.assertTrue(after[touched].alive, after)
+        self.assertFalse(after[touched].memory_intact, after)
+        self.assertIn("bad pages", after[touched].detail)
+        self.assertTrue(all(after[server_id].alive and after[server_id].memory_intact
+                            for server_id in others), after)
 
 
-class JudgeTestCase(base.BaseTestCase):
+class JudgeTestCase(oslo_base.BaseTestCase):
     """What a guest's lines are taken for; no cloud is asked."""
 
     def tick(self, tick, since=0, bad=0, boot_id="boot-1"):

@@ -27,8 +27,9 @@ class TogetherTestCase(base.LabTestCase):
     def talks(self) -> dict[str, check.Talk | None]:
         return {server_id: check.last_talk(server_id) for server_id in self.ids.values()}
 
-    def together(self) -> str:
-        return self.begin("--together", ",".join(sorted(self.ids.values())))
+    @property
+    def members(self) -> list[str]:
+        return sorted(self.ids.values())
 
     def assert_session_alive(self):
         """The session of before goes on, in both directions, with every record as it was sent."""
@@ -49,7 +50,7 @@ class TogetherTestCase(base.LabTestCase):
 
 class SynchronizedTestCase(TogetherTestCase):
     def test_a_session_between_both_survives(self):
-        servers = self.all_moved(self.together())
+        servers = self.all_moved(self.begin("--together", ",".join(self.members)))
         for server in servers.values():
             self.assertEqual(1, server["attempts"], server)
         self.assert_session_alive()

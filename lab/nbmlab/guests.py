@@ -131,13 +131,19 @@ def delete(guests: Sequence[Guest]) -> None:
 def migrate(guest: Guest, host: str) -> float:
     """Live-migrate one guest through Nova and return the seconds until Nova says `completed`."""
     admin = Cloud()
+
+    def migrations() -> dict[int, str]:
+        rows = admin.get("nova-api", f"/os-migrations?instance_uuid={guest.id}")["migrations"]
+        return {row["id"]: row["status"] for row in rows}
+
+    before = migrations().keys()
     begin = time.monotonic()
     admin.post("nova-api", f"/servers/{guest.id}/action", {
         "os-migrateLive": {"host": host, "block_migration": "auto"}})
 
     def verdict() -> str:
-        rows = admin.get("nova-api", f"/os-migrations?instance_uuid={guest.id}")["migrations"]
-        return max(rows, key=lambda row: row["id"])["status"] if rows else ""
+        return next((status for number, status in migrations().items() if number not in before),
+                    "")
 
     shell.wait_for(f"the migration of {guest.name}", 900, lambda: verdict() in (
         "completed", "failed", "error", "cancelled"), every_seconds=0.2)

@@ -124,7 +124,7 @@ def whole(before: dict, seconds: float = check.VERIFY_SECONDS) -> tuple[int, lis
 def batch(servers: Sequence[Guest], **fields) -> dict:
     """Move servers by this project, as a batch of their own; return it as the API shows it.
 
-    `fields` of the request beside them.
+    `fields` of the request beside them. LabError where they have not all arrived.
     """
     admin = cloud.Cloud()
     asked = admin.post("nova-api", drain.BATCHES, {"batch_migration": {
@@ -135,4 +135,7 @@ def batch(servers: Sequence[Guest], **fields) -> dict:
             raise shell.LabError(f"batch migration {asked['id']} is {told['status']} after "
                                  f"{MIGRATION_SECONDS} s")
         time.sleep(0.5)
+    if told["status"] != "completed":
+        raise shell.LabError(f"batch migration {told['id']} ended as {told['status']}: "
+                             f"{drain.events(told['id'])}")
     return told

@@ -1,12 +1,15 @@
 """Downtime of a busy guest with and without the relay, and the skew of a synchronized set.
 
 `alone` goes through Nova on the lab, on a link capped by tc: a busy guest migrates by itself
-without a relay, and by turns as the second of a batch of two equal ones, so that dedup is at its
-highest rate; the figures are those of `virsh domjobinfo --completed` at its destination. `gang`:
-sets of four such guests, the moments those of libvirt's *Resumed* events; beside each set one of
-its members moves through a relay alone. These are the words for --only.
+without a relay, and by turns in a batch of four equal ones, which go one after the other; those
+behind the first count, so that dedup is at its highest rate. The figures are those of `virsh
+domjobinfo --completed` at the destination. `gang`: sets of four such guests, the moments those of
+libvirt's *Resumed* events; beside each set one of its members moves through a relay alone. Words
+for --only: these two, and `seconds=N`: with the guests booted, begin nothing new after so long
+(what is left out then makes the next part, for --merge).
 """
 import contextlib
+import math
 import time
 
 import numpy as np
@@ -25,7 +28,9 @@ GOALS = {
 LINK_BYTES_PER_SECOND = 300e6 / 8
 BUSY = Load(32, 1500)
 FAMILY = Family("busy", "6.1", "small", 256, BUSY)
-PAIRS, GANGS, GANG_SIZE = 20, 5, 4
+PAIRS, GANGS = 20, 5
+#: The same guests for all parts. Of a batch of `alone` all but the first are runs.
+SIZE = 4
 #: Between two migrations of a guest.
 LIVES_SECONDS = 1.0
 
@@ -33,27 +38,41 @@ LIVES_SECONDS = 1.0
 def run(settings: Settings) -> list[dict]:
     """Migrate the same busy guest by turns with and without relays, then sets of four."""
     cases: list[dict] = []
-    if not settings.options or "alone" in settings.options:
-        _alone(settings, cases)
-    if not settings.options or "gang" in settings.options:
-        _sets(settings, cases)
+    limits = [float(word.removeprefix("seconds=")) for word in settings.options
+              if word.startswith("seconds=")]
+    seconds = limits[0] if limits else math.inf
+    parts = {"alone": _alone, "gang": _sets}
+    for name in [name for name in parts if name in settings.options] or parts:
+        parts[name](settings, seconds, cases)
     return cases
 
 
 # ---- a guest alone, through Nova ---------------------------------------------------------------
 
-def _alone(settings: Settings, cases: list[dict]) -> None:
-    """Migrate there and back without a relay, then there and back with one, and so on."""
+def _alone(settings: Settings, seconds: float, cases: list[dict]) -> None:
+    """Migrate so many times without a relay, as many times with one, and so on."""
+    at_once = SIZE - 1
+    with _guests() as batch, _checked(batch, cases):
+        end = time.monotonic() + seconds
+        for first in range(0, at_once if settings.quick else PAIRS, at_once):
+            if time.monotonic() > end:
+                return
+            # each leaves the others, and comes back from there
+            for index in range(first, first + at_once):
+                _case(cases, "plain", index, batch[0], _plain(batch[0]))
+            if at_once % 2:
+                _plain(batch[0])
+            _relayed(batch, first, cases)
+            settings.keep(cases)
+
+
+@contextlib.contextmanager
+def _guests():
+    """Bring the lab up, and the guests on one host of it."""
     FAMILIES[FAMILY.name] = FAMILY
-    with cloud.lab(link_mib_per_second=LINK_BYTES_PER_SECOND / (1 << 20)):
-        both = cloud.boot([(FAMILY.name, f"downtime-{index}") for index in range(2)])
-        with _checked(both, cases):
-            for index in range(0, 2 if settings.quick else PAIRS, 2):
-                for at in (index, index + 1):
-                    _case(cases, "plain", at, both[0], _plain(both[0]))
-                for at in (index, index + 1):
-                    _relayed(both, at, cases)
-                settings.keep(cases)
+    with cloud.lab(link_mib_per_second=LINK_BYTES_PER_SECOND / (1 << 20),
+                   max_live_migrations=SIZE):
+        yield cloud.boot([(FAMILY.name, f"downtime-{index}") for index in range(SIZE)])
 
 
 @contextlib.contextmanager
@@ -75,15 +94,23 @@ def _plain(guest: Guest) -> str:
     return destination
 
 
-def _relayed(both: list[Guest], index: int, cases: list[dict]) -> None:
-    """Move both as one batch; the case is of the one that the relay carried behind the other."""
-    told = cloud.batch(both)
-    if told["status"] != "completed":
-        raise shell.LabError(f"batch migration {told['id']} ended as {told['status']}")
-    last = max(told["servers"], key=lambda each: each["order"])
-    guest = next(each for each in both if each.id == last["id"])
-    _case(cases, "relay", index, guest, last["destination"], relay=last["relay"],
-          wire_bytes=last["wire_bytes"])
+def _relayed(batch: list[Guest], first: int, cases: list[dict]) -> None:
+    """Move a batch one by one; a case of each that the relay carried behind another."""
+    cloud.enable()
+    told = cloud.batch(batch, max_parallel=1)
+    _, *behind = sorted(told["servers"], key=lambda each: each["order"])
+    for index, server in enumerate(behind, first):
+        guest = next(each for each in batch if each.id == server["id"])
+        _case(cases, "relay", index, guest, server["destination"], relay=_carried(server),
+              raw_bytes=server["raw_bytes"], wire_bytes=server["wire_bytes"],
+              attempts=server["attempts"])
+
+
+def _carried(server: dict) -> dict:
+    """Return what the relay saved on a server; LabError where none carried it."""
+    if not server["relay"]:
+        raise shell.LabError(f"no relay carried {server['name']}")
+    return server["relay"]
 
 
 def _case(cases: list[dict], way: str, index: int, guest: Guest, host: str, **facts) -> None:
@@ -98,16 +125,15 @@ def _case(cases: list[dict], way: str, index: int, guest: Guest, host: str, **fa
 
 # ---- sets of four, through Nova ----------------------------------------------------------------
 
-def _sets(settings: Settings, cases: list[dict]) -> None:
-    """Move four together, one of them back through a relay alone, the others as Nova does it."""
-    FAMILIES[FAMILY.name] = FAMILY
-    with cloud.lab(link_mib_per_second=LINK_BYTES_PER_SECOND / (1 << 20),
-                   max_live_migrations=GANG_SIZE):
-        members = cloud.boot([(FAMILY.name, f"together-{index}") for index in range(GANG_SIZE)])
-        with _checked(members, cases):
-            for number in range(1 if settings.quick else GANGS):
-                _set(members, number, cases)
-                settings.keep(cases)
+def _sets(settings: Settings, seconds: float, cases: list[dict]) -> None:
+    """Move four together, then one of them through a relay alone, and so on, to and fro."""
+    with _guests() as members, _checked(members, cases):
+        end = time.monotonic() + seconds
+        for number in range(1 if settings.quick else GANGS):
+            if time.monotonic() > end:
+                return
+            _set(members, number, cases)
+            settings.keep(cases)
 
 
 def _set(members: list[Guest], number: int, cases: list[dict]) -> None:
@@ -117,15 +143,13 @@ def _set(members: list[Guest], number: int, cases: list[dict]) -> None:
     shell.say(f"set {number}: {_skew(facts) * 1000:.0f} ms apart, downtimes " + ", ".join(
         f"{each['downtime_seconds'] * 1000:.0f} ms" for each in facts))
     time.sleep(LIVES_SECONDS)
-    alone, *others = members[number % len(members):] + members[:number % len(members)]
+    alone = members[number % len(members)]
+    here = cloud.place(alone)
     cloud.enable()
-    back = cloud.other(cloud.place(alone))
-    told = cloud.batch([alone])
-    if told["status"] != "completed":
-        raise shell.LabError(f"batch migration {told['id']} ended as {told['status']}")
-    _case(cases, "single", number, alone, back, relay=told["servers"][0]["relay"])
-    for guest in others:
-        guests.migrate(guest, back)
+    server, = cloud.batch([alone])["servers"]
+    _case(cases, "single", number, alone, server["destination"], relay=_carried(server),
+          attempts=server["attempts"])
+    guests.migrate(alone, here)
 
 
 def _of_way(cases, way: str) -> np.ndarray:

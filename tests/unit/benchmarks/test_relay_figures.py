@@ -33,6 +33,17 @@ class TestDowntime(base.BaseTestCase):
         self.assertAlmostEqual(0.02, told["gang_skew_seconds"])       # of 0.03 and 0.01
         self.assertAlmostEqual(0.05, told["gang_added_pause_seconds"])
 
+    def test_what_is_left_of_the_runs_that_the_goals_ask_for(self):
+        def through_nova(case, whole=True):
+            return case | {"through": "nova", "whole": whole}
+        cases = [through_nova(alone(way, 0.1)) for way in ("plain", "relay")
+                 for _ in range(downtime.PAIRS)]
+        cases += [through_nova({"kind": "gang", "members": members((0.1, 5.0), (0.15, 5.03))})
+                  for _ in range(downtime.GANGS)]
+        self.assertEqual([], downtime.missing(cases))
+        self.assertEqual(["1 plain runs through Nova", "1 synchronized sets through Nova"],
+                         downtime.missing([through_nova(cases[0], False), *cases[1:-1]]))
+
 
 class TestRelayThroughput(base.BaseTestCase):
     def case(self, mode, source, destination=0.0, **more):

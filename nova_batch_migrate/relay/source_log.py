@@ -58,8 +58,8 @@ class SourceLog:
         self._session = 0
         self._closed = False
         self._levels = levels.LevelChooser(log_settings.level) if adapts else None
-        #: What batches of frames took, until the next one is made (seconds, seconds, raw bytes).
-        self._taken: collections.deque[tuple[float, float, int]] = collections.deque()
+        #: What batches of frames took, until the next one is made: as `LevelChooser.note` has it.
+        self._taken: collections.deque[tuple[float, float, float, int]] = collections.deque()
         #: What a thread sends for streams that go on meanwhile: at most one batch of frames.
         self._ahead: queue.SimpleQueue = queue.SimpleQueue()
         self._sender: threading.Thread | None = None
@@ -186,18 +186,18 @@ class SourceLog:
             self._require_channel()
             line = self._channel
             self._choose_level()
-            begun = time.monotonic()
+            begun, core_begun = time.monotonic(), time.thread_time()
             frames = produce(self._encoder)
-            # as long as it took, not what a core did of it: cores are shared with guests
-            encode_seconds = time.monotonic() - begun
+            # as long as it took, and what it had of a core: cores are shared with guests
+            encoding = (time.monotonic() - begun, time.thread_time() - core_begun)
             self._order.acquire()
         finally:
             self._encode.release()
         if ahead and self._wire_is_slow() and sum(map(len, frames)) > _AHEAD_LEAST_BYTES:
             # whoever sends them gives the order back
-            self._hand_over(line, frames, encode_seconds, raw_bytes)
+            self._hand_over(line, frames, encoding, raw_bytes)
             return
-        failure = self._leave(line, frames, encode_seconds, raw_bytes)
+        failure = self._leave(line, frames, encoding, raw_bytes)
         if failure is not None:
             self._broke(line, f"sending failed: {failure}")
             raise exception.RelayError(
@@ -233,7 +233,7 @@ class SourceLog:
                 threading.Thread(target=self._broke, daemon=True,
                                  args=(line, f"sending failed: {failure}")).start()
 
-    def _leave(self, line: channel.Channel, frames: list, encode_seconds: float,
+    def _leave(self, line: channel.Channel, frames: list, encoding: tuple[float, float],
                raw_bytes: int, ahead_seconds: float = 0.0) -> OSError | None:
         """Send frames in their turn, then let the next ones leave; the lock on order is held."""
         begun = time.monotonic()
@@ -245,7 +245,7 @@ class SourceLog:
             return error
         finally:
             if raw_bytes and self._levels is not None:
-                self._taken.append((encode_seconds, time.monotonic() - begun, raw_bytes))
+                self._taken.append((*encoding, time.monotonic() - begun, raw_bytes))
             self._order.release()
         return None
 

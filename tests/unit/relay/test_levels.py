@@ -22,14 +22,28 @@ class TestLevelChooser(base.BaseTestCase):
     @ddt.unpack
     def test_what_is_scarce_decides(self, level, encoding, sending, expected):
         chooser = levels.LevelChooser(level)
-        self.assertEqual(level, chooser.note(encoding / 2, sending / 2, 10 << 20))
-        self.assertEqual(expected, chooser.note(encoding / 2, sending / 2, 54 << 20))
+        half = encoding / 2
+        self.assertEqual(level, chooser.note(half, half, sending / 2, 10 << 20))
+        self.assertEqual(expected, chooser.note(half, half, sending / 2, 54 << 20))
+
+    @ddt.data(
+        # level, of encoding the share that a core was there, the level behind a window
+        (9, 0.7, 6),                # others want the cores: one down, however slow the link is
+        (3, 0.5, 1),
+        (1, 0.5, 1),                # the least that pays
+        (None, 0.5, 1),
+        (3, 0.8, 9),                # hardly anybody else
+    )
+    @ddt.unpack
+    def test_a_host_whose_cores_are_busy_compresses_no_more_than_pays(self, level, share, expected):
+        chooser = levels.LevelChooser(level)
+        self.assertEqual(expected, chooser.note(0.1, 0.1 * share, 10.0, 64 << 20))
 
     def test_highest_level_is_a_bound(self):
-        self.assertEqual(3, levels.LevelChooser(1, highest=3).note(0.1, 10.0, 64 << 20))
+        self.assertEqual(3, levels.LevelChooser(1, highest=3).note(0.1, 0.1, 10.0, 64 << 20))
 
     def test_each_window_stands_alone(self):
         chooser = levels.LevelChooser(1)
-        chooser.note(0.1, 10.0, 64 << 20)
-        self.assertEqual(9, chooser.note(0.5, 0.51, 64 << 20))
-        self.assertEqual(6, chooser.note(0.5, 0.4, 64 << 20))
+        chooser.note(0.1, 0.1, 10.0, 64 << 20)
+        self.assertEqual(9, chooser.note(0.5, 0.5, 0.51, 64 << 20))
+        self.assertEqual(6, chooser.note(0.5, 0.5, 0.4, 64 << 20))

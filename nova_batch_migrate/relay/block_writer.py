@@ -8,12 +8,12 @@ import numpy as np
 
 from nova_batch_migrate.relay import block
 from nova_batch_migrate.relay.admission import Admission
-from nova_batch_migrate.relay.compression import Compressor
+from nova_batch_migrate.relay.compression import FAST_LEVEL, Compressor
 from nova_batch_migrate.relay.dictionary import Dictionary, Matches, Memory
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, LogSettings
 
-CONTROL_LEVEL = 1
+_CONTROL_LEVEL = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,8 @@ class BlockWriter:
         self._most_delta_words = settings.most_delta_words
         self._level = settings.level
         self._literals = Compressor(settings.level or 1, settings.window_log, long_matches=True)
-        self._control = Compressor(CONTROL_LEVEL, CONTROL_WINDOW_LOG, long_matches=False)
+        self._control = Compressor(_control_level(self._literals.level), CONTROL_WINDOW_LOG,
+                                   long_matches=False)
         self._admission = Admission(self.dictionary, settings.recurring)
         self._list_pages, self._pack_control = loops.list_pages, loops.pack_control
         self._offsets, self._keys = np.empty(0, np.int64), np.empty(0, np.uint64)
@@ -51,6 +52,8 @@ class BlockWriter:
         """Set the level of pages in full; None: nothing of a block is compressed."""
         if level is not None and level != self._literals.level:
             self._literals.restart(level)
+            if _control_level(level) != self._control.level:
+                self._control.restart(_control_level(level))
         self._level = level
 
     def truncate(self, ends: tuple[int, int], number: int) -> None:
@@ -115,3 +118,8 @@ class BlockWriter:
         size, groups = self._pack_control(self._plain, table, data, matches.kinds, matches.seqs,
                                           matches.bitmaps, matches.words)
         return self._plain[:size], groups
+
+
+def _control_level(level: int) -> int:
+    """Return the level of the control part beside pages at a level."""
+    return level if level <= FAST_LEVEL else _CONTROL_LEVEL

@@ -36,6 +36,8 @@ _GIVE_WAY_SECONDS = 0.002
 #: A stream that spends so much of its time waiting leaves room on the wire for the next one.
 _SLOWED_SHARE = 0.3
 _LINGER_MS = 2
+#: The longest that a block of round 0 is waited for while some of it comes.
+_BULK_SECONDS = 0.02
 _STALLED_SECONDS = 2.0
 _TURN_LOOK_SECONDS = 0.1
 _RETURN_QUEUE_LENGTH = 256
@@ -169,12 +171,9 @@ class SourceStream:
                 self._yield_if_stalled(moved_at)
                 continue
             try:
-                # in bulk the kernel fills the block, or waits for 2 ms in all
                 bulk = self._is_migration and position.ram_bytes and position.round == 0
                 with self._log.buffer(self._number) as buffer:
-                    taken = self._connection.recv_into(
-                        buffer, min(room, len(buffer)),
-                        socket.MSG_WAITALL if bulk else socket.MSG_DONTWAIT)
+                    taken = self._fill(buffer[:room], bulk)
             except BlockingIOError:
                 if not poll.poll(_LINGER_MS) and fresh:
                     self._log.flush(self._number)
@@ -191,6 +190,26 @@ class SourceStream:
             position, room = self._log.commit(self._number, taken, self._is_early(position))
             fresh = True
             self._taken(position, taken)
+
+    def _fill(self, buffer: memoryview, bulk: bool) -> int:
+        """Take what is there; in bulk until the buffer is full or 2 ms were not enough for more.
+
+        Returns 0 at the source's end; BlockingIOError where nothing came.
+        """
+        receive = self._connection.recv_into
+        if not bulk:
+            return receive(buffer, 0, socket.MSG_DONTWAIT)
+        taken, until = 0, time.monotonic() + _BULK_SECONDS
+        try:
+            # the kernel waits for 2 ms in all, and returns what came until then
+            while got := receive(buffer[taken:], 0, socket.MSG_WAITALL):
+                taken += got
+                if taken == len(buffer) or time.monotonic() > until:
+                    break
+        except BlockingIOError:
+            if not taken:
+                raise
+        return taken
 
     def _taken(self, position: qemu_stream.Position, taken: int) -> None:
         """Note how far the stream is, and wait as long as its pace or its set ask for."""

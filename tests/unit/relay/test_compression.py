@@ -32,6 +32,17 @@ class TestContexts(base.BaseTestCase):
         for size in (0, 1, 100, 3 << 20, 0, 5):
             self.cross(bytes(size // 2) + os.urandom(size - size // 2))
 
+    def test_a_long_block_stands_for_itself_where_speed_comes_first(self):
+        block = os.urandom(200_000)
+        for level, size in ((1, 200_000), (3, 100)):
+            self.compressor.restart(level)
+            self.cross(block)
+            self.assertEqual(size < 1000, self.cross(block) < 1000)
+        self.compressor.restart(1)
+        # short ones share a context as before
+        self.cross(block[:50_000])
+        self.assertLess(self.cross(block[:50_000]), 100)
+
     def test_more_is_never_taken_than_came(self):
         packed, _ = self.compressor.compress(b"a" * 1000)
         self.assertRaises(CodecError, self.decompressor.decompress_into, packed,
@@ -47,6 +58,6 @@ class TestContexts(base.BaseTestCase):
                           memoryview(bytearray(1000)), True)
 
     def test_a_larger_window_than_agreed(self):
-        packed, _ = Compressor(1, 24, long_matches=False).compress(os.urandom(1000))
+        packed, _ = Compressor(3, 24, long_matches=False).compress(os.urandom(1000))
         self.assertRaises(CodecError, self.decompressor.decompress_into, packed,
                           memoryview(bytearray(1000)), True)

@@ -96,14 +96,14 @@ class Relay:
         self._raw[guest] += len(chunk)
         if self._decoder:
             self._fed[guest] += chunk
-        begun = time.monotonic()
+        begun, core_begun = time.monotonic(), time.thread_time()
         frames = self.encoder.feed(guest + 1, chunk)
-        took = time.monotonic() - begun
+        took, core = time.monotonic() - begun, time.thread_time() - core_begun
         sent = self._settle(guest, frames)
         if self._link:
             level = str(self._levels.level)
             self.levels[level] = self.levels.get(level, 0) + len(chunk)
-            self.encoder.set_level(self._levels.note(took, sent / self._link, len(chunk)))
+            self.encoder.set_level(self._levels.note(took, core, sent / self._link, len(chunk)))
         return sent
 
     def dry(self, guest: int) -> int:

@@ -516,6 +516,8 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
             __builtin_prefetch(&d.version_keys[soon], 1);
             __builtin_prefetch(&d.version_seqs[soon], 1);
         }
+        if (i + 1 < pages)
+            ask_for((const uint8_t *)b[0].buf + offsets[i + 1]);
         int64_t at = mixed(keys[i]) & d.version_mask;
         int64_t version = d.version_keys[at] == keys[i] ? d.version_seqs[at] : -1;
         p.admit = admit == NULL || admit[i];

@@ -46,7 +46,7 @@ class BlockWriter:
         self._admission = Admission(self.dictionary, settings.recurring)
         self._list_pages, self._pack_control = loops.list_pages, loops.pack_control
         self._offsets, self._keys = np.empty(0, np.int64), np.empty(0, np.uint64)
-        self._plain = np.empty(0, np.uint8)
+        self._plain = self._other_plain = np.empty(0, np.uint8)
 
     def set_level(self, level: int | None) -> None:
         """Set the level of pages in full; None: nothing of a block is compressed."""
@@ -61,6 +61,11 @@ class BlockWriter:
         self.dictionary.truncate(ends, number)
         self._literals.restart()
         self._control.restart()
+
+    def spare(self) -> None:
+        """Leave what was written last alone until the call after this one."""
+        self.dictionary.spare()
+        self._plain, self._other_plain = self._other_plain, self._plain
 
     def write(self, number: int, data: memoryview, table: np.ndarray, raw_bytes: int, *,
               key: int, owner: int, predicted: int, turn: int) -> Written:

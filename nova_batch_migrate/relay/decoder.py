@@ -11,14 +11,14 @@ import numpy as np
 from nova_batch_migrate.relay import block, kernel
 from nova_batch_migrate.relay.compression import Decompressor
 from nova_batch_migrate.relay.dictionary import Memory, Pages
-from nova_batch_migrate.relay.encoder import CREDIT, MAX_ITEM_BYTES, ROUND0_BLOCK_BYTES
+from nova_batch_migrate.relay.encoder import CREDIT, MAX_BLOCK_BYTES, MAX_ITEM_BYTES
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, Agreement, checksum
 from nova_batch_migrate.relay.wire import CodecError, Frame, Kind
 
 # Of blocks that were handed out and came back: what is kept for the next ones.
-_KEPT_ROOMS = 16
-_ROOM_BYTES = ROUND0_BLOCK_BYTES + MAX_ITEM_BYTES
+_KEPT_ROOMS = 8
+_ROOM_BYTES = MAX_BLOCK_BYTES + MAX_ITEM_BYTES
 # CREDIT frames go back when a part of one stream's window was delivered, of all streams together.
 CREDIT_SHARE = 4
 

@@ -144,7 +144,7 @@ class Dictionary:
         self._arrays = (self._scalars, self.pages.content, self.pages.seqs, self._hashes,
                         self._written, self._referred, self._owners, self._shared, self._nexts,
                         self._heads, self._version_keys, self._version_seqs)
-        self._scratch = _Scratch(0)
+        self._scratch, self._other_scratch = _Scratch(0), _Scratch(0)
         if self.pages.pinned:
             self._index_static()
 
@@ -167,6 +167,10 @@ class Dictionary:
         self._scalars[0] = pinned
         self._version_seqs[:] = -1
         self._shared[:] = 1
+
+    def spare(self) -> None:
+        """Leave the last matches alone until the call after this one."""
+        self._scratch, self._other_scratch = self._other_scratch, self._scratch
 
     def _room(self, pages: int):
         if self._scratch.pages < pages:
@@ -223,7 +227,7 @@ class Dictionary:
         """Match the pages at `offsets` of `data`, insert what is new, and say how each crosses.
 
         keys: u64 per page, the same for the same page of the same guest. admit: bool per page,
-        False: not to be inserted. The result is valid until the next call.
+        False: not to be inserted. The result is valid until the next call, or as `spare` has it.
         """
         kinds, seqs, bitmaps, words, literals, raws = scratch = self._room(len(offsets))
         predicted, own, cross, deltas, changed, literal, raw = self._match(

@@ -16,13 +16,15 @@ from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.runs import Runs
 from nova_batch_migrate.relay.settings import Agreement, LogSettings
 from nova_batch_migrate.relay.statistics import Statistics
-from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, Kind, packed
+from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, Kind, pieces
 
-ROUND0_BLOCK_BYTES = 1 << 20
+ROUND0_BLOCK_BYTES, MAX_BLOCK_BYTES = 1 << 20, 2 << 20
 LATER_BLOCK_BYTES = 64 << 10
 # The longest thing a parser may want whole: a multifd packet of 4096 addresses, a record.
 MAX_ITEM_BYTES = 128 << 10
 STEP_BYTES = 8 << 10
+#: A frame in buffers that belong behind each other.
+_Pieces = tuple[bytes | memoryview, ...]
 CREDIT = struct.Struct("<QQ")       # raw bytes delivered of the stream, last number applied
 
 
@@ -43,7 +45,7 @@ class _Stream:
         self.number, self.server, self.owner = number, server, owner
         self.parser = qemu_stream.QemuStream()
         self.runs = Runs()
-        self.buffer = bytearray(ROUND0_BLOCK_BYTES + MAX_ITEM_BYTES)
+        self.buffer = bytearray(MAX_BLOCK_BYTES + MAX_ITEM_BYTES)
         self.filled = 0
         self.sent = 0               # of the buffer's first bytes: they crossed ahead of the item
         self.predicted = -1
@@ -98,7 +100,7 @@ class Encoder:
 
     def hello(self) -> list[bytes]:
         """Return the log's first frame; call once, before any stream is opened."""
-        return [self._frame(Kind.SETUP, 0, self._agreement.pack())]
+        return _whole([self._frame(Kind.SETUP, 0, self._agreement.pack())])
 
     def open_stream(self, stream: int, server: str, metadata: bytes = b"") -> list[bytes]:
         """Begin a stream; metadata reaches the peer's daemon untouched."""
@@ -106,7 +108,7 @@ class Encoder:
             raise ValueError(f"stream {stream} has been there already")
         owner = self._owners.setdefault(server, len(self._owners))
         self._streams[stream] = _Stream(stream, server, owner)
-        return [self._frame(Kind.OPEN, stream, metadata)]
+        return _whole([self._frame(Kind.OPEN, stream, metadata)])
 
     def room(self, stream: int) -> int:
         """Return how many raw bytes may be fed now; 0: stop reading the source."""
@@ -124,7 +126,7 @@ class Encoder:
                 with self.buffer(stream) as free:
                     taken = min(len(view) - at, len(free))
                     free[:taken] = view[at:at + taken]
-                frames += self.commit(stream, taken)
+                frames += _whole(self.commit(stream, taken))
                 at += taken
         return frames
 
@@ -137,8 +139,12 @@ class Encoder:
         with memoryview(opened.buffer) as whole:
             return whole[opened.filled:opened.filled + opened.wanted()]
 
-    def commit(self, stream: int, count: int) -> list[bytes]:
-        """Take `count` bytes that were written to `buffer`; return the frames complete now."""
+    def commit(self, stream: int, count: int) -> list[_Pieces]:
+        """Take `count` bytes that were written to `buffer`; return the frames complete now.
+
+        As the buffers that they are made of, the encoder's own: they keep until the next call but
+        one of `commit` or `flush`.
+        """
         opened = self._streams[stream]
         opened.filled += count
         opened.fed += count
@@ -148,22 +154,22 @@ class Encoder:
     def flush(self, stream: int) -> list[bytes]:
         """Let everything fed so far go, incomplete records included: the source has run dry."""
         opened = self._streams[stream]
-        frames = self._encode(opened)
+        frames = _whole(self._encode(opened))
         if opened.filled > opened.sent:
-            frames.append(self._rest(opened))
+            frames += _whole([self._rest(opened)])
         return frames
 
     def end(self, stream: int) -> list[bytes]:
         """The source has closed its side; the stream's credit and counters stay to be asked for."""
-        return [*self.flush(stream), self._close(stream, Kind.END, b"")]
+        return [*self.flush(stream), *_whole([self._close(stream, Kind.END, b"")])]
 
     def abort(self, stream: int, reason: str) -> list[bytes]:
         """Give a stream up; the peer breaks its connection to QEMU. Nothing if it is over here."""
         if stream not in self._streams:
             return []
-        return [self._close(stream, Kind.ABORT, reason.encode()[:1024])]
+        return _whole([self._close(stream, Kind.ABORT, reason.encode()[:1024])])
 
-    def _close(self, stream: int, kind: Kind, payload: bytes) -> bytes:
+    def _close(self, stream: int, kind: Kind, payload: bytes) -> _Pieces:
         opened = self._closed[stream] = self._streams.pop(stream)
         opened.buffer = bytearray()
         return self._frame(kind, stream, payload)
@@ -172,9 +178,9 @@ class Encoder:
 
     def set_block_bytes(self, stream: int, block_bytes: int | None) -> None:
         """Set the raw bytes of a stream's blocks; None: by its round."""
-        if block_bytes is not None and not PAGE_BYTES <= block_bytes <= ROUND0_BLOCK_BYTES:
+        if block_bytes is not None and not PAGE_BYTES <= block_bytes <= MAX_BLOCK_BYTES:
             raise ValueError(f"a block of {block_bytes} bytes is not within {PAGE_BYTES}.."
-                             f"{ROUND0_BLOCK_BYTES}")
+                             f"{MAX_BLOCK_BYTES}")
         self._streams[stream].block_bytes = block_bytes
 
     def set_level(self, level: int | None) -> None:
@@ -258,9 +264,10 @@ class Encoder:
 
     # blocks
 
-    def _encode(self, opened: _Stream) -> list[bytes]:
+    def _encode(self, opened: _Stream) -> list[_Pieces]:
         """Make blocks of all that is complete in the buffer; keep the rest at its beginning."""
         frames, at = [], 0
+        self._writer.spare()
         with memoryview(opened.buffer) as data:
             while at < opened.filled:
                 opened.runs.clear()
@@ -269,15 +276,19 @@ class Encoder:
                 if following == at:
                     break
                 opened.runs.clip(opened.sent)
+                # the next block is written to the same buffers
+                frames = [(each,) for each in _whole(frames)]
                 frames.append(self._block(opened, data, following - at - opened.sent, turn))
                 opened.sent, at = 0, following
+                if opened.parser.starved:
+                    break
             left = opened.filled - at
             if at:
                 data[:left] = data[at:opened.filled]
         opened.filled = left
         return frames
 
-    def _rest(self, opened: _Stream) -> bytes:
+    def _rest(self, opened: _Stream) -> _Pieces:
         """Make a block of the beginning of an item, as it is."""
         runs = Runs(1)
         runs.verbatim(opened.sent, opened.filled - opened.sent)
@@ -288,15 +299,16 @@ class Encoder:
         opened.runs, opened.sent = kept, opened.filled
         return frame
 
-    def _block(self, opened: _Stream, data: memoryview, raw_bytes: int, turn: int) -> bytes:
+    def _block(self, opened: _Stream, data: memoryview, raw_bytes: int, turn: int) -> _Pieces:
         """Make the frame of a block from the stream's runs, and count what became of it."""
         written = self._writer.write(
             self.sequence + 1, data, opened.runs.table, raw_bytes, key=opened.key,
             owner=opened.owner, predicted=opened.predicted, turn=turn)
         opened.predicted = written.predicted
         frame = self._frame(Kind.DATA, opened.number, *written.parts)
+        size = self._under_way[-1].size_bytes
         statistics = opened.statistics
-        statistics.wire_bytes += len(frame)
+        statistics.wire_bytes += size
         statistics.zero_bytes += written.zero_pages * PAGE_BYTES
         statistics.self_duplicate_bytes += written.self_duplicates * PAGE_BYTES
         statistics.cross_server_bytes += written.cross_server * PAGE_BYTES
@@ -304,17 +316,22 @@ class Encoder:
         statistics.literal_bytes += written.full_pages * PAGE_BYTES
         statistics.verbatim_bytes += written.verbatim_bytes
         statistics.literal_wire_bytes += written.literal_wire_bytes
-        statistics.reference_wire_bytes += len(frame) - written.literal_wire_bytes
+        statistics.reference_wire_bytes += size - written.literal_wire_bytes
         if opened.parser.round:
             statistics.changed_raw_bytes += written.pages * PAGE_BYTES
-            statistics.changed_wire_bytes += len(frame)
+            statistics.changed_wire_bytes += size
         return frame
 
-    def _frame(self, kind: Kind, stream: int, *parts) -> bytes:
+    def _frame(self, kind: Kind, stream: int, *parts) -> _Pieces:
         """Number a frame of the log and remember it until the peer has it."""
         self.sequence += 1
-        frame = packed(kind, stream, self.sequence, parts)
-        self._under_way.append(_Sent(self.sequence, stream, len(frame),
-                                    self._writer.dictionary.ends))
-        self._under_way_bytes += len(frame)
+        frame = pieces(kind, stream, self.sequence, parts)
+        size = sum(map(len, frame))
+        self._under_way.append(_Sent(self.sequence, stream, size, self._writer.dictionary.ends))
+        self._under_way_bytes += size
         return frame
+
+
+def _whole(frames: list[_Pieces]) -> list[bytes]:
+    """Return frames in one piece each, which nobody writes over."""
+    return [b"".join(frame) for frame in frames]

@@ -154,8 +154,10 @@ class MainChannel(Channel):
         following, stop = runs.scan(data, at, end, self._key)
         if runs.count > first:
             self._note(runs.table[first:])
+            self.starved = stop == Stop.MORE
             return following
-        if stop is Stop.MORE and end - at >= HEADER_BYTES:
+        self.starved = False
+        if stop == Stop.MORE and end - at >= HEADER_BYTES:
             raise NeedMore
         return self._record(Cursor(data, at, end), runs)
 

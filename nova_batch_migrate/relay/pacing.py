@@ -64,8 +64,8 @@ class WireRate:
     """
 
     def __init__(self, assumed_bytes_per_second: float | None):
-        self._assumed = assumed_bytes_per_second
         self._windows: list[float] = []
+        self._best = assumed_bytes_per_second
         self._begun: float | None = None
         self._bytes, self._busy = 0, 0.0
 
@@ -81,13 +81,13 @@ class WireRate:
             if self._busy >= _BUSY_SHARE * lasted or rate >= max(self._windows, default=0.0):
                 self._windows.append(rate)
                 del self._windows[:-_KEPT_WINDOWS]
+                self._best = max(self._windows)
             self._begun, self._bytes, self._busy = ended, 0, 0.0
 
     def bytes_per_second(self, cap: float | None = None) -> float | None:
         """Return what the link gives, never more than the cap; None while nothing is known."""
-        rate = max(self._windows, default=self._assumed)
-        known = [value for value in (rate, cap) if value]
-        return min(known, default=None)
+        best = self._best
+        return min(best, cap) if best and cap else best or cap or None
 
 
 def taking_speed(remaining_bytes: int | None, changed_bytes_per_second: float,

@@ -52,6 +52,7 @@ class QemuStream:
         self._ended = False             # verbatim to the end from here on
         self.offset = 0                 # raw bytes consumed
         self.understood_bytes = 0       # of them, before it went on verbatim
+        self.starved = False            # what the last call left is a part of something
 
     @property
     def channel(self) -> Channel | None:
@@ -77,8 +78,8 @@ class QemuStream:
 
         Stops once in front of the header of the last RAM section, so that a block can end there.
         """
-        at = start
-        while at < end:
+        at, self.starved = start, False
+        while at < end and not self.starved:
             if self._ended:
                 runs.verbatim(at, end - at)
                 self.offset += end - at
@@ -86,6 +87,7 @@ class QemuStream:
             try:
                 following = self._step(data, at, end, runs)
             except NeedMore:
+                self.starved = True
                 break
             except Unknown:
                 self._understood &= self._channel is not None and self._channel.ram_end_offset >= 0
@@ -97,7 +99,7 @@ class QemuStream:
                 continue
             self.offset += following - at
             self.understood_bytes = self.offset
-            at = following
+            at, self.starved = following, self._channel.starved
         return at
 
     def _step(self, data: memoryview, at: int, end: int, runs: Runs) -> int:

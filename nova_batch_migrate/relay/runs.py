@@ -68,13 +68,13 @@ class Runs:
         self._table[self.count] = kind, offset, count, header, block
         self.count += 1
 
-    def scan(self, data, start: int, end: int, block: int) -> tuple[int, Stop]:
-        """Append the runs of records that begin at `start`; return where they end and why."""
+    def scan(self, data, start: int, end: int, block: int) -> tuple[int, int]:
+        """Append the runs of records that begin at `start`; return where they end and a Stop."""
         while True:
             start, self.count, stop = kernel.scan_records(
                 data, start, end, block, self._table, self.count, len(self._table))
             if stop != Stop.FULL:
-                return start, Stop(stop)
+                return start, stop
             self._grow()
 
     def clip(self, sent: int) -> None:
@@ -134,6 +134,8 @@ class Channel:
     ram_offset = -1             # raw offset of the first thing behind the head
     ram_end_offset = -1
     hits: dict[str, int]        # how often each kind of thing was seen
+    # The last step took all that there is whole: the rest is a part of a record.
+    starved = False
 
     def step(self, data: memoryview, at: int, end: int, runs: Runs, offset: int) -> int:
         """Append the run of what begins at `at` (raw offset `offset`); return where it ends."""

@@ -40,7 +40,6 @@ _SPLICED_BUFFER_BYTES = 4 << 20
 #: are under way in both buffers together, with this 1.2 MB. Small ones cost processor time for
 #: every byte, so a fast link, where 3 MB are nothing, has a listener without.
 _SLOW_LINK_SEGMENT_BYTES = 1448
-_SLOW_LINK_BYTES_PER_SECOND = 150e6
 _SO_RCVBUFFORCE = 33
 _TCP_WINDOW_CLAMP = 10
 _CONNECT_SECONDS = 20
@@ -189,7 +188,8 @@ class Relay:
         if group.role == values.SOURCE:
             try:
                 made.check()
-                self._redirect.add(made.addresses, self._port_for(group))
+                self._redirect.add(made.addresses,
+                                   self._options.redirect_port + group.link_is_slow)
             except exception.RelayError:
                 with self._lock:
                     self._groups.pop(group.id, None)
@@ -198,11 +198,6 @@ class Relay:
         LOG.info("group %s is open: %d servers from %s to %s", group.id, len(group.members),
                  group.source, group.destination)
         return {}
-
-    def _port_for(self, group: values.Group) -> int:
-        rate = group.known_bytes_per_second
-        slow = rate is not None and rate < _SLOW_LINK_BYTES_PER_SECOND
-        return self._options.redirect_port + slow
 
     def close_group(self, group_id: str) -> dict:
         """Close a group and return its statistics; harmless to repeat."""

@@ -112,10 +112,12 @@ class SourceLog:
         ``ahead``: already when it has those of the call before, where the wire is slow. The
         results are how far the stream has come, and how many raw bytes it may bring next.
         """
-        def taken(made: encoder.Encoder) -> list[bytes]:
+        def taken(made: encoder.Encoder) -> list[bytes | memoryview]:
             nonlocal after
             try:
-                frames = made.commit(number, count)
+                # they keep until the next call but one; of that one, the call before has had the
+                # order, so these have left
+                frames = [piece for frame in made.commit(number, count) for piece in frame]
                 after = (made.parser(number).position, made.room(number))
             except KeyError:
                 raise exception.RelayError(reason="the stream was cut off.") from None

@@ -16,6 +16,7 @@ from oslo_log import log
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
+    encoder,
     pacing,
     qemu_stream,
     return_path,
@@ -29,6 +30,8 @@ LOG = log.getLogger(__name__)
 #: QEVM, and what a multifd channel begins with.
 _MIGRATION_MAGICS = (b"QEVM", b"\x11\x22\x33\x44")
 _EARLY_CHUNK_BYTES = 1 << 20
+#: On a fast link: fewer calls for the same bytes, which are still gone within 15 ms.
+_FAST_CHUNK_BYTES = encoder.MAX_BLOCK_BYTES
 _LATE_CHUNK_BYTES = 64 << 10
 #: What a stream may put on the wire at once while others go beside it.
 _SHARED_SECONDS = 0.005
@@ -70,6 +73,7 @@ class SourceStream:
         #: Through the gate behind which the members of a set switch over.
         self._through = False
         self._block_bytes = _EARLY_CHUNK_BYTES
+        self._most_bytes = _EARLY_CHUNK_BYTES if group.group.link_is_slow else _FAST_CHUNK_BYTES
         #: None until either side has spoken.
         self._is_migration: bool | None = None
         self.outcome = "running"
@@ -238,10 +242,10 @@ class SourceStream:
         if position.round > 0 or position.ram_end or self._approach is not None:
             self._set_block(_EARLY_CHUNK_BYTES)
             return _LATE_CHUNK_BYTES
-        chunk, turns = _EARLY_CHUNK_BYTES, self._group.turns
-        link = self._group.wire_bytes_per_second()
-        if self._gang is None and turns.crowded and link is not None:
-            chunk = int(min(max(_LATE_CHUNK_BYTES, link * _SHARED_SECONDS), _EARLY_CHUNK_BYTES))
+        chunk, turns = self._most_bytes, self._group.turns
+        if self._gang is None and turns.crowded \
+                and (link := self._group.wire_bytes_per_second()) is not None:
+            chunk = int(min(max(_LATE_CHUNK_BYTES, link * _SHARED_SECONDS), chunk))
             while turns.others_are_urgent(self._number) and not self._ended.is_set():
                 time.sleep(_GIVE_WAY_SECONDS)
         self._set_block(chunk)

@@ -12,6 +12,7 @@ from nova_batch_migrate import exception
 
 _TOKEN = re.compile(r"[0-9a-f]{64}")
 SOURCE, DESTINATION = "source", "destination"
+_SLOW_LINK_BYTES_PER_SECOND = 150e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,12 @@ class Group:
         """What the wire gives the group at most; None where nobody knows."""
         rates = (self.wire_bytes_per_second, self.link_bytes_per_second)
         return min((rate for rate in rates if rate), default=None)
+
+    @property
+    def link_is_slow(self) -> bool:
+        """Whether what lies in buffers of a few MiB takes long to cross."""
+        rate = self.known_bytes_per_second
+        return rate is not None and rate < _SLOW_LINK_BYTES_PER_SECOND
 
     def member(self, server_id: str) -> Member | None:
         return next((m for m in self.members if m.server_id == server_id), None)

@@ -11,6 +11,7 @@ import numpy as np
 MAX_PAYLOAD_BYTES = 16 << 20
 _HEADER = struct.Struct("!IBxxxIQ")     # payload length, kind, stream, number
 HEADER_BYTES = _HEADER.size
+_LONG_PART_BYTES = 32 << 10
 
 
 class RelayError(ValueError):
@@ -62,10 +63,18 @@ class Frame:
 
 def packed(kind: Kind, stream: int, number: int, parts) -> bytes:
     """Return a frame whose payload is the buffers `parts`; WireError if it is too long."""
-    length = sum(memoryview(part).nbytes for part in parts)
+    return b"".join(pieces(kind, stream, number, parts))
+
+
+def pieces(kind: Kind, stream: int, number: int, parts) -> tuple[bytes | memoryview, ...]:
+    """Return a frame as buffers to send one after the other: long parts are not copied."""
+    views = [view.cast("B") for view in map(memoryview, parts) if view.nbytes]
+    short = next((i for i, view in enumerate(views) if len(view) >= _LONG_PART_BYTES), len(views))
+    length = sum(map(len, views))
     if length > MAX_PAYLOAD_BYTES:
         raise WireError(f"a payload of {length} bytes is over {MAX_PAYLOAD_BYTES}")
-    return b"".join((_HEADER.pack(length, kind, stream, number), *parts))
+    head = b"".join((_HEADER.pack(length, kind, stream, number), *views[:short]))
+    return (head, *views[short:])
 
 
 class FrameReader:

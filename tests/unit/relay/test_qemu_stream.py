@@ -74,6 +74,16 @@ class TestQemuStream(base.BaseTestCase):
         self.assertEqual(len(data), parser.parse(memoryview(data), at, len(data), table))
         self.assertTrue(parser.position.ram_end)
 
+    def test_tells_when_what_is_left_is_a_part_of_something(self):
+        data = memoryview(b.HEAD + b.start() + b.part(*b.pages([b.page(1), b.page(2), b.page(3)])))
+        parser, table = qemu_stream.QemuStream(), runs.Runs()
+        at = parser.parse(data, 0, len(data) - 3000, table)
+        self.assertTrue(parser.starved)
+        self.assertEqual(at, parser.parse(data, at, len(data) - 2000, table))
+        self.assertTrue(parser.starved)
+        self.assertEqual(len(data), parser.parse(data, at, len(data), table))
+        self.assertFalse(parser.starved)
+
     def test_second_block_has_its_own_key(self):
         data = b.stream(b.part(*b.pages([b.page(1)]), *b.pages([b.page(2)], block=b"pc.bios")))
         _, table, _ = parse(data)

@@ -45,7 +45,8 @@ OPTS = [
                help="Level at which what nothing else saves is compressed; 0: not at all. -1: by "
                     "the speed of a group's link: 3 up to 60 MB/s, 1 up to 600 MB/s, beyond that "
                     "not at all; from there it moves between not at all and 9 with what is "
-                    "scarce, the link or the core."),
+                    "scarce, the link or the core. Where the host's cores are wanted by others, "
+                    "it does not stay above 1."),
     cfg.IntOpt("zstd_window_log", default=27, min=17, max=27,
                help="How far back compression looks, as a power of two of bytes; held in memory "
                     "by both ends."),

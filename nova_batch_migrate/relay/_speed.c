@@ -1,7 +1,8 @@
-/* The inner loops of the relay's codec: finding runs of pages in a stream, matching pages with the dictionary,
- * writing a block's control part, putting a stream together again; and splicing past all that. Each has a twin in reference.py that does the same on the same arrays; tests
- * hold the two against each other. Every buffer and index is checked before it is used: what comes from a peer may
- * be anything. Holds no state of its own and keeps no reference to a buffer. */
+/* The inner loops of the relay's codec: finding runs of pages in a stream, matching pages with the dictionary, writing a
+ * block's control part, putting a stream together again; and splicing past all that. Each has a twin in reference.py or
+ * reference_decoding.py that does the same on the same arrays; tests hold the two against each other. Every buffer and
+ * index is checked before it is used: what comes from a peer may be anything. Holds no state of its own and keeps no
+ * reference to a buffer. */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
 #include <Python.h>

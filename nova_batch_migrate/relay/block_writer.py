@@ -13,7 +13,7 @@ from nova_batch_migrate.relay.dictionary import Dictionary, Matches, Memory
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, LogSettings
 
-_CONTROL_LEVEL = 3
+_CONTROL_LEVEL, _CONTROL_ALONE_BYTES = 3, 32 << 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class BlockWriter:
         self._level = settings.level
         self._literals = Compressor(settings.level or 1, settings.window_log, long_matches=True)
         self._control = Compressor(_control_level(self._literals.level), CONTROL_WINDOW_LOG,
-                                   long_matches=False)
+                                   long_matches=False, alone_bytes=_CONTROL_ALONE_BYTES)
         self._admission = Admission(self.dictionary, settings.recurring)
         self._list_pages, self._pack_control = loops.list_pages, loops.pack_control
         self._offsets, self._keys = np.empty(0, np.int64), np.empty(0, np.uint64)

@@ -12,7 +12,6 @@ from nova_batch_migrate.relay.wire import CodecError
 #: memory that was never touched: half of the time, for 3 % more bytes than with matches from far
 #: back (eight alike guests).
 FAST_LEVEL = 1
-_LONG_BLOCK_BYTES = 128 << 10
 _FAST_WINDOW_LOG = 20
 #: Of zstd's fast strategy: finds more of what is alike in memory pages than its own choice, in the
 #: same time.
@@ -20,10 +19,15 @@ _FAST_FINDER = {"min_match": 6, "hash_log": 15}
 
 
 class Compressor:
-    """One side of a context; every `compress` ends at a byte from which its input can be had."""
+    """One side of a context; every `compress` ends at a byte from which its input can be had.
 
-    def __init__(self, level: int, window_log: int, long_matches: bool):
+    alone_bytes: from how many on a block stands for itself where speed comes first.
+    """
+
+    def __init__(self, level: int, window_log: int, long_matches: bool,
+                 alone_bytes: int = 128 << 10):
         self._window_log, self._long = window_log, long_matches
+        self._alone_bytes = alone_bytes
         self.restart(level)
 
     def restart(self, level: int | None = None) -> None:
@@ -34,7 +38,7 @@ class Compressor:
 
     def compress(self, data) -> tuple[bytes, bool]:
         """Return the compressed bytes and whether a new context began with them."""
-        if self.level <= FAST_LEVEL and memoryview(data).nbytes >= _LONG_BLOCK_BYTES:
+        if self.level <= FAST_LEVEL and memoryview(data).nbytes >= self._alone_bytes:
             self._object = None
             if self._whole is None:
                 self._whole = self._compressor(write_content_size=1)

@@ -243,7 +243,9 @@ class SourceStream:
             self._set_block(_EARLY_CHUNK_BYTES)
             return _LATE_CHUNK_BYTES
         chunk, turns = self._most_bytes, self._group.turns
-        if self._gang is None and turns.crowded \
+        # on a fast link one that is alone has nobody to leave room for
+        shares = turns.crowded and (self._group.group.link_is_slow or not turns.alone)
+        if self._gang is None and shares \
                 and (link := self._group.wire_bytes_per_second()) is not None:
             chunk = int(min(max(_LATE_CHUNK_BYTES, link * _SHARED_SECONDS), chunk))
             while turns.others_are_urgent(self._number) and not self._ended.is_set():

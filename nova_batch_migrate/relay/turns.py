@@ -89,6 +89,11 @@ class Turns:
         """Whether several streams go at once, so that each should take little at a time."""
         return len(self._passed) > 0
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other stream, be it waiting."""
+        return len(self._order) <= 1
+
     def leave(self, stream: int) -> None:
         """Take part no longer; harmless to repeat."""
         with self._changed:

@@ -7,8 +7,7 @@ import struct
 import sys
 
 from nova_batch_migrate.relay import multifd_channel, qemu_stream, runs
-from nova_batch_migrate.relay.layout import Run
-from nova_batch_migrate.relay.reference import SIZES
+from nova_batch_migrate.relay.layout import SIZES, Run
 
 PAGES_PER_SECTION = 2
 ZEROS_PER_SECTION = 5

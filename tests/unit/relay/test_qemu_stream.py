@@ -5,8 +5,7 @@ from hypothesis import given, settings, strategies
 from oslotest import base
 
 from nova_batch_migrate.relay import qemu_stream, runs
-from nova_batch_migrate.relay.layout import Run
-from nova_batch_migrate.relay.reference import SIZES
+from nova_batch_migrate.relay.layout import SIZES, Run
 from tests.unit.relay import builders as b
 
 

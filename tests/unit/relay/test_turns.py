@@ -104,3 +104,12 @@ class Turns(base.BaseTestCase):
         self.turns.leave(1)
         self.turns.pass_on(1)
         self.assertFalse(self.turns.crowded)
+
+    def test_alone_until_another_comes_be_it_waiting(self):
+        self.turns.join(1, 0)
+        self.turns.pass_on(1)
+        self.assertTrue(self.turns.alone)
+        self.turns.join(2, 1)
+        self.assertFalse(self.turns.alone)
+        self.turns.leave(1)
+        self.assertTrue(self.turns.alone)

@@ -202,6 +202,13 @@ class Group(base.BaseTestCase):
         self.assertRaises(exception.RelayError, values.Group.from_dict, {})
         self.assertRaises(exception.RelayError, values.Group.from_dict, None)
 
+    def test_a_link_is_slow_where_its_speed_is_known_to_be_low(self):
+        for cap, link, slow in ((None, None, False), (1e6, 1e9, True), (None, 1e9, False),
+                                (None, 37.5e6, True)):
+            group = values.Group.from_dict(hosts.group(
+                "source", TOKEN, wire_bytes_per_second=cap, link_bytes_per_second=link))
+            self.assertEqual(slow, group.link_is_slow)
+
     def test_the_token_is_not_in_its_text(self):
         self.assertNotIn(TOKEN, repr(values.Group.from_dict(hosts.group("source", TOKEN))))
 

@@ -1,7 +1,8 @@
+import numpy as np
 from hypothesis import given, settings, strategies
 from oslotest import base
 
-from nova_batch_migrate.relay.wire import HEADER_BYTES, Frame, FrameReader, Kind, WireError
+from nova_batch_migrate.relay.wire import HEADER_BYTES, Frame, FrameReader, Kind, WireError, pieces
 
 
 class TestFrames(base.BaseTestCase):
@@ -18,6 +19,16 @@ class TestFrames(base.BaseTestCase):
             found += reader.feed(packed[at:at + chunk])
         self.assertEqual(frames, found)
         self.assertEqual(0, reader.pending_bytes)
+
+    def test_long_parts_are_sent_from_where_they_are(self):
+        short, long = b"head", np.arange(2 * 40_000, dtype=np.uint8).reshape(2, -1)
+        parts = (short, np.empty((0, 4096), np.uint8), long, short)
+        found = pieces(Kind.DATA, 1, 2, parts)
+        self.assertEqual(3, len(found))
+        self.assertIs(long, found[1].obj)
+        whole = b"".join(found)
+        self.assertEqual([Frame(Kind.DATA, 1, 2, short + long.tobytes() + short)],
+                         FrameReader().feed(whole))
 
     def test_an_unfinished_frame_waits(self):
         packed = Frame(Kind.DATA, 1, 1, b"abc").pack()

@@ -39,7 +39,7 @@ enum { FOUND_SELF, FOUND_CROSS, FOUND_DELTAS, FOUND_WORDS, FOUND_LITERALS, FOUND
 /* pages between asking the memory for a version's entry and using it */
 #define AHEAD 8
 /* of a page that is likely to be compared next, what is asked for ahead: the processor finds the rest */
-#define AHEAD_BYTES 1024
+#define AHEAD_BYTES 2048
 
 static uint64_t big_endian(const uint8_t *at)
 {
@@ -135,20 +135,20 @@ out:
 
 /* Sum of products of keyed 32-bit halves, eight lanes at a time, as XXH3 does for long inputs. It only chooses whom
  * to compare with; nothing is believed because of it. */
+typedef uint64_t lanes __attribute__((vector_size(64)));
+
 VECTORS static uint64_t page_hash(const uint8_t *page)
 {
-    uint64_t lane[8] = {0x9E3779B185EBCA87u, 0xC2B2AE3D27D4EB4Fu, 0x165667B19E3779F9u, 0x85EBCA77C2B2AE63u,
-                        0x27D4EB2F165667C5u, 0xD6E8FEB86659FD93u, 0xA0761D6478BD642Fu, 0xE7037ED1A0B428DBu};
-    uint64_t key[8] = {0xb8fe6c3923a44bbeu, 0x7c01812cf721ad1cu, 0xded46de9839097dbu, 0x7240a4a4b7b3671fu,
-                       0xcb79e64eccc0e578u, 0x825ad07dccff7221u, 0xb8084674f743248eu, 0xe03590e6813a264cu};
+    lanes lane = {0x9E3779B185EBCA87u, 0xC2B2AE3D27D4EB4Fu, 0x165667B19E3779F9u, 0x85EBCA77C2B2AE63u,
+                  0x27D4EB2F165667C5u, 0xD6E8FEB86659FD93u, 0xA0761D6478BD642Fu, 0xE7037ED1A0B428DBu};
+    lanes key = {0xb8fe6c3923a44bbeu, 0x7c01812cf721ad1cu, 0xded46de9839097dbu, 0x7240a4a4b7b3671fu,
+                 0xcb79e64eccc0e578u, 0x825ad07dccff7221u, 0xb8084674f743248eu, 0xe03590e6813a264cu};
     for (int stripe = 0; stripe < PAGE / 64; stripe++) {
-        uint64_t word[8];
-        memcpy(word, page + stripe * 64, 64);
-        for (int i = 0; i < 8; i++) {
-            uint64_t keyed = word[i] ^ key[i];
-            lane[i] += (keyed & 0xffffffffu) * (keyed >> 32) + (word[i] << 32 | word[i] >> 32);
-            key[i] += 0x9E3779B97F4A7C15u;
-        }
+        lanes word, keyed;
+        memcpy(&word, page + stripe * 64, 64);
+        keyed = word ^ key;
+        lane += (keyed & 0xffffffffu) * (keyed >> 32) + (word << 32 | word >> 32);
+        key += 0x9E3779B97F4A7C15u;
     }
     uint64_t hash = PAGE;
     for (int i = 0; i < 8; i++) {

@@ -52,7 +52,8 @@ def project() -> None:
     """Install this checkout editable into the venv; again when it is another checkout."""
     definition = [path for name in ("setup.cfg", "setup.py", "pyproject.toml", "requirements.txt",
                                     "test-requirements.txt",
-                                    "nova_batch_migrate/relay/_speed.c")
+                                    *(f"nova_batch_migrate/{part}/_speed.c"
+                                      for part in ("agent", "planning", "relay")))
                   if (path := layout.CHECKOUT / name).exists()]
     if layout.CHECKOUT / "setup.cfg" not in definition:
         return

@@ -3,7 +3,6 @@
 Called by the agent after its windows. Never measures; the model itself is telemetry.DirtyModel.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -59,14 +58,13 @@ def fit(windows: Sequence[DirtyWindow], memory_pages: int | None = None) -> Dirt
                       model.hot_rate_pages_per_second, model.hot_pages)
 
 
-
 def scaled(model: DirtyModel, factor: float, total_pages: float) -> DirtyModel:
     """Return the model of so many times the pages, bounded by memory."""
-    return dataclasses.replace(
-        model, rate_pages_per_second=model.rate_pages_per_second * factor,
-        working_set_pages=min(model.working_set_pages * factor, total_pages),
-        hot_rate_pages_per_second=model.hot_rate_pages_per_second * factor,
-        hot_pages=min(model.hot_pages * factor, total_pages))
+    return DirtyModel(
+        model.rate_pages_per_second * factor, min(model.working_set_pages * factor, total_pages),
+        model.relative_error, model.source, model.hot_rate_pages_per_second * factor,
+        min(model.hot_pages * factor, total_pages))
+
 
 def _of_best_source(windows: list[DirtyWindow]) -> list[DirtyWindow]:
     by_source: dict[str, list[DirtyWindow]] = {}

@@ -1,22 +1,23 @@
-"""How long migrations will take: pre-copy of a group's members, simulated over a shared link.
+"""How long migrations will take: loads, links, verdicts and intervals of a group's members.
 
-Called by planning.plan for every group ([0052]-[0059], design 3). Common content is discounted if
-and only if a relay carries the streams (WireRates). Never decides who migrates.
+Called by planning.plan for every group ([0052]-[0059], design 3); planning.simulation runs them.
+Common content is discounted if and only if a relay carries the streams (WireRates). Never decides
+who migrates.
 """
 
-import collections
 import dataclasses
 import math
 from collections.abc import Sequence
 
 from nova_batch_migrate.planning import allocation, dirty_model, learning, nova_schedule
+from nova_batch_migrate.planning.conditions import Link, NovaWork, Timing
 from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.replay import Hits
 from nova_batch_migrate.planning.result import Projection
+from nova_batch_migrate.planning.simulation import Outcome, simulate
 from nova_batch_migrate.planning.stream import (
     CAPPED_STEP_SECONDS,
     PAGE_WIRE_BYTES,
-    Stream,
     StreamLoad,
     WireRates,
 )
@@ -39,48 +40,8 @@ FIRMWARE_PAGES = 125
 MIB = 1024 ** 2
 #: A later round, for the share of touched pages that have changed.
 _A_ROUND_SECONDS = 1.0
-#: Share of Nova's own seconds that pass before the stream; the rest comes behind it.
-NOVA_SECONDS_BEFORE = 0.5
-#: A relay lets a stream in its later rounds go before others for so long; it may never end.
-_URGENT_SECONDS = 20.0
 #: How far before the point at which QEMU would switch over a relay slows down (relay.pacing).
 _RELAY_MARGIN = 1.5
-#: So long a relay lets a stream wait for one that goes before it in the plan.
-_GRACE_SECONDS = 0.5
-#: A relay does not begin a further stream for less than this share of the wire.
-_LEAST_SHARE = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Link:
-    """What the streams of one source get, in bytes per second of their payload."""
-
-    #: What other traffic leaves.
-    free: float
-    #: The operator's cap on all streams of this source together.
-    cap: float = math.inf
-    #: The cap on each of them (Nova's live_migration_bandwidth).
-    stream_cap: float = math.inf
-    #: Through a relay streams run one after the other, each at full speed, and the cap is held by
-    #: the relay: for the last copy as well.
-    relay: bool = False
-    #: What `free` may be off, as a share of it.
-    error: float = 0.03
-
-    def scaled(self, factor: float) -> "Link":
-        """Return the link with what was measured times `factor`; a cap is no measurement."""
-        return dataclasses.replace(self, free=self.free * factor)
-
-    def rates(self, streams: int) -> tuple[float, float]:
-        """Return what each of so many streams gets: under the caps, and in its last copy.
-
-        QEMU lifts its caps for the last copy, the guest being stopped.
-        """
-        if self.relay:
-            rate = min(self.free, self.cap)
-            return rate, rate
-        streams = max(1, streams)
-        return min(self.stream_cap, min(self.free, self.cap) / streams), self.free / streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +106,8 @@ def with_relay(member: MemberLoad, wire: WireRates | None, bounded: bool = True)
     Not `bounded`: best and worst, which tell the interval, are left as they are.
     """
     if not bounded:
-        return dataclasses.replace(member, nominal=dataclasses.replace(member.nominal, wire=wire))
+        return MemberLoad(dataclasses.replace(member.nominal, wire=wire), member.best, member.worst,
+                          member.measured)
     nominal, best, worst = (dataclasses.replace(load, wire=wire)
                             for load in (member.nominal, member.best, member.worst))
     return MemberLoad(nominal, best, worst, member.measured)
@@ -220,36 +182,6 @@ def _activity(server: ServerTelemetry) -> tuple[DirtyModel, Cycle | None]:
     return server.round_model, cycle
 
 
-@dataclasses.dataclass(frozen=True)
-class NovaWork:
-    """Nova's own work around a stream, in seconds of a migration that has Nova for itself."""
-
-    seconds: float
-    before_share: float = NOVA_SECONDS_BEFORE
-    #: By what share of the time each further migration under way delays one in Nova's hands: its
-    #: services share processors, and some of them with guests.
-    sharing: float = 0.0
-
-    def pace(self, beside: float) -> float:
-        """Return the seconds of work done in a second beside so many others (`beside_before`)."""
-        return 1.0 / (1.0 + self.sharing * beside)
-
-
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """When what happens around the streams of a group."""
-
-    #: Migrations at once.
-    parallel: int
-    nova: NovaWork
-    #: Of a stream, before its first page.
-    setup_seconds: float
-    #: When the group begins, in seconds since the epoch; None: cycles are averaged over.
-    begins_seconds: float | None = None
-    #: (id of the load, link) -> its run alone.
-    memo: dict = dataclasses.field(default_factory=dict, compare=False)
-
-
 def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova: NovaWork | float,
             setup_seconds: float, begins_seconds: float | None = None,
             learned: learning.Learned | None = None, memo: dict | None = None,
@@ -264,24 +196,23 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova: Nova
     """
     nova = nova if isinstance(nova, NovaWork) else NovaWork(nova)
     timing = Timing(parallel, nova, setup_seconds, begins_seconds, {} if memo is None else memo)
-    nominal = _simulate([m.nominal for m in members], link, timing)
+    nominal = simulate([m.nominal for m in members], link, timing)
     intervals = (_intervals(members, link, timing, nominal) if bounded
                  else [(0.0, None)] * len(nominal))
     projections = []
-    for run, interval in zip(nominal, intervals, strict=True):
-        stream = run.stream
-        verdict, abort_at = _verdict(stream, link, setup_seconds)
-        seconds, bounds = learning.corrected(learned, stream.seconds, run.queue_seconds,
-                                             run.nova_seconds, interval)
+    for member, found, interval in zip(members, nominal, intervals, strict=True):
+        verdict, abort_at = _verdict(found, member.nominal, link, setup_seconds)
+        seconds, bounds = learning.corrected(learned, found.stream_seconds, found.queue_seconds,
+                                             found.nova_seconds, interval)
         projections.append(Projection(
-            stream_seconds=stream.seconds, queue_seconds=run.queue_seconds,
-            nova_seconds=run.nova_seconds, projected_seconds=run.seconds,
-            raw_bytes=round(stream.sent_bytes), wire_bytes=round(stream.wire_bytes),
-            rounds=stream.rounds, downtime_seconds=stream.downtime_seconds,
+            stream_seconds=found.stream_seconds, queue_seconds=found.queue_seconds,
+            nova_seconds=found.nova_seconds, projected_seconds=found.seconds,
+            raw_bytes=round(found.sent_bytes), wire_bytes=round(found.wire_bytes),
+            rounds=found.rounds, downtime_seconds=found.downtime_seconds,
             verdict=verdict, abort_at_seconds=abort_at, interval_seconds=interval,
             learned_seconds=seconds, learned_interval_seconds=bounds,
             learned_downtime_seconds=None if learned is None else max(
-                0.0, stream.downtime_seconds + learned.downtime_seconds)))
+                0.0, found.downtime_seconds + learned.downtime_seconds)))
     return tuple(projections)
 
 
@@ -290,263 +221,47 @@ def alone(member: MemberLoad, link: Link, setup_seconds: float) -> tuple[str, fl
 
     One simulation instead of project's three; without Nova's seconds.
     """
-    run, = _simulate([member.nominal], link, Timing(1, NovaWork(0.0), setup_seconds))
-    verdict, _ = _verdict(run.stream, link, setup_seconds)
-    return verdict, run.stream.seconds, run.stream.wire_bytes
+    found, = simulate([member.nominal], link, Timing(1, NovaWork(0.0), setup_seconds))
+    verdict, _ = _verdict(found, member.nominal, link, setup_seconds)
+    return verdict, found.stream_seconds, found.wire_bytes
 
 
 def _intervals(members: Sequence[MemberLoad], link: Link, timing: Timing,
-               nominal: list["_Run"]) -> list[tuple[float, float | None]]:
+               nominal: Sequence[Outcome]) -> list[tuple[float, float | None]]:
     """Return the interval of each member; [0, null] for all where one does not converge."""
-    if any(run.stream.phase != "completed" for run in nominal):
+    if not all(found.completed for found in nominal):
         return [(0.0, None)] * len(nominal)
-    best = _simulate([m.best for m in members], link.scaled(1 + link.error), timing)
-    worst = _simulate([m.worst for m in members], link.scaled(1 - link.error), timing)
+    best = simulate([m.best for m in members], link.scaled(1 + link.error), timing)
+    worst = simulate([m.worst for m in members], link.scaled(1 - link.error), timing)
     intervals = []
     # Who waits behind an unmeasured or endless one has no upper end either.
     bounded = True
-    for member, run, fast, slow in zip(members, nominal, best, worst, strict=True):
-        bounded = bounded and member.measured and slow.stream.phase == "completed"
-        total, low, high = run.seconds, fast.seconds, slow.seconds
+    for member, found, fast, slow in zip(members, nominal, best, worst, strict=True):
+        bounded = bounded and member.measured and slow.completed
+        total, low, high = found.seconds, fast.seconds, slow.seconds
         intervals.append((max(0.0, min(low, total - CAPPED_STEP_SECONDS)),
                           max(high, total + CAPPED_STEP_SECONDS) if bounded else None))
     return intervals
 
 
-@dataclasses.dataclass(eq=False)
-class _Run:
-    """One member's way through the simulation: Nova, its stream, Nova again."""
-
-    stream: Stream
-    #: Nova's work before the stream and behind it: the link is free meanwhile.
-    before_left: float = 0.0
-    behind_left: float = 0.0
-    queue_seconds: float = math.inf
-    nova_seconds: float = 0.0
-    #: Whether a relay holds it, and for how long without its having been looked at.
-    held: bool = False
-    held_seconds: float = 0.0
-    #: A relay has let others begin beside it; since when it goes before them.
-    passed_on: bool = False
-    urgent_since: float | None = None
-    #: What it gets of the link: while it sends, in its last copy.
-    rates: tuple[float, float] = (0.0, 0.0)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds from the start of the group until the member is done."""
-        return self.queue_seconds + self.nova_seconds + self.stream.seconds
-
-    @property
-    def in_nova(self) -> bool:
-        """Whether Nova works on it, before its stream or behind it."""
-        return self.before_left > 0 or (self.behind_left > 0
-                                        and self.stream.phase == "completed")
-
-    def nova_pace(self, nova: NovaWork, before: int, active: int) -> float:
-        """Return how fast Nova works on it, of so many that are active and before their stream."""
-        if not nova.sharing or not self.in_nova:
-            return 1.0
-        if self.before_left > 0:
-            return nova.pace(learning.beside_before(before - 1, active - before))
-        return nova.pace(active - 1)
-
-    @property
-    def ended(self) -> bool:
-        """Whether it makes room for the next one."""
-        return self.stream.phase == "failed" or (self.stream.ended and self.behind_left <= 0)
-
-    def wait(self, nova_pace: float) -> float:
-        """Return the seconds until something happens to it; one that is held waits for its end."""
-        if self.in_nova:
-            return (self.before_left or self.behind_left) / nova_pace
-        if self.held:
-            timeout = self.stream.load.schedule.timeout_seconds
-            return math.inf if timeout is None else max(
-                0.0, timeout - self.stream.seconds - self.held_seconds)
-        return self.stream.next_event(*self.rates)
-
-    def advance(self, step: float, nova_pace: float) -> None:
-        """Let `step` pass, at most up to the next event."""
-        if self.in_nova:
-            self.nova_seconds += step
-            left = (self.before_left or self.behind_left) - step * nova_pace
-            left = 0.0 if left < 1e-9 else left
-            if self.before_left:
-                self.before_left = left
-            else:
-                self.behind_left = left
-        elif not self.held:
-            self.stream.advance(step, *self.rates)
-        else:
-            self.held_seconds += step
-            if self.wait(nova_pace) <= 1e-6:
-                self.go_on()
-
-    def go_on(self) -> None:
-        """Let pass at once what passed while it was held."""
-        self.held = False
-        if self.held_seconds:
-            self.stream.next_event(0.0, 0.0)
-            self.stream.advance(self.held_seconds, 0.0, 0.0)
-            self.held_seconds = 0.0
-
-
-def _simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_Run]:
-    """Run the migrations until each has completed or failed.
-
-    A failed one gives its place to the next. Time goes from event to event of any of them.
-    """
-    if timing.parallel == 1 and timing.begins_seconds is None:
-        return _one_by_one(loads, link, timing)
-    nova = timing.nova
-    before, behind = nova.seconds * nova.before_share, nova.seconds * (1 - nova.before_share)
-    runs = [_Run(_stream(load, timing), before, behind) for load in loads]
-    waiting = collections.deque(runs)
-    active: list[_Run] = []
-    turns = _Turns(link)
-    now = 0.0
-    while waiting or active:
-        while waiting and len(active) < timing.parallel:
-            run = waiting.popleft()
-            run.queue_seconds = now
-            run.stream.begins_seconds = (timing.begins_seconds or 0.0) + now + before
-            active.append(run)
-        moving = [run for run in active if run.stream.transferring]
-        if link.relay:
-            turns.share(active, now)
-        rates = link.rates(len(moving))
-        for run in active:
-            if not link.relay or not run.stream.transferring:
-                run.rates = rates
-        at_start = sum(run.before_left > 0 for run in active)
-        paces = [run.nova_pace(nova, at_start, len(active)) for run in active]
-        step = min([run.wait(pace) for run, pace in zip(active, paces, strict=True)])
-        if math.isinf(step):
-            # Nothing will change any more, with the link as it is shared now.
-            for run in active:
-                run.stream.fail()
-        else:
-            now += step
-            for run, pace in zip(active, paces, strict=True):
-                run.advance(step, pace)
-        active = [run for run in active if not run.ended]
-    return runs
-
-
-class _Turns:
-    """Who of a group's streams a relay takes now, and how fast: what relay.turns does.
-
-    One at a time, as they were issued. One that the relay slows down for the sake of its downtime,
-    or that is in its later rounds, leaves what it does not need to the next; in its later rounds
-    it goes before them.
-    """
-
-    def __init__(self, link: Link):
-        self._link = link
-        self._turn: _Run | None = None
-
-    def share(self, active: list[_Run], now: float) -> None:
-        """Set what each of the streams that transfer gets, and hold those that get nothing.
-
-        `active` is in the order of the plan; who comes a little early lets those before it come.
-        """
-        moving = [run for run in active if run.stream.transferring]
-        rate = self._link.rates(1)[0]
-        urgent = []
-        for run in moving:
-            run.stream.wire_bytes_per_second = rate
-            if run.passed_on or run.stream.nearly_done(rate):
-                run.passed_on = True
-            if run.stream.in_later_rounds:
-                run.urgent_since = now if run.urgent_since is None else run.urgent_since
-                if now - run.urgent_since < _URGENT_SECONDS:
-                    urgent.append(run)
-        if urgent:
-            self._give(moving, {run: rate / len(urgent) for run in urgent})
-            return
-        late = [run for run in moving if run.passed_on]
-        shares, left = {}, rate
-        for at, run in enumerate(late):
-            # Where all want more than there is, each has its part.
-            shares[run] = min(run.stream.wanted_rate(rate), left / (len(late) - at))
-            left -= shares[run]
-        fresh = [run for run in moving if not run.passed_on]
-        if fresh and self._turn not in fresh:
-            self._turn = None if self._awaited(active, fresh[0]) else fresh[0]
-        if fresh and self._turn is not None and left > _LEAST_SHARE * rate:
-            shares[self._turn] = left
-        elif late:
-            # Nobody else wants it.
-            shares = {run: rate if len(late) == 1 else share for run, share in shares.items()}
-        self._give(moving, shares)
-
-    @staticmethod
-    def _awaited(active: list[_Run], first: _Run) -> bool:
-        """Tell whether one that goes before the first of those there is about to come."""
-        before = active[:active.index(first)]
-        return any(not run.in_nova and run.stream.begins_within(_GRACE_SECONDS) for run in before)
-
-    @staticmethod
-    def _give(moving: list[_Run], shares: dict[_Run, float]) -> None:
-        for run in moving:
-            share = shares.get(run, 0.0)
-            if share <= 0:
-                run.held = True
-                continue
-            run.go_on()
-            run.rates = (share, share)
-
-
-def _one_by_one(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[_Run]:
-    """Return the same for streams that never overlap: each alone, behind the others."""
-    runs, now = [], 0.0
-    for load in loads:
-        key = (id(load), link)
-        if key not in timing.memo:
-            # The load is kept with its run, so that no other gets its id.
-            timing.memo[key] = load, _alone(load, link, timing)
-        _, run = timing.memo[key]
-        runs.append(dataclasses.replace(run, queue_seconds=now, nova_seconds=timing.nova.seconds))
-        now = runs[-1].seconds
-    return runs
-
-
-def _alone(load: StreamLoad, link: Link, timing: Timing) -> _Run:
-    """Run one stream that has the link for itself."""
-    stream, rates = _stream(load, timing), link.rates(1)
-    while not stream.ended:
-        step = stream.next_event(*rates)
-        if math.isinf(step):
-            stream.fail()
-        else:
-            stream.advance(step, *rates)
-    return _Run(stream)
-
-
-def _stream(load: StreamLoad, timing: Timing) -> Stream:
-    if timing.begins_seconds is None and load.cycle is not None:
-        load = dataclasses.replace(load, cycle=None)
-    return Stream(load, timing.setup_seconds)
-
-
-def _verdict(stream: Stream, link: Link, setup_seconds: float) -> tuple[str, float | None]:
-    """Say how the stream ended, and if it failed what would have become of it.
+def _verdict(found: Outcome, load: StreamLoad, link: Link, setup_seconds: float
+             ) -> tuple[str, float | None]:
+    """Say how a load's stream ended, and if it failed what would have become of it.
 
     nova-aborts: it converges, but after Nova's timeout. never: the guest dirties at least as fast
     as the link carries. needs-help: only a downtime above all that Nova allows would end it, or
     Nova's own force-complete at the timeout.
     """
-    if stream.phase == "completed":
+    if found.completed:
         return "converges", None
-    load, rate = stream.load, link.rates(1)[0]
-    if stream.aborted_at is not None and load.schedule.force_complete:
+    rate = link.rates(1)[0]
+    if found.aborted_at is not None and load.schedule.force_complete:
         return "needs-help", None
     patient = dataclasses.replace(
         load, schedule=dataclasses.replace(load.schedule, timeout_seconds=None))
-    run, = _simulate([patient], link, Timing(1, NovaWork(0.0), setup_seconds))
-    if stream.aborted_at is not None and run.stream.phase == "completed":
-        return "nova-aborts", stream.aborted_at
+    patiently, = simulate([patient], link, Timing(1, NovaWork(0.0), setup_seconds))
+    if found.aborted_at is not None and patiently.completed:
+        return "nova-aborts", found.aborted_at
     dirtied = load.dirty.total_rate_pages_per_second * PAGE_WIRE_BYTES
     endless = max(dirtied, load.disk_write_bytes_per_second if load.disk_bytes else 0) >= rate
-    return ("never" if endless else "needs-help"), stream.aborted_at
+    return ("never" if endless else "needs-help"), found.aborted_at

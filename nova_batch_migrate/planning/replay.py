@@ -9,10 +9,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
-from nova_batch_migrate.planning import commonality
+from nova_batch_migrate.planning import commonality, reference
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry
 from nova_batch_migrate.relay.layout import ring_pages
+
+try:
+    from nova_batch_migrate.planning import _speed
+except ImportError:  # no compiler where it was installed
+    _speed = None
 
 #: What a server sends before it may push others' contents out, as a share of the ring: it may come
 #: to what is held (relay/admission.py).
@@ -197,29 +202,15 @@ def _misses(order, first, once, owners, slots: int, pages: Sequence[int]) -> num
     before[order] = numpy.concatenate(([-1], order[:-1]))
     before[first] = -1
     again = numpy.flatnonzero(~once)
-    accesses = numpy.bincount(owners[again], minlength=int(owners[-1]) + 1).tolist()
+    # numbers among all accesses become numbers among these
+    among = numpy.cumsum(~once) - 1
+    last = numpy.where(first[again], -1, among[before[again]])
+    accesses = numpy.bincount(owners[again], minlength=int(owners[-1]) + 1)
     # what an owner has sent grows evenly with those of its accesses that are followed
-    sends = list(pages) or accesses
-    followed, found = [0] * len(accesses), [0] * len(accesses)
-    #: Of each slot: who used it last. Of each access: the number under which it was let in.
-    used, let_in = [-1] * slots, [-1] * len(order)
-    misses, head = [], 0
-    for at, last, owner in zip(again.tolist(), before[again].tolist(), owners[again].tolist(),
-                               strict=True):
-        number = let_in[last] if last >= 0 else -1
-        if number >= 0 and head - number <= slots:
-            let_in[at] = number
-            used[number % slots] = owner
-            found[owner] += 1
-        else:
-            misses.append(at)
-            sent = followed[owner] * sends[owner] / accesses[owner]
-            if head < slots or (slots and sent >= slots * PATIENCE_SHARE
-                                and 2 * found[owner] < sent and used[head % slots] != owner):
-                let_in[at] = head
-                used[head % slots] = owner
-                head += 1
-        followed[owner] += 1
+    sends = numpy.asarray(list(pages) or accesses, dtype=numpy.float64)
+    followed = numpy.empty(len(again), dtype=bool)
+    (reference if _speed is None else _speed).follow_ring(
+        last, numpy.ascontiguousarray(owners[again]), sends, slots, PATIENCE_SHARE, followed)
     missed = once.copy()
-    missed[misses] = True
+    missed[again] = followed
     return missed

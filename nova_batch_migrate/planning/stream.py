@@ -1,7 +1,7 @@
 """One migration stream as a state machine: set-up, disks, pre-copy, last copy.
 
-Driven by planning.projection, which gives each stream its share of the link. Never looks at
-another stream.
+Driven by planning.reference, which gives each stream its share of the link. Never looks at another
+stream. _speed.c has its twin: whoever changes one changes the other.
 
 QEMU tests for the end once in a step: when what remains is under S = downtime limit x
 bandwidth, it reads the dirty log, and switches over if what remains is still under S; otherwise

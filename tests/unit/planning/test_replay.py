@@ -1,4 +1,5 @@
 import dataclasses
+from unittest import mock
 
 import numpy
 from hypothesis import given, settings, strategies
@@ -133,10 +134,27 @@ class TestRing(base.BaseTestCase):
            strategies.integers(1, 4))
     def test_as_one_by_one(self, contents, capacity, servers):
         owners = sorted(at % servers for at in range(len(contents)))
-        hit, crosses = replay.replay(
-            numpy.array(contents, dtype=numpy.int64), numpy.array(owners, dtype=numpy.int64),
-            capacity, [owners.count(owner) for owner in range(servers)])
-        self.assertEqual(by_hand(contents, owners, capacity), (hit.tolist(), crosses.tolist()))
+        # with the extension, where it is built, and without
+        for speed in (replay._speed, None):
+            with mock.patch.object(replay, "_speed", speed):
+                hit, crosses = replay.replay(
+                    numpy.array(contents, dtype=numpy.int64),
+                    numpy.array(owners, dtype=numpy.int64), capacity,
+                    [owners.count(owner) for owner in range(servers)])
+            self.assertEqual(by_hand(contents, owners, capacity),
+                             (hit.tolist(), crosses.tolist()))
+
+    def test_what_is_no_access_is_refused(self):
+        if replay._speed is None:
+            self.skipTest("the extension is not built here")
+        numbers = numpy.array([-1, 0], dtype=numpy.int64)
+        sends, missed = numpy.ones(1), numpy.empty(2, dtype=bool)
+        for last, owners, slots, into in (
+                (numbers[::-1].copy(), numbers * 0, 1, missed), (numbers, numbers + 1, 1, missed),
+                (numbers, numbers, 1, missed), (numbers, numbers * 0, 3, missed),
+                (numbers, numbers * 0, 1, missed[:1])):
+            self.assertRaises(ValueError, replay._speed.follow_ring, last, owners, sends, slots,
+                              0.1, into)
 
     @settings(deadline=None, max_examples=50)
     @given(strategies.lists(strategies.integers(0, 12), max_size=60))

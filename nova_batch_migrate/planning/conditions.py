@@ -1,0 +1,72 @@
+"""Under what conditions a group's streams run: the link they share, Nova around them.
+
+Made by planning.projection, read by planning.simulation and planning.reference. Knows no stream.
+"""
+
+import dataclasses
+import math
+
+#: Share of Nova's own seconds that pass before the stream; the rest comes behind it.
+NOVA_SECONDS_BEFORE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """What the streams of one source get, in bytes per second of their payload."""
+
+    #: What other traffic leaves.
+    free: float
+    #: The operator's cap on all streams of this source together.
+    cap: float = math.inf
+    #: The cap on each of them (Nova's live_migration_bandwidth).
+    stream_cap: float = math.inf
+    #: Through a relay streams run one after the other, each at full speed, and the cap is held by
+    #: the relay: for the last copy as well.
+    relay: bool = False
+    #: What `free` may be off, as a share of it.
+    error: float = 0.03
+
+    def scaled(self, factor: float) -> "Link":
+        """Return the link with what was measured times `factor`; a cap is no measurement."""
+        return dataclasses.replace(self, free=self.free * factor)
+
+    def rates(self, streams: int) -> tuple[float, float]:
+        """Return what each of so many streams gets: under the caps, and in its last copy.
+
+        QEMU lifts its caps for the last copy, the guest being stopped.
+        """
+        if self.relay:
+            rate = min(self.free, self.cap)
+            return rate, rate
+        streams = max(1, streams)
+        return min(self.stream_cap, min(self.free, self.cap) / streams), self.free / streams
+
+
+@dataclasses.dataclass(frozen=True)
+class NovaWork:
+    """Nova's own work around a stream, in seconds of a migration that has Nova for itself."""
+
+    seconds: float
+    before_share: float = NOVA_SECONDS_BEFORE
+    #: By what share of the time each further migration under way delays one in Nova's hands: its
+    #: services share processors, and some of them with guests.
+    sharing: float = 0.0
+
+    def pace(self, beside: float) -> float:
+        """Return the seconds of work done in a second beside so many others (`beside_before`)."""
+        return 1.0 / (1.0 + self.sharing * beside)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """When what happens around the streams of a group."""
+
+    #: Migrations at once.
+    parallel: int
+    nova: NovaWork
+    #: Of a stream, before its first page.
+    setup_seconds: float
+    #: When the group begins, in seconds since the epoch; None: cycles are averaged over.
+    begins_seconds: float | None = None
+    #: (id of the load, link) -> its run alone.
+    memo: dict = dataclasses.field(default_factory=dict, compare=False)

@@ -157,7 +157,8 @@ def _new_ratio(server: ServerTelemetry, hits: Hits, own_share: float | None) -> 
         return usual
     own = min(own_share, new)
     behind = server.compress_own_behind_like
-    kin = 0.0 if behind is None or own_share >= 1 else min(1.0, hits.cross_share / (1 - own_share))
+    shared = 1.0 - own_share - hits.self_share
+    kin = 0.0 if behind is None or shared <= 0 else min(1.0, hits.cross_share / shared)
     own_ratio = server.compress_own if behind is None else (
         kin * behind + (1.0 - kin) * server.compress_own)
     first_ratio = usual if server.compress_shared is None else server.compress_shared

@@ -41,6 +41,23 @@ class Hits:
         return self.self_share + self.cross_share
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sampled:
+    """The sample of a server's pages."""
+
+    #: Of those contents that come again, here or in another server; in order.
+    contents: numpy.ndarray
+    #: In all.
+    pages: int
+    #: Different ones among `contents`.
+    recurring: int
+
+    @property
+    def repeats(self) -> int:
+        """Pages whose content came before in the same server."""
+        return len(self.contents) - self.recurring
+
+
 class Replay:
     """The dictionaries of one source host's groups, a new one for each group.
 
@@ -59,7 +76,7 @@ class Replay:
         held = host.confirmation
         #: Equal hashes whose pages had been written by the time they were compared [0044].
         self._held_share = held.held / held.pairs if held and held.pairs else 1.0
-        self._recurring: dict[str, tuple[numpy.ndarray, int]] = {}
+        self._samples: dict[str, _Sampled] = {}
         #: Hits by servers in order: groups are tried before they are planned.
         self._known_hits: dict[tuple[str, ...], dict[str, Hits]] = {}
 
@@ -113,44 +130,50 @@ class Replay:
         theta = self._theta(ids)
         if not theta:
             return self._estimated(ids)
-        if len(ids) == 1 and (alone := self._alone(ids[0], theta)) is not None:
-            return {ids[0]: alone}
+        if len(ids) == 1 and (
+                self._sampled(ids[0]).recurring <= self._dictionary_pages * theta):
+            return {ids[0]: self._hits_of(ids[0], self._sampled(ids[0]).repeats, 0, theta)}
         contents, owners = self._accesses(ids)
         hit, crosses = replay(contents, owners, self._dictionary_pages * theta,
-                              [self._sequence(i)[1] for i in ids])
-        within = numpy.bincount(owners[hit & ~crosses], minlength=len(ids))
-        across = numpy.bincount(owners[hit & crosses], minlength=len(ids))
-        found = {}
-        for at, i in enumerate(ids):
-            pages = self._sequence(i)[1]
-            if pages:
-                found[i] = Hits(float(within[at]) / pages * self._held_share,
-                                float(across[at]) / pages * self._held_share,
-                                float(across[at]) / theta * self._held_share)
-        return found
+                              [self._sampled(i).pages for i in ids])
+        within = numpy.bincount(owners[hit & ~crosses], minlength=len(ids)).tolist()
+        across = numpy.bincount(owners[hit & crosses], minlength=len(ids)).tolist()
+        return {i: self._hits_of(i, within[at], across[at], theta) for at, i in enumerate(ids)}
 
-    def _alone(self, server_id: str, theta: float) -> Hits | None:
-        """Return the hits of a server by itself where all that it repeats fits, else None."""
-        contents, pages = self._sequence(server_id)
-        distinct = len(set(contents.tolist()))
-        if distinct > self._dictionary_pages * theta:
-            return None
-        return Hits((len(contents) - distinct) / pages * self._held_share) if pages else Hits()
+    def _hits_of(self, server_id: str, within: int, across: int, theta: float) -> Hits:
+        """Return the hits of a server of which so many were found in its sample.
+
+        The sample is one of contents, not of pages: it tells how many of the contents come from
+        others, and which share of the repetitions hits. How many repetitions there are it can't
+        tell, since a few contents make most of them (a page that a kernel fills its free memory
+        with); they were counted.
+        """
+        server, sampled = self._servers[server_id], self._sampled(server_id)
+        distinct, repeats = sampled.pages - sampled.repeats, sampled.repeats
+        if not sampled.pages:
+            return Hits()
+        counted = server.distinct_pages + server.self_duplicate_pages
+        if counted and server.contents_read:
+            share = server.self_duplicate_pages / counted
+        else:
+            share = repeats / sampled.pages
+        return Hits(share * (within / repeats if repeats else 1.0) * self._held_share,
+                    (1.0 - share) * across / distinct * self._held_share,
+                    across / theta * self._held_share)
 
     def _accesses(self, ids: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return contents that may come again, in order, and the place of their server in ids."""
-        parts = [self._sequence(i)[0] for i in ids]
+        parts = [self._sampled(i).contents for i in ids]
         owners = numpy.repeat(numpy.arange(len(ids)), [len(part) for part in parts])
         return numpy.concatenate(parts), owners
 
-    def _sequence(self, server_id: str) -> tuple[numpy.ndarray, int]:
-        """Return the server's contents that come again, and its sampled pages in all."""
-        if server_id not in self._recurring:
+    def _sampled(self, server_id: str) -> "_Sampled":
+        if server_id not in self._samples:
             contents = numpy.asarray(self._servers[server_id].sequence.contents, dtype=numpy.int64)
-            again = contents >= 0
-            pages = int(numpy.count_nonzero(again)) - int(contents[~again].sum())
-            self._recurring[server_id] = contents[again], pages
-        return self._recurring[server_id]
+            again = contents[contents >= 0]
+            self._samples[server_id] = _Sampled(
+                again, len(again) - int(contents[contents < 0].sum()), len(set(again.tolist())))
+        return self._samples[server_id]
 
     def _estimated(self, ids: Sequence[str]) -> dict[str, Hits]:
         """Return the hits as page classes tell them, all contents held until the end."""

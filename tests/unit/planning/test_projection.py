@@ -378,6 +378,8 @@ class TestRelay(base.BaseTestCase):
         self.assertEqual(0.1, ratio(Hits(0.0, 0.6)))
         # half of it: half of its own is like what has gone
         self.assertEqual(round((0.4 * 0.3 + 0.3 * 0.3) / 0.7, 6), ratio(Hits(0.0, 0.3)))
+        # a fifth repeats itself: the other two that it shares have gone before, so its like has
+        self.assertEqual(0.1, ratio(Hits(0.2, 0.4)))
         self.assertEqual(0.9, ratio(Hits(), None))
 
 

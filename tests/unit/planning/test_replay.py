@@ -14,9 +14,13 @@ MANY = 10 ** 12
 
 
 def server(name, *contents, theta=1.0, **fields):
+    """A server whose counts are what its sample says."""
     sequence = PageSequence(theta, contents)
-    pages = round(sum(1 if c >= 0 else -c for c in contents) / theta)
-    return builders.server(name, present_pages=pages, sequence=sequence, **fields)
+    pages = sum(1 if c >= 0 else -c for c in contents)
+    repeats = len([c for c in contents if c >= 0]) - len({c for c in contents if c >= 0})
+    counts = dict(present_pages=round(pages / theta), distinct_pages=(pages - repeats) / theta,
+                  self_duplicate_pages=repeats / theta)
+    return builders.server(name, sequence=sequence, **(counts | fields))
 
 
 def hits(servers, dictionary_pages=MANY, scope="host", destinations=None, **host):
@@ -75,6 +79,23 @@ class TestReplay(base.BaseTestCase):
         self.assertEqual([(0, 0), (0, 0.6667)],
                          hits([a, server("b", 3, 2, 1, theta=0.25)], 8))
         self.assertEqual([(0, 0), (0, 1)], hits([a, server("b", 3, 2, 1, theta=0.25)], 12))
+
+    def test_repetitions_are_those_that_were_counted(self):
+        # 16 of 20 pages are one content, which a quarter of the contents happens to leave out
+        filled = dict(theta=0.25, present_pages=20, distinct_pages=4, self_duplicate_pages=16)
+        self.assertEqual([(0.8, 0.0), (0.8, 0.2)],
+                         hits([server("a", 1, **filled), server("b", 1, **filled)]))
+        # or has in it: of the sampled pages 16 in 17 are repetitions, of all 16 in 20
+        self.assertEqual([(0.8, 0.0)], hits([server("a", *[1] * 17, **filled)]))
+
+    def test_of_the_repetitions_as_many_hit_as_in_the_sample(self):
+        # a ring of one content: 2 and its repetition find no room in it
+        self.assertEqual([(0.25, 0.0)], hits([server("a", 1, 1, 2, 2)], 1))
+
+    def test_where_repetitions_were_not_counted_the_sample_tells(self):
+        unread = server("a", 1, 1, -2, distinct_pages=4, self_duplicate_pages=0,
+                        contents_read=False)
+        self.assertEqual([(0.25, 0.0)], hits([unread]))
 
     def test_what_did_not_hold_is_no_reference(self):
         self.assertEqual([(0, 0), (0, 0.5)], hits(

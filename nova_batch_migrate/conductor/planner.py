@@ -167,7 +167,9 @@ def _learned() -> learning.Learned | None:
     return learning.learn([
         learning.Finished(
             projection["stream_seconds"], actual["stream_seconds"],
-            projection["downtime_seconds"], actual["downtime_seconds"])
+            projection["downtime_seconds"], actual["downtime_seconds"],
+            projection["wire_bytes"] if projection.get("relay") else 0.0,
+            actual["wire_bytes"] if actual.get("relay") else None)
         for projection, actual in db.recent_migrations(limit=learning.MOST_MIGRATIONS)
         if actual.get("stream_seconds") is not None])
 

@@ -71,6 +71,8 @@ def server(row: dict, batch_started: datetime.datetime | None, now: datetime.dat
         "actual_nova_seconds": actual.get("nova_seconds"),
         "actual_sources": actual.get("sources"),
         "projected_bytes": first.get("raw_bytes"),
+        "projected_wire_bytes": first.get("wire_bytes"),
+        "learned_wire_bytes": current.get("learned_wire_bytes"),
         "raw_bytes": raw,
         "wire_bytes": actual.get("wire_bytes", carried["wire_bytes"] if carried else raw),
         "relay": actual.get("relay", carried and {

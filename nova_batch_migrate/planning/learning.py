@@ -31,6 +31,9 @@ class Finished(Value):
     actual_stream_seconds: float
     projected_downtime_seconds: float = 0.0
     actual_downtime_seconds: float | None = None
+    #: Of a stream that a relay was to carry; null in the second: none carried it.
+    projected_wire_bytes: float = 0.0
+    actual_wire_bytes: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Learned(Value):
     stream_factor_spread: float
     #: Actual downtime less the projected one, median: libvirt's finish, mostly.
     downtime_seconds: SignedFloat = 0.0
+    #: Wire bytes of the streams that relays carried, as a multiple of the projected ones; null: too
+    #: few were carried.
+    wire_factor: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,11 +165,24 @@ def learn(finished: Sequence[Finished]) -> Learned | None:
     factor = _bounded(statistics.median(factors))
     distances = [abs(value - factor) for value in factors]
     return Learned(
-        migrations=len(latest), stream_factor=factor,
+        migrations=len(latest), stream_factor=factor, wire_factor=_wire_factor(latest),
         stream_factor_spread=_MEDIAN_TO_DEVIATION * statistics.median(distances),
         downtime_seconds=statistics.median(
             [f.actual_downtime_seconds - f.projected_downtime_seconds for f in latest
              if f.actual_downtime_seconds is not None] or [0.0]))
+
+
+def _wire_factor(latest: Sequence[Finished]) -> float | None:
+    """Return the wire bytes of all relayed ones together, as a multiple of the projected ones.
+
+    Together: who brings common content and who refers to it is a matter of which stream was
+    quicker, and what one crosses with more the other crosses with less.
+    """
+    relayed = [f for f in latest if f.projected_wire_bytes and f.actual_wire_bytes is not None]
+    if len(relayed) < LEAST_MIGRATIONS:
+        return None
+    return _bounded(sum(f.actual_wire_bytes for f in relayed)
+                    / sum(f.projected_wire_bytes for f in relayed))
 
 
 def corrected(learned: Learned | None, stream_seconds: float, queue_seconds: float,

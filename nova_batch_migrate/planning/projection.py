@@ -213,7 +213,10 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova: Nova
             verdict=verdict, abort_at_seconds=abort_at, interval_seconds=interval,
             learned_seconds=seconds, learned_interval_seconds=bounds,
             learned_downtime_seconds=None if learned is None else max(
-                0.0, found.downtime_seconds + learned.downtime_seconds)))
+                0.0, found.downtime_seconds + learned.downtime_seconds),
+            learned_wire_bytes=None if (
+                learned is None or learned.wire_factor is None or member.nominal.wire is None
+            ) else round(found.wire_bytes * learned.wire_factor)))
     return tuple(projections)
 
 

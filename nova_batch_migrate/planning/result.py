@@ -41,6 +41,9 @@ class Projection(Value):
     learned_seconds: float | None = None
     learned_interval_seconds: tuple[float, float | None] | None = None
     learned_downtime_seconds: float | None = None
+    #: The same of wire_bytes, from streams that relays carried; null: no relay is to carry this
+    #: one, or too few were carried.
+    learned_wire_bytes: int | None = None
     #: By which of Nova's means a migration that does not converge is completed by force, once its
     #: memory has crossed; the verdict is needs-help or worse then. null: by none.
     help: typing.Literal["pause", "post-copy"] | None = None

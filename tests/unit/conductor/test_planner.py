@@ -1,4 +1,6 @@
-"""Which hosts a plan counts on as having a relay."""
+"""Which hosts a plan counts on as having a relay, and what finished migrations teach it."""
+
+from unittest import mock
 
 from oslotest import base
 
@@ -33,3 +35,18 @@ class RelaysOfTest(base.BaseTestCase):
         alone = PlayedRelays(cmpb={"speed": SPEED})
         self.assertEqual((), self.relays_of(alone))
         self.assertEqual(["cmpa", "cmpc"], alone.asked)
+
+
+class LearnedTest(base.BaseTestCase):
+    def learned(self, *rows):
+        with mock.patch.object(planner.db, "recent_migrations", return_value=list(rows)):
+            return planner._learned()
+
+    def test_wire_bytes_teach_where_a_relay_carried_what_it_was_to_carry(self):
+        times = {"stream_seconds": 10.0, "downtime_seconds": 0.1}
+        to_carry = times | {"wire_bytes": 100, "relay": True}
+        carried = times | {"wire_bytes": 80, "relay": {"literal_bytes": 70}}
+        past = times | {"wire_bytes": 400, "relay": None}
+        self.assertEqual(0.8, self.learned(*[(to_carry, carried)] * 3, (to_carry, past),
+                                           (times | {"wire_bytes": 400}, carried)).wire_factor)
+        self.assertIsNone(self.learned(*[(to_carry, past)] * 3).wire_factor)

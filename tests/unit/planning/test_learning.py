@@ -1,3 +1,5 @@
+import dataclasses
+
 import ddt
 from hypothesis import HealthCheck, given, settings, strategies
 from oslotest import base
@@ -37,8 +39,19 @@ class TestLearn(base.BaseTestCase):
             10.0, 10.0, 10.0, projected_downtime_seconds=0.1, actual_downtime_seconds=0.3))
         self.assertAlmostEqual(0.2, found.downtime_seconds)
 
+    def test_wire_bytes_of_all_that_relays_carried_together(self):
+        # who came first brought what the others referred to: not as projected, but the sum is
+        relayed = [Finished(10.0, 10.0, projected_wire_bytes=p, actual_wire_bytes=a)
+                   for p, a in ((100.0, 20.0), (20.0, 70.0), (40.0, 38.0))]
+        self.assertEqual(0.8, learning.learn(relayed).wire_factor)
+        past = [Finished(10.0, 10.0, projected_wire_bytes=100.0), *finished(10.0)]
+        self.assertEqual(0.8, learning.learn(past + relayed).wire_factor)
+        self.assertIsNone(learning.learn(past + relayed[1:]).wire_factor)
+        self.assertEqual(0.5, learning.learn([dataclasses.replace(
+            f, actual_wire_bytes=1.0) for f in relayed]).wire_factor)
+
     def test_json(self):
-        found = Learned(3, 1.0, 0.1, -0.05)
+        found = Learned(3, 1.0, 0.1, -0.05, 0.8)
         self.assertEqual(found, Learned.from_dict(found.to_dict()))
 
 

@@ -7,6 +7,7 @@ from oslotest import base
 
 from nova_batch_migrate.planning import projection
 from nova_batch_migrate.planning.cycle import Cycle
+from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.nova_schedule import NovaSchedule
 from nova_batch_migrate.planning.projection import FIRMWARE_PAGES, Link, MemberLoad
 from nova_batch_migrate.planning.replay import Hits
@@ -340,6 +341,18 @@ class TestRelay(base.BaseTestCase):
         slow = WireRates(reference_share=1.0, raw_bytes_per_second=50 * PAGE_WIRE_BYTES)
         found, = project(load(1000, wire=slow), link=self.LINK)
         self.assertAlmostEqual(20, found.stream_seconds, delta=0.7)
+
+    def test_learned_wire_bytes_are_of_streams_through_relays(self):
+        def learned(wire, **fields):
+            member = MemberLoad(*[load(1000, wire=wire)] * 3)
+            found, = projection.project([member], self.LINK, 1, 0.0, 0.0,
+                                        learned=Learned(5, 1.0, 0.0, **fields))
+            return found.wire_bytes, found.learned_wire_bytes
+
+        wire_bytes, corrected = learned(WireRates(0.5), wire_factor=0.8)
+        self.assertAlmostEqual(0.8 * wire_bytes, corrected, delta=1)
+        self.assertIsNone(learned(WireRates(0.5))[1])
+        self.assertIsNone(learned(None, wire_factor=0.8)[1])
 
     def test_rates_from_telemetry(self):
         server = builders.server("a", compress_unchanged=0.4, compress_changed=1.7)

@@ -18,7 +18,7 @@ from nova_batch_migrate.relay.settings import Agreement, LogSettings
 from nova_batch_migrate.relay.statistics import Statistics
 from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, Kind, pieces
 
-ROUND0_BLOCK_BYTES, MAX_BLOCK_BYTES = 1 << 20, 2 << 20
+ROUND0_BLOCK_BYTES, MAX_BLOCK_BYTES = 1 << 20, 3 << 20
 LATER_BLOCK_BYTES = 64 << 10
 # The longest thing a parser may want whole: a multifd packet of 4096 addresses, a record.
 MAX_ITEM_BYTES = 128 << 10

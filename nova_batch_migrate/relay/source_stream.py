@@ -30,7 +30,7 @@ LOG = log.getLogger(__name__)
 #: QEVM, and what a multifd channel begins with.
 _MIGRATION_MAGICS = (b"QEVM", b"\x11\x22\x33\x44")
 _EARLY_CHUNK_BYTES = 1 << 20
-#: On a fast link: fewer calls for the same bytes, which are still gone within 15 ms.
+#: On a fast link: fewer calls for the same bytes, which are still gone within 25 ms.
 _FAST_CHUNK_BYTES = encoder.MAX_BLOCK_BYTES
 _LATE_CHUNK_BYTES = 64 << 10
 #: What a stream may put on the wire at once while others go beside it.

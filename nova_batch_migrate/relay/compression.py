@@ -13,8 +13,8 @@ from nova_batch_migrate.relay.wire import CodecError
 #: back (eight alike guests).
 FAST_LEVEL = 1
 _FAST_WINDOW_LOG = 20
-#: Of zstd's fast strategy, with a table that the first-level cache holds: no fewer matches in memory
-#: pages than its own choice, in less time.
+#: Of zstd's fast strategy, with a table that the first-level cache holds: no fewer matches in
+#: memory pages than its own choice, in less time.
 _FAST_FINDER = {"min_match": 6, "hash_log": 13}
 
 

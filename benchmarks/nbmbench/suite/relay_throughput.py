@@ -27,7 +27,7 @@ FORWARD_PORT = 49400
 REPETITIONS = 5
 #: Of splice and the forwarder in turns, in each repetition: a tenth of a second of processor time
 #: each, of which the machine's own business is a large part.
-SPLICE_PAIRS = 4
+SPLICE_PAIRS = 3
 FLEETS = ("alike", "held-out")
 LINK_BYTES_PER_SECOND = 300e6 / 8
 #: (mode, zstd level, profile): speed first for 10 Gbit/s, bytes first for 300 Mbit/s

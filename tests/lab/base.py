@@ -1,8 +1,8 @@
 """Base class of the lab tests that drain a host of the real cloud: its guests, words for them.
 
 All guests that it finds are deleted first, but for those that the class wants and that are well:
-the same guests go to and fro between the hosts for all tests, because booting and settling takes
-its time. Each test begins with all guests on one host, every compute service enabled, no batch.
+the same guests go to and fro between the hosts for all tests, because booting takes its time. Each
+test begins with all guests on one host, every compute service enabled, no batch.
 """
 import collections
 import contextlib
@@ -22,7 +22,7 @@ BATCH_SECONDS = 150
 
 
 def present(wanted: tuple[guests.Wanted, ...]) -> list[guests.Guest]:
-    """Return these guests, steady, and no others; what is missing is booted beside the rest."""
+    """Return these guests and no others; what is missing is booted beside the rest."""
     families = {each.name: each.family for each in wanted}
 
     def fits(guest: guests.Guest) -> bool:
@@ -35,10 +35,8 @@ def present(wanted: tuple[guests.Wanted, ...]) -> list[guests.Guest]:
     here = guests.listed()
     names = {guest.name for guest in here}
     at = here[0].host if here else drain.SOURCE
-    booted = guests.boot([dataclasses.replace(each, host=at) for each in wanted
-                          if each.name not in names])
-    drain.settle(booted)
-    return [*here, *booted]
+    return [*here, *guests.boot([dataclasses.replace(each, host=at) for each in wanted
+                                 if each.name not in names])]
 
 
 def running_at(server_id: str) -> list[str]:
@@ -127,13 +125,16 @@ class LabTestCase(base.BaseTestCase):
         return json.loads(self.openstack("server", "batch-migrate", *words, "-f", "json"))["id"]
 
     def request(self, **fields) -> str:
-        """Ask for a batch migration of the source past the client; return its id at once."""
-        asked = self.admin.post("nova-api", drain.BATCHES, {
-            "batch_migration": {"hosts": [self.source], **fields}})
+        """Ask for a batch migration past the client, of the source if no servers are named.
+
+        Returns its id at once.
+        """
+        what = {} if "servers" in fields else {"hosts": [self.source]}
+        asked = self.admin.post("nova-api", drain.BATCHES, {"batch_migration": what | fields})
         return asked["batch_migration"]["id"]
 
     def planned(self, **fields) -> str:
-        """Return a batch migration of the source that waits, with its plan, for its start."""
+        """Return a batch migration that waits, with its plan, for its start."""
         batch_id = self.request(plan_only=True, **fields)
         drain.wait_for_batch(batch_id, {"planned"}, BATCH_SECONDS)
         return batch_id
@@ -163,7 +164,7 @@ class LabTestCase(base.BaseTestCase):
                 if server["status"] == "completed" and not moved.get(server["id"]):
                     moved[server["id"]] = check.last_tick(server["id"])
             return told["status"] in drain.FINAL
-        shell.wait_for(f"the end of batch migration {batch_id}", seconds, over, every_seconds=0.5)
+        shell.wait_for(f"the end of batch migration {batch_id}", seconds, over, every_seconds=1)
         self.moved |= {server_id: tick for server_id, tick in moved.items() if tick}
         batch = drain.batch(batch_id)
         self.assertEqual(status, batch["status"], (batch, drain.events(batch_id)))

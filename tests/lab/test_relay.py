@@ -4,14 +4,12 @@ Run by tools/test lab on a lab that is up with its relays; all guests that it fi
 first. The same guests go to and fro for all tests.
 """
 import json
-import os
-import signal
 
 import ddt
 
 from tests.lab import relays
 
-from nbmlab import daemon, drain, shell  # noqa: E402, isort: skip
+from nbmlab import drain, shell  # noqa: E402, isort: skip
 
 
 @ddt.ddt
@@ -35,13 +33,8 @@ class RelayTest(relays.RelayTestCase):
 
     @ddt.data("source", "destination")
     def test_a_relay_killed_in_the_middle_harms_no_guest(self, side):
-        batch_id = self.begin()
-        shell.wait_for("bytes of a first migration", relays.BATCH_SECONDS, lambda: any(
-            server["status"] == "migrating" and server["raw_bytes"]
-            for server in drain.batch(batch_id)["servers"]), every_seconds=0.3)
-        name = f"batch-relay-{getattr(self, side)}"
-        os.kill(daemon.record(name).pid, signal.SIGKILL)
-        shell.wait_for("the end of the relay", 10, lambda: daemon.record(name) is None)
+        batch_id = self.caught()
+        self.kill_relay(getattr(self, side))
         if side == "source":
             self.assertNotIn("nova_batch_relay", self.tables(self.source))
         servers = self.finished(batch_id)

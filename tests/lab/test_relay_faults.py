@@ -1,24 +1,54 @@
-"""Faults of relays and of the link between them, on the real cloud: every guest stays whole.
+"""Faults of relays, of the link between them and of the destination, on the real cloud: every
+guest stays whole, on one side.
 
 Run by tools/test lab on a lab that is up with its relays. What needs no QEMU of its own
 (certificates, replayed sessions, truncated streams, small dictionaries) is in
 tests/unit/relay/test_faults.py.
 """
-import os
-import signal
+import contextlib
+import pathlib
 import subprocess
 import time
+import uuid
 
-from tests.lab import relays
+from tests.lab import base, relays
 
 from nbmlab import daemon, drain, host, layout, shell  # noqa: E402, isort: skip
 
 _PORT = 49300
 _TABLE = "nbm_faults"
 _CUT = f"tcp dport {_PORT} drop"
+#: What the destination's relay says to the source's.
+_CUT_ANSWERS = f"tcp sport {_PORT} drop"
 #: Of what arrives at a relay, in both directions.
 _LOSS = (f"tcp dport {_PORT} numgen random mod 100 < 2 drop",
          f"tcp sport {_PORT} numgen random mod 100 < 2 drop")
+#: What a QEMU that awaits a guest may take from now on.
+_LITTLE_BYTES = 24 << 20
+
+
+@contextlib.contextmanager
+def little_memory(pid: int):
+    """Let the kernel end a process when it takes more than a little memory from now on.
+
+    Gives a function that tells whether it has done so.
+    """
+    root = pathlib.Path("/sys/fs/cgroup")
+    first = (root / "memory").is_dir()
+    group = (root / "memory" if first else root) / "nbm-lab-little-memory"
+    if not first:
+        (root / "cgroup.subtree_control").write_text("+memory")
+    group.mkdir(exist_ok=True)
+    try:
+        limit = "memory.limit_in_bytes" if first else "memory.max"
+        (group / limit).write_text(str(_LITTLE_BYTES))
+        (group / "cgroup.procs").write_text(str(pid))
+        told = group / ("memory.oom_control" if first else "memory.events")
+        yield lambda: "oom_kill 0" not in told.read_text().splitlines()
+    finally:
+        shell.wait_for("the end of what is in the group", 30,
+                       lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
 
 
 class RelayFaultsTest(relays.RelayTestCase):
@@ -40,30 +70,40 @@ class RelayFaultsTest(relays.RelayTestCase):
             subprocess.run([*host.inside(each), "nft", "delete", "table", "inet", _TABLE],
                            capture_output=True)
 
-    def kill_relay(self, name: str) -> None:
-        os.kill(daemon.record(f"batch-relay-{name}").pid, signal.SIGKILL)
-        shell.wait_for("the end of the relay", 10,
-                       lambda: daemon.record(f"batch-relay-{name}") is None)
-
     def wait_for_redirect(self) -> None:
         shell.wait_for("the redirect", relays.BATCH_SECONDS,
                        lambda: "nova_batch_relay" in self.tables(self.source),
                        every_seconds=0.1)
 
-    def wait_for_standstill(self, *names: str) -> bool:
-        """Return once a guest stands still for its switchover; False if that was missed."""
-        here = host.inside(layout.host_named(self.source))
-        end = time.monotonic() + relays.BATCH_SECONDS
-        left = {self.ids[name] for name in names}
-        while left and time.monotonic() < end:
-            for server_id in sorted(left):
-                told = subprocess.run([*here, "virsh", "domstate", server_id],
-                                      capture_output=True, text=True).stdout
-                if "paused" in told:
-                    return True
-                if "running" not in told:
-                    left.discard(server_id)
-        return False
+    def wait_for_standstill(self) -> None:
+        """Return when a guest of the source stands still for its switchover.
+
+        Told by libvirt's event: a standstill is short.
+        """
+        told = subprocess.Popen(
+            [*host.inside(layout.host_named(self.source)), "stdbuf", "-oL", "virsh", "event",
+             "--event", "lifecycle", "--loop", "--timeout", str(relays.BATCH_SECONDS)],
+            stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertTrue(any("Suspended" in line for line in told.stdout),
+                            "no guest stood still")
+        finally:
+            told.kill()
+            told.wait()
+            told.stdout.close()
+
+    def fill(self, name: str) -> None:
+        """Take all memory that Placement has left at a host, as another server's claim would."""
+        provider, = self.admin.get("placement", f"/resource_providers?name={name}")[
+            "resource_providers"]
+        path = f"/resource_providers/{provider['uuid']}"
+        has = self.admin.get("placement", f"{path}/inventories")["inventories"]["MEMORY_MB"]
+        used = self.admin.get("placement", f"{path}/usages")["usages"]["MEMORY_MB"]
+        left = int((has["total"] - has["reserved"]) * has["allocation_ratio"]) - used
+        consumer = f"/allocations/{uuid.uuid4()}"
+        self.addCleanup(self.admin.call, "placement", "DELETE", consumer)
+        self.admin.call("placement", "PUT", consumer, {"allocations": [{
+            "resource_provider": {"uuid": provider["uuid"]}, "resources": {"MEMORY_MB": left}}]})
 
     def test_the_destinations_relay_killed_before_the_first_byte(self):
         batch_id = self.begin()
@@ -74,33 +114,80 @@ class RelayFaultsTest(relays.RelayTestCase):
     def test_the_sources_relay_killed_while_a_guest_stands_still(self):
         batch_id = self.begin()
         self.wait_for_redirect()
-        self.wait_for_standstill(*self.ids)
+        self.wait_for_standstill()
         self.kill_relay(self.source)
         self.finished(batch_id)
 
-    def test_a_link_that_is_cut_in_the_stream_and_at_the_switchover(self):
+    def test_the_destinations_relay_killed_while_a_guest_stands_still(self):
+        """Behind the end of its memory: all has arrived, and its source waits to be told so."""
+        mover = self.ids["lab-web1"]
+        log = layout.LOG / f"batch-relay-{self.source}.log"
+        told_before = log.stat().st_size
+        batch_id = self.planned(servers=[mover])
+        # the end takes longer than the rule
+        self.link_at(3.0)
+        self.start(batch_id)
+        self.wait_for_standstill()
+        self.break_link(_CUT_ANSWERS)
+        time.sleep(1)
+        self.kill_relay(self.destination)
+        self.mend()
+        server, = self.ended(batch_id)["servers"]
+        told = [line for line in log.read_bytes()[told_before:].decode().splitlines()
+                if f"stream of server {mover} (" in line]
+        self.assertIn("ram_end", told[0])
+        self.assertEqual(2, server["attempts"], server)
+        for server_id, at in self.hosts().items():
+            self.assertEqual(self.destination if server_id == mover else self.source, at)
+            self.assertEqual([at], base.running_at(server_id))
+        self.assert_guests_whole()
+
+    def test_a_destination_that_is_full_when_the_migrations_begin(self):
+        batch_id = self.planned()
+        self.fill(self.destination)
+        self.start(batch_id)
+        batch = self.ended(batch_id, "partial")
+        for server in batch["servers"]:
+            self.assertEqual(("failed", self.source), (server["status"], server["source"]), server)
+            self.assertIn("No valid host", server["reason"])
+        self.assert_all_at(self.source)
+
+    def test_a_destination_whose_memory_runs_out_in_the_stream(self):
+        victim = self.ids["lab-slow"]
+        self.link_at(self.SLOW_LINK_MIB_PER_SECOND)
         batch_id = self.begin()
-        shell.wait_for("bytes of a first migration", relays.BATCH_SECONDS, lambda: any(
-            server["status"] == "migrating" and server["raw_bytes"]
-            for server in drain.batch(batch_id)["servers"]), every_seconds=0.3)
+        shell.wait_for("QEMU at the destination", relays.BATCH_SECONDS,
+                       lambda: self.arriving(victim), every_seconds=0.1)
+        pid = self.arriving(victim)
+        with little_memory(pid) as killed:
+            shell.wait_for("the end of QEMU for want of memory", relays.BATCH_SECONDS,
+                           lambda: killed() and daemon.birth(pid) is None)
+        self.link_at(0)
+        servers = self.finished(batch_id)
+        self.assertEqual(2, servers["lab-slow"]["attempts"], servers)
+        self.assertTrue(all(servers[name]["attempts"] == 1 and servers[name]["relay"]
+                            for name in ("lab-web1", "lab-web2")), servers)
+
+    def test_a_link_that_is_cut_in_the_stream_and_at_the_switchover(self):
+        batch_id = self.caught()
         self.break_link(_CUT)
         time.sleep(3)
+        self.assertIn("migrating", {
+            server["status"] for server in drain.batch(batch_id)["servers"]})
         self.mend()
-        if self.wait_for_standstill(*self.ids):
-            self.break_link(_CUT)
-            time.sleep(2)
-            self.mend()
+        self.link_at(self.LINK_MIB_PER_SECOND)
+        self.wait_for_standstill()
+        self.break_link(_CUT)
+        time.sleep(2)
+        self.mend()
         servers = self.finished(batch_id)
         self.assertEqual({1}, {server["attempts"] for server in servers.values()}, servers)
         self.assertTrue(all(server["relay"] for server in servers.values()), servers)
 
     def test_two_batches_at_once_over_a_link_that_loses_packets(self):
         self.break_link(*_LOSS)
-        batches = [self.begin("relay-web1"), self.begin("relay-web2", "relay-slow")]
-        for batch_id in batches:
-            told = drain.wait_for_batch(batch_id, drain.FINAL, relays.BATCH_SECONDS)
-            self.assertEqual("completed", told["status"], told)
-        for batch_id in batches:
-            servers = self.finished(batch_id)
-            self.assertEqual({1}, {server["attempts"] for server in servers.values()}, servers)
-            self.assertTrue(all(server["relay"] for server in servers.values()), servers)
+        batches = [self.begin("lab-web1"), self.begin("lab-web2", "lab-slow")]
+        servers = [server for batch_id in batches for server in self.ended(batch_id)["servers"]]
+        self.assert_all_at(self.destination)
+        self.assertEqual({1}, {server["attempts"] for server in servers}, servers)
+        self.assertTrue(all(server["relay"] for server in servers), servers)

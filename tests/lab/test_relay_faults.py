@@ -156,9 +156,10 @@ class RelayFaultsTest(relays.RelayTestCase):
         victim = self.ids["lab-slow"]
         self.link_at(self.SLOW_LINK_MIB_PER_SECOND)
         batch_id = self.begin()
+        pids = [None]
         shell.wait_for("QEMU at the destination", relays.BATCH_SECONDS,
-                       lambda: self.arriving(victim), every_seconds=0.1)
-        pid = self.arriving(victim)
+                       lambda: pids.append(self.arriving(victim)) or pids[-1], every_seconds=0.1)
+        pid = pids[-1]
         with little_memory(pid) as killed:
             shell.wait_for("the end of QEMU for want of memory", relays.BATCH_SECONDS,
                            lambda: killed() and daemon.birth(pid) is None)

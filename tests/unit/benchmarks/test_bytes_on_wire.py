@@ -35,6 +35,18 @@ class TestMeasured(base.BaseTestCase):
         self.assertEqual({"unlike_vs_zstd": 0.95, "worst_vs_zstd": 0.95}, told)
 
 
+    def test_a_fleet_that_was_cut_short_is_missing(self):
+        cases = [case(contender, 100, fleet=fleet, activity="busy", mode=mode)
+                 for fleet in ("alike", "alike-redis", "mixed", "unlike")
+                 for contender, mode in (("multifd-zstd", "live"), ("relay", "stream"),
+                                         ("relay", "live"))]
+        cases += [case(contender, 100, fleet=fleet) for contender in ("relay", "multifd-zstd")
+                  for fleet in ("alike", "alike-redis", "mixed", "unlike")]
+        self.assertEqual([], bytes_on_wire.missing(cases))
+        self.assertEqual(["unlike idle"], bytes_on_wire.missing(cases[:-1]))
+        self.assertEqual(["unlike busy"], bytes_on_wire.missing(cases[:11] + cases[12:]))
+
+
 class TestFleets(base.BaseTestCase):
     def test_sizes_and_kinds(self):
         for name, different in (("alike", 1), ("alike-redis", 1), ("mixed", 4), ("unlike", 8)):

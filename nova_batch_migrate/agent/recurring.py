@@ -13,7 +13,6 @@ from oslo_log import log
 from nova_batch_migrate import privsep
 from nova_batch_migrate.agent import scan
 from nova_batch_migrate.agent.memory import PAGE_BYTES
-from nova_batch_migrate.relay.layout import ring_pages
 
 LOG = log.getLogger(__name__)
 _LOW = numpy.uint64((1 << 32) - 1)
@@ -31,7 +30,7 @@ def of_group(group: dict) -> dict[str, dict]:
             scopes.setdefault(member["scope"], []).append(member["server_id"])
     if not scopes:
         return {}
-    pages = ring_pages(group["dictionary_bytes"] // len(scopes) // PAGE_BYTES)
+    pages = group["dictionary_bytes"] // len(scopes) // PAGE_BYTES
     try:
         found = recurring(list(scopes.values()), pages)
     except privsep.FAILURES as error:

@@ -23,7 +23,6 @@ from nova_batch_migrate.planning.commonality import Commonality
 from nova_batch_migrate.planning.replay import Replay
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, ServerTelemetry
-from nova_batch_migrate.relay.layout import ring_pages
 
 #: After each group the rest is planned again with fresh figures [0062]; larger groups would put
 #: that off, and delay short members behind long ones.
@@ -87,7 +86,7 @@ def group(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope, 
     parts: dict[str, list[ServerTelemetry]] = {}
     for server in sorted(servers, key=_by_name):
         parts.setdefault(scope.part(server.id), []).append(server)
-    limits = Limits(fits, ring_pages(dictionary_bytes // PAGE_BYTES), most_members, LEAST_SHARE)
+    limits = Limits(fits, dictionary_bytes / PAGE_BYTES, most_members, LEAST_SHARE)
     found = (cluster for part in parts.values()
              for cluster in clustering.clusters(part, known, limits, thorough))
     return [_reasoned(cluster, dictionary_bytes, most_members) for cluster in found]

@@ -12,7 +12,6 @@ import numpy
 from nova_batch_migrate.planning import commonality, reference
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry
-from nova_batch_migrate.relay.layout import ring_pages
 
 try:
     from nova_batch_migrate.planning import _speed
@@ -72,7 +71,7 @@ class Replay:
         self._servers = {s.id: s for s in host.servers}
         self._known = known or commonality.of_host(host)
         self._scope = Scope(dedup_scope, host.servers)
-        self._dictionary_pages = ring_pages(dictionary_bytes // PAGE_BYTES)
+        self._dictionary_pages = dictionary_bytes / PAGE_BYTES
         held = host.confirmation
         #: Equal hashes whose pages had been written by the time they were compared [0044].
         self._held_share = held.held / held.pairs if held and held.pairs else 1.0

@@ -22,7 +22,6 @@ from nova_batch_migrate.planning.request import Movable, PlanRequest
 from nova_batch_migrate.planning.result import Projection, Wait
 from nova_batch_migrate.planning.scope import Scope
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, ServerTelemetry
-from nova_batch_migrate.relay.layout import ring_pages
 
 MIB = 1024 ** 2
 #: Up to so many servers in all, groups are searched for as well as can be.
@@ -373,8 +372,7 @@ class Source:
         elif not self.known.exact:
             notes.append(f"{self.name}: content in common is estimated (sampled or folded).")
         recurring = self.known.recurring_pages(list(self.servers)) * PAGE_BYTES
-        held = ring_pages(self._request.dictionary_bytes // PAGE_BYTES) * PAGE_BYTES
-        if self._request.strategy != "none" and 0 < recurring <= held:
+        if self._request.strategy != "none" and 0 < recurring <= self._request.dictionary_bytes:
             needs = "the relay needs" if self.replay is not None else "a relay would need"
             notes.append(f"{self.name}: all content held by more than one server "
                          f"({recurring / MIB:.0f} MiB) fits a dictionary of "

@@ -34,7 +34,7 @@ enum { FOUND_SELF, FOUND_CROSS, FOUND_DELTAS, FOUND_WORDS, FOUND_LITERALS, FOUND
 #define RAW_SAMPLES 4
 #define RAW_SAMPLE_BYTES 64
 #define RAW_DISTINCT 140
-/* where the numbers of the second ring begin */
+/* where the numbers of the second ring begin, which lies in the last slots of the first one */
 #define LATE ((int64_t)1 << 40)
 /* pages between asking the memory for a version's entry and using it */
 #define AHEAD 8
@@ -260,7 +260,7 @@ typedef struct {
 static int64_t place(int64_t seq, int64_t pinned, int64_t ring, int64_t late_ring)
 {
     if (seq >= LATE)
-        return pinned + ring + (seq - LATE) % late_ring;
+        return pinned + ring - late_ring + (seq - LATE) % late_ring;
     return seq < pinned ? seq : pinned + (seq - pinned) % ring;
 }
 
@@ -356,8 +356,8 @@ static int open_book(book *d, PyObject *arrays, Py_buffer *b)
     d->scalars = b[D_SCALARS].buf;
     if (d->head_mask < 0 || d->head_mask & (d->head_mask + 1) || d->version_mask < 0 ||
         d->version_mask & (d->version_mask + 1) || d->scalars[S_PINNED] < 0 || d->scalars[S_RING] <= 0 ||
-        d->scalars[S_LATE_RING] < 0 || d->scalars[S_LATE_NEXT] < LATE ||
-        d->scalars[S_PINNED] + d->scalars[S_RING] + d->scalars[S_LATE_RING] != d->slots) {
+        d->scalars[S_LATE_RING] < 0 || d->scalars[S_LATE_RING] > d->scalars[S_RING] ||
+        d->scalars[S_LATE_NEXT] < LATE || d->scalars[S_PINNED] + d->scalars[S_RING] != d->slots) {
         PyErr_SetString(PyExc_ValueError, "the dictionary's arrays do not fit each other");
         return 0;
     }
@@ -878,10 +878,10 @@ static PyObject *apply_block(PyObject *self, PyObject *args)
     if (runs < 0 || groups < 0 || deltas < 0 || words < 0 || verbatim < 0 || runs > most || groups > most ||
         deltas > most || words > most || verbatim > most ||
         runs * 13 + groups * 11 + deltas * BITMAP + words * 8 + verbatim != most || pinned < 0 || next < pinned ||
-        pinned >= s.slots || late_ring < 0 || late_ring >= s.slots - pinned || next >= LATE || late_next < LATE ||
+        pinned >= s.slots || late_ring < 0 || late_ring > s.slots - pinned || next >= LATE || late_next < LATE ||
         (late && !late_ring) || !enough(&b[4], s.slots, PAGE, "content") || b[2].len % PAGE || b[3].len % PAGE)
         goto misfit;
-    s.ring = s.slots - pinned - late_ring;
+    s.ring = s.slots - pinned;
     const uint8_t *kinds = b[1].buf, *counts = kinds + runs, *headers = counts + 4 * runs, *ops = headers + 8 * runs;
     op_reader reader = {ops, ops + groups, ops + 3 * groups, groups, 0, 0, 0, 0};
     const uint8_t *bitmaps = ops + 11 * groups, *columns = bitmaps + deltas * BITMAP;

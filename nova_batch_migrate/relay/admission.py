@@ -4,8 +4,9 @@ Asked by block_writer.py for every block; the decoder need not know. A ring that
 comes gives nothing back where guests are larger than it: each page is pushed out just before its
 like arrives. So content that the scan has seen once only stays outside, a guest never pushes out
 its own pages, and one that finds most of its content leaves the dictionary as it is for those
-behind it. What later rounds bring goes into a ring of its own, by the same rule: there a page that
-was not sent anew for a whole round is the guest's own no more.
+behind it. What later rounds bring goes into a small ring of its own, by the same rule: there a page
+that was not sent anew for a whole round is the guest's own no more. What that can't take goes to
+the others as long as it pushes nothing out.
 """
 
 import dataclasses
@@ -68,12 +69,20 @@ class Admission:
             return False
         return not self._dictionary.would_lose_own(owner, ahead)
 
-    def admits_late(self, count: int, owner: int, turn: int, block: int) -> bool:
-        """Return whether what is new of a guest's block of round `turn` (1 or more) is let in."""
+    def choose_late(self, count: int, owner: int, turn: int, block: int
+                    ) -> tuple[bool, np.ndarray | None]:
+        """Return where what is new of a guest's block of round `turn` (1 or more) goes.
+
+        Into the second ring or not, and, as `choose` does, what is let in.
+        """
         guest = self._guests.setdefault(owner, _Guest())
         if turn != guest.turn:
             guest.turn, guest.begun, guest.before = turn, block, guest.begun
-        return self._dictionary.has_late_room(owner, count, guest.before)
+        if self._dictionary.has_late_room(owner, count, guest.before):
+            return True, None
+        self._largest_block = max(self._largest_block, count)
+        has_room = self._dictionary.has_room(_ROOM_BLOCKS * self._largest_block)
+        return False, None if has_room else np.zeros(count, np.uint8)
 
     def count(self, owner: int, found: int, pages: int) -> None:
         """Note what became of a block of round 0; found: the page, or one like it, was held."""

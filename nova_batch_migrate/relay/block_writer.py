@@ -76,8 +76,7 @@ class BlockWriter:
         offsets, keys, zeros, verbatim = self._listed(table, raw_bytes, key)
         late = False
         if turn:
-            late = self._admission.admits_late(len(offsets), owner, turn, number)
-            admit = None if late else np.zeros(len(offsets), np.uint8)
+            late, admit = self._admission.choose_late(len(offsets), owner, turn, number)
         else:
             admit = self._admission.choose(data, offsets, owner)
         self.dictionary.begin_block(number, late)

@@ -2,7 +2,8 @@
 
 Encoder and decoder hold one each; what they do to it is decided by the log alone, so both hold the
 same pages under the same numbers. The second, small ring takes what guests send again because they
-have written it: hardly anything of that is ever in another guest, and it comes without an end.
+have written it: hardly anything of that is ever in another guest, and it comes without an end. It
+lies in the last slots of the first one, which may take them as well.
 Memory is set aside once. Never looks at a clock, never waits.
 """
 import contextlib
@@ -12,12 +13,14 @@ import mmap
 import numpy as np
 
 from nova_batch_migrate.relay import kernel
-from nova_batch_migrate.relay.layout import BITMAP_BYTES, LATE, PAGE_BYTES, ring_pages
+from nova_batch_migrate.relay.layout import BITMAP_BYTES, LATE, PAGE_BYTES
 
 #: linux/mman.h; Python has no name for it.
 _MADV_POPULATE_WRITE = 23
 _POPULATE_BYTES = 4 << 20
 NOBODY = -1         # owner of pages that were there before any stream
+#: One in so many slots is of the second ring, too.
+LATE_SHARE = 8
 
 
 def _huge(size_bytes: int) -> mmap.mmap:
@@ -87,8 +90,8 @@ class Pages:
         if slots <= pinned:
             raise ValueError(f"a dictionary of {capacity_bytes} bytes has no room beside "
                              f"{pinned} static pages; set dictionary_bytes higher")
-        self.pinned, self.ring = pinned, ring_pages(slots - pinned)
-        self.late_ring = slots - pinned - self.ring
+        self.pinned, self.ring = pinned, slots - pinned
+        self.late_ring = self.ring // LATE_SHARE
         self.content = (memory or Memory(capacity_bytes)).pages(slots)
         self.seqs = np.full(slots, -1, np.int64)
         self.next, self.late_next = pinned, LATE
@@ -210,7 +213,7 @@ class Dictionary:
         if count > self.pages.late_ring:
             return False
         following = self.ends[1] - LATE
-        slots = (self.pages.pinned + self.pages.ring
+        slots = (len(self.pages.content) - self.pages.late_ring
                  + (following + np.arange(count)) % self.pages.late_ring)
         return not ((self.pages.seqs[slots] >= 0) & (self._owners[slots] == owner)
                     & (self._written[slots] >= since)).any()

@@ -1,7 +1,6 @@
 """Numbers that parser, matcher, codec and their C twin (_speed.c) agree upon.
 
-Imported by every module of the relay's core, and by whoever reckons with a dictionary's size. Holds
-constants, and how many pages are held.
+Imported by every module of the relay's core. Holds constants only.
 """
 import enum
 
@@ -15,8 +14,6 @@ BITMAP_BYTES = PAGE_WORDS // 8
 #: Where the numbers of the second ring, of pages that guests have written meanwhile, begin: a log
 #: never has so many pages.
 LATE = 1 << 40
-#: One in so many slots of a dictionary is of that ring.
-_LATE_SLOTS = 8
 
 # Columns of a run: kind, offset in the data, count (bytes if verbatim), header of the first
 # record, key of its RAM block.
@@ -56,8 +53,3 @@ class Stop(enum.IntEnum):
     MORE = 0        # the data end inside a record
     OTHER = 1       # a record that is neither page nor zero with CONTINUE
     FULL = 2        # no more rows for runs
-
-
-def ring_pages(slots: int) -> int:
-    """Return how many of a dictionary's slots take what guests send first."""
-    return slots - slots // _LATE_SLOTS

@@ -91,8 +91,8 @@ class Book:
         self.pinned, self.size = self.scalars[SCALAR_PINNED], self.scalars[SCALAR_RING]
         self.late_size, late = self.scalars[SCALAR_LATE_RING], self.scalars[SCALAR_LATE]
         self.block = self.scalars[SCALAR_BLOCK]
-        if (self.late_size < 0 or self.scalars[SCALAR_LATE_NEXT] < LATE
-                or self.pinned + self.size + self.late_size != len(self.seqs)):
+        if (not 0 <= self.late_size <= self.size or self.scalars[SCALAR_LATE_NEXT] < LATE
+                or self.pinned + self.size != len(self.seqs)):
             raise ValueError("the dictionary's arrays do not fit each other")
         if pages > (self.late_size if late else self.size):
             raise ValueError("more pages in a block than the ring holds, or an impossible limit")

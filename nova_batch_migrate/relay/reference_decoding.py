@@ -11,7 +11,7 @@ from nova_batch_migrate.relay.layout import HEADER_BYTES, LATE, PAGE_BYTES, SIZE
 def place(seq: int, pinned: int, ring: int, late_ring: int) -> int:
     """Return the slot of a number."""
     if seq >= LATE:
-        return pinned + ring + (seq - LATE) % late_ring
+        return pinned + ring - late_ring + (seq - LATE) % late_ring
     return seq if seq < pinned else pinned + (seq - pinned) % ring
 
 
@@ -20,8 +20,9 @@ class _Shelf:
 
     def __init__(self, content, seqs, rings, late: bool):
         self.pinned, following, self.late_size, late_following = rings
-        self.size = len(seqs) - self.pinned - self.late_size
-        if (not 0 <= self.pinned <= following < LATE or self.size < 1 or self.late_size < 0
+        self.size = len(seqs) - self.pinned
+        if (not 0 <= self.pinned <= following < LATE or self.size < 1
+                or not 0 <= self.late_size <= self.size
                 or late_following < LATE or late and not self.late_size
                 or len(content) < len(seqs)):
             raise ValueError("the dictionary's arrays do not fit each other")

@@ -35,11 +35,6 @@ def bandwidth(mib_s=100, **fields):
     return telemetry.Bandwidth(**{**values, **fields})
 
 
-def dictionary_bytes(pages):
-    """Return the size of the dictionary whose ring is of so many pages."""
-    return (pages + (pages - 1) // 7) * PAGE_BYTES
-
-
 def host(servers, page_classes=None, name="cmpa", mib_s=100, **options):
     """A source host with these servers."""
     return telemetry.HostTelemetry(

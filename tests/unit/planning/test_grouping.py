@@ -49,10 +49,10 @@ class TestGroup(base.BaseTestCase):
     def test_the_dictionary_bounds_recurring_content(self):
         classes = ("a b", 500), ("a c", 400), ("b c", 100)
         self.assertEqual(["a b c"], names(group(servers("a b c"), *classes,
-                                                dictionary=builders.dictionary_bytes(1000))))
-        found = group(servers("a b c"), *classes, dictionary=builders.dictionary_bytes(999))
+                                                dictionary=1000 * 4096)))
+        found = group(servers("a b c"), *classes, dictionary=999 * 4096)
         self.assertEqual(["a b", "c"], names(found))
-        self.assertIn("dictionary of 4 MiB", found[0].reason)
+        self.assertIn("dictionary of 3 MiB", found[0].reason)
 
     def test_content_of_projects_is_not_mixed_unless_asked(self):
         mine, other = builders.server("a"), builders.server("b", project="q")
@@ -104,8 +104,7 @@ class TestRelayed(base.BaseTestCase):
             *((" ".join(names), 1) for names in held.values())))
         return grouping.relayed(
             found, commonality.of_host(host), Scope("host", found), lambda ids: True,
-            builders.dictionary_bytes(dictionary_pages),
-            Replay(host, "host", builders.dictionary_bytes(dictionary_pages)), sorted)
+            dictionary_pages * 4096, Replay(host, "host", dictionary_pages * 4096), sorted)
 
     def test_where_all_fits_one_group_is_best_and_it_is_said(self):
         found = self.relayed(400, *((name, range(10)) for name in "abcdefghijkl"))

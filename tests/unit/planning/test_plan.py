@@ -228,8 +228,7 @@ class TestPlan(base.BaseTestCase):
                 *range(3 * pages, 3 * pages + 200))))
              for at, name in enumerate("abcd")],
             builders.classes(("a c", pages), ("b d", pages), ("a b c d", 200)))
-        asked = dict(relay=True, dedup_scope="host",
-                     dictionary_bytes=builders.dictionary_bytes(pages + 200))
+        asked = dict(relay=True, dedup_scope="host", dictionary_bytes=(pages + 200) * 4096)
         found = plan.make_plan(plan_request(host, **asked))
         self.assertEqual(["a c b d"], order(found))
         self.assertIn("2 of 4 by relatives one behind the other",

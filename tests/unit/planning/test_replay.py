@@ -7,7 +7,7 @@ from oslotest import base
 
 from nova_batch_migrate.planning import replay
 from nova_batch_migrate.planning.replay import Hits, Replay
-from nova_batch_migrate.planning.telemetry import Confirmation, PageSequence
+from nova_batch_migrate.planning.telemetry import PAGE_BYTES, Confirmation, PageSequence
 from tests.unit.planning import builders
 
 MANY = 10 ** 12
@@ -25,7 +25,7 @@ def server(name, *contents, theta=1.0, **fields):
 
 def hits(servers, dictionary_pages=MANY, scope="host", destinations=None, **host):
     host = dataclasses.replace(builders.host(servers), **host)
-    found = Replay(host, scope, builders.dictionary_bytes(dictionary_pages)).hits(
+    found = Replay(host, scope, dictionary_pages * PAGE_BYTES).hits(
         [s.id for s in servers], destinations)
     return [(round(h.self_share, 4), round(h.cross_share, 4)) for h in found]
 
@@ -114,7 +114,7 @@ class TestReplay(base.BaseTestCase):
     def test_fits(self):
         servers = [server("a", 1, 2, 9), server("b", 1, 2, 8)]
         for pages, expected in ((2, True), (1, False)):
-            found = Replay(builders.host(servers), "host", builders.dictionary_bytes(pages))
+            found = Replay(builders.host(servers), "host", pages * PAGE_BYTES)
             self.assertEqual(expected, found.fits(["id-a", "id-b"]))
 
     def test_saved_pages(self):

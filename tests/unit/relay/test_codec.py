@@ -5,7 +5,7 @@ import xxhash
 from hypothesis import given, settings, strategies
 from oslotest import base
 
-from nova_batch_migrate.relay import kernel, layout, reference
+from nova_batch_migrate.relay import dictionary, kernel, reference
 from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.decoder import Event
 from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES
@@ -13,8 +13,8 @@ from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, Fra
 from tests.unit.relay import builders as b
 
 LOOPS = {"compiled": kernel, "python": reference}
-RING_PAGES = layout.ring_pages(MIN_DICTIONARY_BYTES // b.PAGE)
-LATE_PAGES = MIN_DICTIONARY_BYTES // b.PAGE - RING_PAGES
+RING_PAGES = MIN_DICTIONARY_BYTES // b.PAGE
+LATE_PAGES = RING_PAGES // dictionary.LATE_SHARE
 
 
 def changed(content: bytes, words: int, by: int = 1) -> bytes:
@@ -180,7 +180,7 @@ class TestCodec(base.BaseTestCase):
         data = b.stream(*turns, b.part(last=True))
         self.assertEqual(data, log.send(1, data))
         # half of them in each later round but the first, which brings them
-        self.assertGreater(log.encoder.statistics(1).delta_bytes // b.PAGE, 7 * LATE_PAGES)
+        self.assertGreater(log.encoder.statistics(1).delta_bytes // b.PAGE, 6 * LATE_PAGES)
         # others take their place when they are not written any more
         others = [b.noise(9_000 + i) for i in range(LATE_PAGES)]
         turns = [b.part(*b.pages([changed(page, 3, turn) for page in others],
@@ -304,7 +304,7 @@ class TestReconnect(base.BaseTestCase):
     def setUp(self):
         super().setUp()
         self.log = b.log()
-        self.contents = [b.noise(i) for i in range(400)]
+        self.contents = [b.noise(i) for i in range(600)]
         self.data = b.guest(self.contents)
         self.log.deliver(self.log.encoder.open_stream(1, "one"))
 

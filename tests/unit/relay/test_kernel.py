@@ -176,16 +176,16 @@ class TestPackControl(base.BaseTestCase):
 class TestApplyBlock(base.BaseTestCase):
     """What came from a peer is never believed: ValueError, and nothing outside is touched."""
 
-    SLOTS, PINNED, NEXT = 8, 1, 9
+    SLOTS, PINNED, NEXT = 8, 1, 11
     RINGS = (PINNED, NEXT, 2, LATE + 3)
 
     def setUp(self):
         super().setUp()
         self.content = np.arange(self.SLOTS * 1024, dtype=np.uint32).view(np.uint8) \
             .reshape(self.SLOTS, 4096)
-        # the ring has gone round: numbers 6, 7, 8, then 4 and 5 of the time before; so has the
-        # second one
-        self.seqs = np.array([0, 6, 7, 8, 4, 5, LATE + 2, LATE + 1], np.int64)
+        # the ring has gone round: numbers 8, 9, 10, then 4 and 5 of the time before, and 6 and 7
+        # have given way to the second one, which has gone round, too
+        self.seqs = np.array([0, 8, 9, 10, 4, 5, LATE + 2, LATE + 1], np.int64)
 
     def apply(self, loops, size, runs, groups, *, bitmaps=(), words=(), verbatim=b"",
               literals=b"", raws=b"", spoil=None, late=False):
@@ -225,9 +225,9 @@ class TestApplyBlock(base.BaseTestCase):
         bitmap = [0b101, *bytes(63)]
         out, following, content, seqs = self.apply(
             LOOPS[which], 3 + 3 * 4104 + 9 + 6 * 4096, [(0, 3), (2, 3), (1, 1), (3, 6)],
-            [(Op.REFERENCE, 1, 8), (Op.LITERAL, 1, 0), (Op.DELTA, 1, 7), (Op.RAW, 1, 0),
-             (Op.TRANSIENT, 1, 0), (Op.UPDATE, 1, 8), (Op.REFERENCE, 2, 9),
-             (Op.TRANSIENT_DELTA, 1, 7)],
+            [(Op.REFERENCE, 1, 10), (Op.LITERAL, 1, 0), (Op.DELTA, 1, 9), (Op.RAW, 1, 0),
+             (Op.TRANSIENT, 1, 0), (Op.UPDATE, 1, 10), (Op.REFERENCE, 2, 11),
+             (Op.TRANSIENT_DELTA, 1, 9)],
             bitmaps=[bitmap] * 3, words=[1, 2, 3, (1 << 64) - 1, 1, 2], verbatim=b"abc",
             literals=self.PAGES, raws=b"r" * 4096)
         page = self.content.view(np.uint64)
@@ -240,15 +240,15 @@ class TestApplyBlock(base.BaseTestCase):
             + struct.pack(">Q", 0x1028) + literal + struct.pack(">Q", 0x2028) + delta.tobytes()
             + struct.pack(">Q", 0x28) + b"\0" + b"r" * 4096 + literal + update.tobytes()
             + literal + delta.tobytes() * 2, out)
-        self.assertEqual((12, [0, 11, 7, 8, 9, 10, LATE + 2, LATE + 1]), (following, seqs))
-        self.assertEqual(b"r" * 4096 + self.content[2].tobytes() + update.tobytes()
-                         + literal + delta.tobytes() + self.content[6:].tobytes(), content[4096:])
+        self.assertEqual((14, [0, 8, 9, 10, 11, 12, 13, LATE + 1]), (following, seqs))
+        self.assertEqual(self.content[:3].tobytes() + update.tobytes() + literal + delta.tobytes()
+                         + b"r" * 4096 + self.content[7:].tobytes(), content)
 
     @ddt.data(*LOOPS)
     def test_the_second_ring(self, which):
         out, following, content, seqs = self.apply(
             LOOPS[which], 5 * 4096, [(3, 5)],
-            [(Op.REFERENCE, 1, LATE + 1), (Op.LITERAL, 1, 0), (Op.DELTA, 1, 8),
+            [(Op.REFERENCE, 1, LATE + 1), (Op.LITERAL, 1, 0), (Op.DELTA, 1, 10),
              (Op.REFERENCE, 1, LATE + 3), (Op.UPDATE, 1, LATE + 4)],
             bitmaps=[[1, *bytes(63)]] * 2, words=[5, 6], literals=self.PAGES[:4096], late=True)
         delta = self.content.view(np.uint64)[3].copy()
@@ -258,8 +258,8 @@ class TestApplyBlock(base.BaseTestCase):
         literal = self.PAGES[:4096]
         self.assertEqual(self.content[7].tobytes() + literal + delta.tobytes() + literal
                          + update.tobytes(), out)
-        # what is in the other one stays
-        self.assertEqual((LATE + 5, [0, 6, 7, 8, 4, 5, LATE + 4, LATE + 3]), (following, seqs))
+        # what is before it stays
+        self.assertEqual((LATE + 5, [0, 8, 9, 10, 4, 5, LATE + 4, LATE + 3]), (following, seqs))
         self.assertEqual(self.content[:6].tobytes() + update.tobytes() + literal, content)
 
     def cases(self):
@@ -280,20 +280,20 @@ class TestApplyBlock(base.BaseTestCase):
         yield 4104, [(2, 1)], [(0, 1, 0), (4, 0, 0)], fit
         yield 4104, [(2, 1)], [(4, 0, 6), (0, 1, 0)], fit
         yield 4096, [(4, 1)], [(0, 1, 0)], fit
-        for seq in (-1, 0, 1, 3, 4, 8, 9, 1 << 62, LATE, LATE + 1, LATE + 3):
+        for seq in (-1, 0, 1, 4, 6, 7, 10, 11, 1 << 62, LATE, LATE + 1, LATE + 3):
             yield 4104, [(2, 1)], [(Op.REFERENCE, 1, seq)], {}
             yield 4104, [(2, 1)], [(Op.UPDATE, 1, seq)], {"bitmaps": bitmap, "words": [5]}
             yield 4104, [(2, 1)], [(Op.DELTA, 1, seq)], {"bitmaps": bitmap, "words": [5]}
             yield 4104, [(2, 1)], [(Op.TRANSIENT_DELTA, 1, seq)], {"bitmaps": bitmap, "words": [5]}
-        yield 4104, [(2, 1)], [(Op.DELTA, 1, 7)], {"bitmaps": bitmap}
-        yield 4104, [(2, 1)], [(Op.DELTA, 1, 7)], {"bitmaps": bitmap, "words": [5, 6]}
-        yield 4104, [(2, 1)], [(Op.DELTA, 1, 7)], {"words": [5]}
+        yield 4104, [(2, 1)], [(Op.DELTA, 1, 9)], {"bitmaps": bitmap}
+        yield 4104, [(2, 1)], [(Op.DELTA, 1, 9)], {"bitmaps": bitmap, "words": [5, 6]}
+        yield 4104, [(2, 1)], [(Op.DELTA, 1, 9)], {"words": [5]}
         # the page that a delta is based on is driven out by the one before it
         yield 8192, [(3, 2)], [(0, 1, 0), (Op.DELTA, 1, 4)], fit | {"bitmaps": bitmap,
                                                                    "words": [5]}
         # it is written where its base is
         yield 4096, [(3, 1)], [(Op.DELTA, 1, 4)], {"bitmaps": bitmap, "words": [5]}
-        for count, late in ((5, False), (6, False), (2, True), (3, True)):
+        for count, late in ((7, False), (8, False), (2, True), (3, True)):
             yield 4096 * count, [(3, count)], [(0, count, 0)], {
                 "literals": self.PAGES[:4096] * count, "late": late}
         yield 3, [(0, 3)], [], {"verbatim": b"ab"}
@@ -315,14 +315,14 @@ class TestApplyBlock(base.BaseTestCase):
                              (size, runs, groups, others))
             refused += expected == "refused"
             taken += expected != "refused"
-        self.assertEqual((54, 24), (refused, taken))
+        self.assertEqual((58, 24), (refused, taken))
 
     @settings(max_examples=300, deadline=None)
     @given(strategies.lists(strategies.tuples(strategies.integers(0, 3),
                                               strategies.integers(0, 3)), max_size=4),
            strategies.lists(strategies.tuples(
                strategies.integers(0, 6), strategies.integers(0, 2),
-               strategies.integers(3, 11) | strategies.integers(LATE, LATE + 4)), max_size=6),
+               strategies.integers(3, 13) | strategies.integers(LATE, LATE + 4)), max_size=6),
            strategies.integers(0, 2), strategies.integers(0, 1), strategies.integers(0, 2),
            strategies.lists(strategies.tuples(strategies.integers(0, 200),
                                               strategies.integers(0, 255)), max_size=2),
@@ -348,7 +348,7 @@ class TestApplyBlock(base.BaseTestCase):
             for content, *rings in (
                     (self.content[:5], 1, 9, 2, LATE), (self.content, 8, 9, 0, LATE),
                     (self.content, 1, 0, 2, LATE), (self.content, -1, 9, 2, LATE),
-                    (self.content, 6, 9, 2, LATE), (self.content, 1, 9, -1, LATE),
+                    (self.content, 6, 9, 3, LATE), (self.content, 1, 9, -1, LATE),
                     (self.content, 1, 9, 2, LATE - 1), (self.content, 1, LATE, 2, LATE),
                     (self.content, 1, 9, 0, LATE)):
                 self.assertRaises(ValueError, loops.apply_block, bytearray(), b"",

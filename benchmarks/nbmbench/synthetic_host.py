@@ -13,7 +13,7 @@ import time
 import numpy
 
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import guest_scan, memory, scan
+from nova_batch_migrate.agent import fingerprint, guest_scan, memory, scan
 from nova_batch_migrate.agent.memory import PAGE_BYTES
 
 #: Of each guest's pages: in common with its family, changed between two looks.
@@ -66,6 +66,15 @@ class GuestMemory:
         """Nothing is open."""
 
 
+def _read_and_hash(hasher, ram, part: memory.Slice, present, buffer, absent, out,
+                   keep: bool = True) -> None:
+    """Do what fingerprint.Hasher.read does, with pages that are written instead of read."""
+    for start in range(0, part.pages, memory.SLICE_PAGES):
+        pages = min(memory.SLICE_PAGES, part.pages - start)
+        size = ram.read(memory.Slice(part.address + start * PAGE_BYTES, pages), None, buffer)
+        out[start:start + pages] = hasher.hash(size // PAGE_BYTES)
+
+
 def main() -> None:
     """Scan by the JSON in argv[1]; print the result's size, the seconds and the peak memory."""
     asked = json.loads(sys.argv[1])
@@ -76,6 +85,7 @@ def main() -> None:
         guest.resident_pages = guest.memory.resident_pages()
 
     guest_scan.Guest.open = opened
+    fingerprint.Hasher.read = _read_and_hash
     servers = [{"id": f"guest-{number:04}", "pid_file": str(number),
                 "blocks_bytes": [asked["memory_bytes"]]} for number in range(asked["guests"])]
     settings = dataclasses.asdict(scan.Settings(seed=7, sketch_key="11" * 32, **asked["settings"]))

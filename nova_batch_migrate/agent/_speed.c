@@ -1,13 +1,16 @@
-/* XXH3 (64 bits, seeded) of many pages in one call, in a buffer or read from another process into one: what
- * Hasher of fingerprint.py does page by page otherwise. Optional; the same values as the xxhash package gives, which a test compares. The
- * algorithm and its constants are those of the XXH3 specification, for inputs of 4096 bytes only. */
+/* The agent's loops over pages: which are present in another process, and XXH3 (64 bits, seeded) of many pages in
+ * one call, in a buffer or read from another process into one. Optional: memory.py and fingerprint.py do the same
+ * without it, and tests compare both. The algorithm and its constants are those of the XXH3 specification, for inputs
+ * of 4096 bytes only. */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <errno.h>
+#include <linux/ioctl.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/uio.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -171,10 +174,11 @@ static PyObject *hash_pages(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* Reads the present ones of pages of a process behind each other into the buffer and hashes them part by part,
- * while they are in the processor's cache. Absent ones get the hash `absent`. Returns the bytes read; -1: errno. */
+/* Reads the present ones of pages of a process and hashes them part by part, while they are in the processor's cache:
+ * behind each other into the buffer where `keep`, else each part over the one before. Absent ones get the hash
+ * `absent`. Returns the bytes read; -1: errno. */
 static Py_ssize_t read_all(pid_t pid, uintptr_t address, const uint8_t *present, Py_ssize_t count, uint8_t *buffer,
-                           const uint64_t *secret, uint64_t absent, uint64_t *out)
+                           int keep, const uint64_t *secret, uint64_t absent, uint64_t *out)
 {
     struct iovec runs[RUNS];
     uint64_t hashes[PART];
@@ -195,7 +199,7 @@ static Py_ssize_t read_all(pid_t pid, uintptr_t address, const uint8_t *present,
             wanted++;
         }
         if (wanted) {
-            struct iovec local = {buffer + read, (size_t)wanted * PAGE};
+            struct iovec local = {keep ? buffer + read : buffer, (size_t)wanted * PAGE};
             ssize_t got = process_vm_readv(pid, &local, 1, runs, run, 0);
             if (got < 0)
                 return -1;
@@ -203,7 +207,7 @@ static Py_ssize_t read_all(pid_t pid, uintptr_t address, const uint8_t *present,
                 errno = EFAULT;
                 return -1;
             }
-            hash_all(buffer + read, wanted, secret, hashes);
+            hash_all(local.iov_base, wanted, secret, hashes);
             read += got;
         }
         for (int n = 0; first < at; first++)
@@ -212,19 +216,22 @@ static Py_ssize_t read_all(pid_t pid, uintptr_t address, const uint8_t *present,
     return read;
 }
 
-/* read_pages(pid, address, present, buffer, seed, absent, out): hashes of pages that lie behind each other in a
- * process, into the writable buffer out; the buffer holds the present ones afterwards. Returns the bytes read. */
+/* read_pages(pid, address, present, buffer, keep, seed, absent, out): hashes of pages that lie behind each other in a
+ * process, into the writable buffer out. The buffer holds the present ones afterwards if keep is true; it may be
+ * smaller else. Returns the bytes read. */
 static PyObject *read_pages(PyObject *self, PyObject *args)
 {
     Py_buffer present, buffer, out;
-    int pid;
+    int pid, keep;
     unsigned long long address, seed, absent;
-    if (!PyArg_ParseTuple(args, "iKy*w*KKw*", &pid, &address, &present, &buffer, &seed, &absent, &out))
+    if (!PyArg_ParseTuple(args, "iKy*w*pKKw*", &pid, &address, &present, &buffer, &keep, &seed, &absent, &out))
         return NULL;
     Py_ssize_t count = present.len, read = -1, wanted = 0;
     const uint8_t *flags = present.buf;
     for (Py_ssize_t n = 0; n < count; n++)
         wanted += flags[n] != 0;
+    if (!keep && wanted > PART)
+        wanted = PART;
     if (buffer.len < wanted * PAGE || out.len < count * 8) {
         PyErr_SetString(PyExc_ValueError, "there is less room than pages wanted");
     } else {
@@ -232,7 +239,7 @@ static PyObject *read_pages(PyObject *self, PyObject *args)
         int error;
         fill_secret(secret, seed);
         Py_BEGIN_ALLOW_THREADS
-        read = read_all(pid, address, flags, count, buffer.buf, secret, absent, out.buf);
+        read = read_all(pid, address, flags, count, buffer.buf, keep, secret, absent, out.buf);
         error = errno;
         Py_END_ALLOW_THREADS
         if (read < 0) {
@@ -246,7 +253,68 @@ static PyObject *read_pages(PyObject *self, PyObject *args)
     return read < 0 ? NULL : PyLong_FromSsize_t(read);
 }
 
+/* What Linux 6.7 and later answer PAGEMAP_SCAN with; named here for older headers. */
+struct scan {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages, inverted, mask, any, wanted;
+};
+struct region {
+    uint64_t start, end, categories;
+};
+enum { IS_PRESENT = 1 << 3, IS_SWAPPED = 1 << 4, REGIONS = 256 };
+#define SCAN _IOWR('f', 16, struct scan)
+
+static int scan_all(int pagemap, uint64_t address, Py_ssize_t count, uint8_t *present, uint8_t *swapped)
+{
+    struct region found[REGIONS];
+    struct scan scan = {.size = sizeof scan, .start = address, .end = address + count * PAGE, .vec = (uintptr_t)found,
+                        .vec_len = REGIONS, .any = IS_PRESENT | IS_SWAPPED, .wanted = IS_PRESENT | IS_SWAPPED};
+    memset(present, 0, count);
+    memset(swapped, 0, count);
+    while (scan.start < scan.end) {
+        int regions = ioctl(pagemap, SCAN, &scan);
+        if (regions < 0)
+            return -1;
+        for (int n = 0; n < regions; n++) {
+            size_t first = (found[n].start - address) / PAGE, pages = (found[n].end - found[n].start) / PAGE;
+            if (found[n].categories & IS_PRESENT)
+                memset(present + first, 1, pages);
+            if (found[n].categories & IS_SWAPPED)
+                memset(swapped + first, 1, pages);
+        }
+        if (scan.walk_end <= scan.start)
+            break;
+        scan.start = scan.walk_end;
+    }
+    return 0;
+}
+
+/* find_present(pagemap, address, present, swapped): which of the pages from an address on are present and which are in
+ * swap, into two writable buffers of a byte per page. The kernel is asked for these two alone: unlike reading pagemap,
+ * it need not look at what it keeps of each page. OSError where it has no PAGEMAP_SCAN. */
+static PyObject *find_present(PyObject *self, PyObject *args)
+{
+    Py_buffer present, swapped;
+    int pagemap, failed = -1, error = EINVAL;
+    unsigned long long address;
+    if (!PyArg_ParseTuple(args, "iKw*w*", &pagemap, &address, &present, &swapped))
+        return NULL;
+    if (present.len == swapped.len) {
+        Py_BEGIN_ALLOW_THREADS
+        failed = scan_all(pagemap, address, present.len, present.buf, swapped.buf);
+        error = errno;
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&present);
+    PyBuffer_Release(&swapped);
+    if (failed) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    {"find_present", find_present, METH_VARARGS, "Tell which pages of a process are present and which in swap."},
     {"read_pages", read_pages, METH_VARARGS, "Read pages of a process and hash them into a buffer of uint64."},
     {"hash_pages", hash_pages, METH_VARARGS, "Hash pages behind each other into a buffer of uint64."},
     {NULL, NULL, 0, NULL},

@@ -10,7 +10,7 @@ import time
 
 import numpy
 
-from nova_batch_migrate.agent import compressibility, memory
+from nova_batch_migrate.agent import compressibility, guest_scan, memory
 from nova_batch_migrate.agent.memory import PAGE_BYTES
 
 #: Part of the shortest gap between two looks to fill with first looks: the second ones are in time.
@@ -25,6 +25,8 @@ PIECE_PAGES = 32
 #: Of the time that a scan may take at most.
 _COMPARE_SHARE = 0.6
 _AGENDA_SECONDS = 0.02
+#: Of a slice that was alike at the second look, the pages looked at again, for all of it.
+_STILL_PAGES = 64
 #: Pages of one guest whose compression is tried: unchanged ones, changed ones.
 _SAMPLE_UNCHANGED_PAGES = 4096
 _SAMPLE_CHANGED_PAGES = 1024
@@ -38,6 +40,15 @@ class _Tracked:
     part: memory.Slice
     times: list[float]
     hashes: list[numpy.ndarray]
+    #: Pages that each of its pages stands for.
+    weight: float = 1.0
+
+    def narrow(self, first: int, pages: int) -> None:
+        """Go on with so many of its pages, which stand for all of them."""
+        self.weight *= self.part.pages / pages
+        self.part = memory.Slice(self.part.address + first * PAGE_BYTES, pages,
+                                 self.part.first_page + first)
+        self.hashes = [hashes[first:first + pages] for hashes in self.hashes]
 
 
 class Comparing:
@@ -45,12 +56,18 @@ class Comparing:
 
     Slices are taken in random order, so that a slow host compares fewer of them and not the wrong
     ones. Where all of memory is compared, a first look also counts as having read the slice.
+
+    Most memory of most guests lies still, and reading it takes processor time and cache from them.
+    So the longest gap between looks comes first: behind it, slices that changed are looked at as
+    often as windows ask for, and of each of the others a few pages, which count for all of it.
     """
 
     def __init__(self, guests: list, windows: list[float], reader, random: numpy.random.Generator,
                  seconds: float, tell):
         self._guests = guests
         self._windows = windows
+        #: When each slice is looked at, seconds after its first look.
+        self._looks = _looks(windows)
         self._reader = reader
         self._random = random
         self._tell = tell
@@ -64,16 +81,17 @@ class Comparing:
         self._begun = 0.0
 
     def run(self) -> None:
-        """Look at slices once and again after each window, many slices at a time.
+        """Look at slices once and again as windows ask for, many slices at a time.
 
         A cohort is what is read in `busy` seconds; cohorts begin when none of their looks falls
         into one of another's.
         """
-        if not self._windows or not self._guests:
-            return
+        if self._windows and self._guests:
+            self._compare()
+
+    def _compare(self) -> None:
         work = self._work()
-        busy = _FILL * min(late - early
-                           for early, late in itertools.pairwise([0.0, *self._windows]))
+        busy = _FILL * min(late - early for early, late in itertools.pairwise(self._looks))
         #: looks to come: when, which, of what
         agenda: list[tuple[float, int, list[_Tracked]]] = []
         self._begun = time.monotonic()
@@ -84,13 +102,13 @@ class Comparing:
             if agenda and agenda[0][0] <= now:
                 _, look, cohort = agenda.pop(0)
                 for entry in cohort:
-                    self._look_again(entry, look, self._windows[look - 1])
+                    self._look_again(entry, look)
             elif now < deadline and self._has_room(agenda, now, busy):
                 cohort = self._first_looks(work, now + busy)
                 if not cohort:
                     deadline = now
-                agenda += [(now + window, look, cohort)
-                           for look, window in enumerate(self._windows, start=1) if cohort]
+                agenda += [(now + self._looks[look], look, cohort)
+                           for look in range(1, len(self._looks)) if cohort]
             elif agenda:
                 time.sleep(min(_AGENDA_SECONDS, max(0.0, agenda[0][0] - now)))
             else:
@@ -103,7 +121,7 @@ class Comparing:
             guest.slice_pages = size
         slices = [guest.memory.slices(size) for guest in self._guests]
         ends = numpy.cumsum([len(each) for each in slices])
-        self._looks_planned = int(ends[-1]) * (1 + len(self._windows))
+        self._looks_planned = int(ends[-1]) * len(self._looks)
         for number in self._order(int(ends[-1])):
             at = int(numpy.searchsorted(ends, number, side="right"))
             index = number - int(ends[at]) + len(slices[at])
@@ -117,7 +135,7 @@ class Comparing:
                 self._random.integers(0, count, size=1))
 
     def _has_room(self, agenda, now: float, busy: float) -> bool:
-        looks = [now, *(now + window for window in self._windows)]
+        looks = [now + look for look in self._looks]
         return all(abs(begin - look) >= busy for begin, _, _ in agenda for look in looks)
 
     def _first_looks(self, work, end: float) -> list[_Tracked]:
@@ -143,24 +161,30 @@ class Comparing:
             guest.spread.add(present, swapped, hashes == numpy.uint64(self._reader.zero))
         return _Tracked(guest, part, [begun], [_short(hashes, swapped)])
 
-    def _look_again(self, entry: _Tracked, look: int, window: float) -> None:
-        wait = entry.times[0] + window - time.monotonic()
+    def _look_again(self, entry: _Tracked, look: int) -> None:
+        wait = entry.times[0] + self._looks[look] - time.monotonic()
         if wait > 0:
             time.sleep(wait)
+        is_last = look == len(self._looks) - 1
         looked = self._look(entry.guest, entry.part)
         if looked is None:
             return
         begun, hashes, present, swapped = looked
         short = _short(hashes, swapped)
+        count = 0
         for earlier, (then, before) in enumerate(zip(entry.times, entry.hashes, strict=True)):
-            changed = (before != short) & (before != _UNREAD) & (short != _UNREAD)
-            window_sums = entry.guest.windows.setdefault((earlier, look), [0.0, 0.0])
-            window_sums[0] += int(numpy.count_nonzero(changed))
-            window_sums[1] += (begun - then) * entry.part.pages
+            count = int(numpy.count_nonzero(
+                (before != short) & (before != _UNREAD) & (short != _UNREAD)))
+            sums = entry.guest.windows.setdefault((earlier, look), guest_scan.Sums())
+            sums.add(count, begun - then, entry.part.pages, entry.weight)
         entry.times.append(begun)
         entry.hashes.append(short)
-        if look == len(self._windows):
-            self._sample(entry, present, hashes != numpy.uint64(self._reader.zero))
+        narrows = (look == 1 and not is_last and not count and entry.part.pages > _STILL_PAGES)
+        if narrows or (is_last and entry.weight == 1):
+            self._sample(entry, present & (hashes != numpy.uint64(self._reader.zero)))
+        if narrows:
+            entry.narrow(int(self._random.integers(entry.part.pages - _STILL_PAGES + 1)),
+                         _STILL_PAGES)
 
     def _look(self, guest, part: memory.Slice):
         self._looks_done += 1
@@ -169,24 +193,38 @@ class Comparing:
         self._tell(0.5 * min(1.0, share))
         return self._reader.look(guest, part)
 
-    def _sample(self, entry: _Tracked, present: numpy.ndarray, content: numpy.ndarray) -> None:
-        """Compress samples of a slice that was read for the last time and is in the buffer."""
-        guest = entry.guest
-        changed = (entry.hashes[-1] != entry.hashes[0])[present]
-        content = content[present]
-        if guest.unchanged.raw_bytes < _SAMPLE_UNCHANGED_PAGES * PAGE_BYTES:
-            self._add_pages(guest.unchanged, content & ~changed)
-        if guest.changed.raw_bytes < _SAMPLE_CHANGED_PAGES * PAGE_BYTES:
-            seen = guest.windows.get((0, 1), [0, 0])[0]
-            picked = self._random.random(len(changed)) < _SAMPLE_CHANGED_PAGES / max(1, seen)
-            self._add_pages(guest.changed, content & changed & picked)
+    def _sample(self, entry: _Tracked, content: numpy.ndarray) -> None:
+        """Compress samples of a slice that was looked at as a whole for the last time.
 
-    def _add_pages(self, gauge: compressibility.Gauge, wanted: numpy.ndarray) -> None:
-        view = self._reader.buffer.view
-        pages = [view[index * PAGE_BYTES:(index + 1) * PAGE_BYTES]
-                 for index in numpy.flatnonzero(wanted).tolist()]
-        if pages:
-            gauge.add(pages)
+        ``content`` tells which of its pages are present and not zero.
+        """
+        guest = entry.guest
+        changed = entry.hashes[-1] != entry.hashes[0]
+        if guest.unchanged.raw_bytes < _SAMPLE_UNCHANGED_PAGES * PAGE_BYTES:
+            self._add_pages(guest, guest.unchanged, entry.part, content & ~changed)
+        if guest.changed.raw_bytes < _SAMPLE_CHANGED_PAGES * PAGE_BYTES:
+            seen = max(1.0, guest.windows[0, 1].changed_pages)
+            picked = self._random.random(len(changed)) < _SAMPLE_CHANGED_PAGES / seen
+            self._add_pages(guest, guest.changed, entry.part, content & changed & picked)
+
+    def _add_pages(self, guest, gauge: compressibility.Gauge, part: memory.Slice,
+                   wanted: numpy.ndarray) -> None:
+        if wanted.any():
+            pages = self._reader.pages(guest, part, wanted)
+            if pages:
+                gauge.add(pages)
+
+
+def _looks(windows: list[float]) -> list[float]:
+    """Return when to look so that windows (ascending) of all these lengths lie between two looks.
+
+    The longest gap lies in front; the shorter windows begin behind it, together.
+    """
+    if not windows:
+        return [0.0]
+    *shorter, longest = windows
+    begin = longest - (shorter[-1] if shorter else 0.0)
+    return [0.0, begin, *(begin + window for window in shorter)]
 
 
 def _short(hashes: numpy.ndarray, swapped: numpy.ndarray) -> numpy.ndarray:

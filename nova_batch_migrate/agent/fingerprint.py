@@ -65,18 +65,25 @@ class Hasher:
             dtype=numpy.uint64, count=count)
 
     def read(self, ram: memory.GuestMemory, part: memory.Slice, present: numpy.ndarray,
-             buffer: memory.Buffer, absent: int, out: numpy.ndarray) -> None:
-        """Read the `present` pages (a boolean array) of a slice into the buffer and hash them.
+             buffer: memory.Buffer, absent: int, out: numpy.ndarray, keep: bool = True) -> None:
+        """Read the `present` pages (a boolean array) of a slice and hash them.
 
-        `out` (uint64) gets the hash of each page, `absent` where none is present. Only for pages;
-        raises GuestMemoryError.
+        `out` (uint64) gets the hash of each page, `absent` where none is present. The pages are in
+        the buffer afterwards, packed, if they are to be kept; else the slice may be of any size,
+        and little of the processor's cache is taken from guests. Only for pages; raises
+        GuestMemoryError.
         """
         if self._buffer is None:
-            out[:] = absent
-            out[present] = self.hash(ram.read(part, present, buffer) // PAGE_BYTES)
+            for start in range(0, part.pages, memory.SLICE_PAGES):
+                here = present[start:start + memory.SLICE_PAGES]
+                found = out[start:start + memory.SLICE_PAGES]
+                found[:] = absent
+                size = ram.read(memory.Slice(part.address + start * PAGE_BYTES, len(here)), here,
+                                buffer)
+                found[here] = self.hash(size // PAGE_BYTES)
         else:
             ram.read_with(part, lambda pid: _speed.read_pages(
-                pid, part.address, present, buffer.view, self._seed, absent, out))
+                pid, part.address, present, buffer.view, keep, self._seed, absent, out))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,21 @@ class Seen:
         self.zero += int(numpy.count_nonzero(zero & present))
 
 
+@dataclasses.dataclass
+class Sums:
+    """Of the slices that were looked at in both looks of a window, each with its weight."""
+
+    changed_pages: float = 0.0
+    page_seconds: float = 0.0
+    pages: float = 0.0
+
+    def add(self, changed_pages: int, seconds: float, pages: int, weight: float = 1.0) -> None:
+        """Add a slice that stands for ``weight`` slices."""
+        self.changed_pages += weight * changed_pages
+        self.page_seconds += weight * seconds * pages
+        self.pages += weight * pages
+
+
 @dataclasses.dataclass(frozen=True)
 class Known:
     """A guest that was read completely: used again while it is young."""
@@ -61,8 +76,8 @@ class Guest:
         self.seen = Seen()
         #: Pieces compared that lie spread over a guest too large to be compared whole.
         self.spread = Seen()
-        #: (first look, second look) -> [changed pages, page-seconds between both]
-        self.windows: dict[tuple[int, int], list[float]] = {}
+        #: By first look and second look.
+        self.windows: dict[tuple[int, int], Sums] = {}
         self.unchanged = compressibility.Gauge()
         self.changed = compressibility.Gauge()
         self._contents: fingerprint.Contents | None = None
@@ -109,9 +124,9 @@ class Guest:
             return self.known.counts | {"reused": True}
         total = self.memory.total_pages
         windows = [
-            {"seconds": page_seconds / self.tracked_pages,
-             "changed_pages": changed * total / self.tracked_pages}
-            for changed, page_seconds in self.windows.values()
+            {"seconds": sums.page_seconds / sums.pages,
+             "changed_pages": sums.changed_pages * total / self.tracked_pages}
+            for sums in self.windows.values()
         ]
         return {
             "id": self.id,

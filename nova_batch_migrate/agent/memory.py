@@ -16,6 +16,12 @@ from collections.abc import Callable
 
 import numpy
 
+try:
+    from nova_batch_migrate.agent import _speed
+except ImportError:
+    # it was built without a compiler
+    _speed = None
+
 PAGE_BYTES = 4096
 #: Most pages looked at and read in one step: 2 MiB, so that one buffer serves all guests.
 SLICE_PAGES = 512
@@ -162,6 +168,8 @@ class GuestMemory:
     def __init__(self, pid: int, blocks_bytes: list[int]):
         self.blocks = find_ram(pid, blocks_bytes)
         self._pid = pid
+        #: Whether the kernel is asked for presence alone: it takes a fifth of the time.
+        self._scans = _speed is not None
         try:
             self._pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
         except OSError as error:
@@ -248,6 +256,17 @@ class GuestMemory:
 
     def presence(self, part: Slice) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return two boolean arrays over the pages of a slice: present, and swapped out."""
+        if self._scans:
+            present, swapped = (numpy.empty(part.pages, dtype=bool) for _ in range(2))
+            try:
+                _speed.find_present(self._pagemap, part.address, present, swapped)
+            except OSError:
+                # a kernel before 6.7
+                self._scans = False
+            else:
+                # of a process that ended the kernel finds nothing, and no fault with that
+                self.entries(part.address, 1)
+                return present, swapped
         flags = self.entries(part.address, part.pages)
         return flags >= _PRESENT, (flags & _SWAPPED) != 0
 

@@ -332,30 +332,44 @@ class ContentReader:
             present, swapped = guest.memory.presence(part)
             self._pace.spend(int(numpy.count_nonzero(present)) * PAGE_BYTES)
             begun = time.monotonic()
-            return begun, self._hashes(guest, part, present), present, swapped
+            hashes = numpy.empty(part.pages, dtype=numpy.uint64)
+            self._hasher.read(guest.memory, part, present, self.buffer, self.zero, hashes,
+                              guest.portions is not None)
+            return begun, hashes, present, swapped
         except memory.GuestMemoryError as error:
             guest.error = str(error)
             return None
 
-    def _hashes(self, guest: guest_scan.Guest, part: memory.Slice, present) -> numpy.ndarray:
-        hashes = numpy.empty(part.pages, dtype=numpy.uint64)
-        self._hasher.read(guest.memory, part, present, self.buffer, self.zero, hashes)
-        return hashes
+    def pages(self, guest: guest_scan.Guest, part: memory.Slice, wanted: numpy.ndarray
+              ) -> list[memoryview]:
+        """Return the ``wanted`` pages of a slice that are present; valid until the next read.
+
+        Not paced: these are few, and were read just before.
+        """
+        try:
+            present, _ = guest.memory.presence(part)
+            size = guest.memory.read(part, wanted & present, self.buffer)
+        except memory.GuestMemoryError as error:
+            guest.error = str(error)
+            return []
+        return [self.buffer.view[start:start + PAGE_BYTES] for start in range(0, size, PAGE_BYTES)]
 
     def read_contents(self, guest: guest_scan.Guest, part: memory.Slice) -> None:
-        """Read a part of any size, slice by slice, and collect what it holds."""
+        """Read a part of any size, and collect what it holds."""
         if guest.error:
             return
         hashes = numpy.empty(part.pages, dtype=numpy.uint64)
+        # slice by slice where the buffer has to hold the pages
+        step = memory.SLICE_PAGES if guest.portions is not None else part.pages
         try:
             present, swapped = guest.memory.presence(part)
-            for start in range(0, part.pages, memory.SLICE_PAGES):
-                pages = slice(start, min(start + memory.SLICE_PAGES, part.pages))
+            for start in range(0, part.pages, step):
+                pages = slice(start, min(start + step, part.pages))
                 here = present[pages]
                 self._pace.spend(int(numpy.count_nonzero(here)) * PAGE_BYTES)
                 self._hasher.read(guest.memory, memory.Slice(
                     part.address + start * PAGE_BYTES, len(here)), here, self.buffer, self.zero,
-                    hashes[pages])
+                    hashes[pages], guest.portions is not None)
                 self._collect_blocks(guest, hashes[pages], here)
         except memory.GuestMemoryError as error:
             guest.error = str(error)

@@ -128,18 +128,39 @@ class Measurer:
         new ones, and are dropped.
         """
         preflight = self._agents.preflight(ctxt, host)
+        names = {row["server_id"]: row["name"] for row in db.servers_of(batch["id"])}
+        servers = [_readable(server, host, names.get(server["id"]) or "") for server in servers]
         stored = dict(db.get_batch(batch["id"])["telemetry"] or {})
         known = {server["id"]: server | {"sequence": None}
                  for server in stored.get(host, {}).get("servers", ())}
         known.update({server["id"]: server for server in servers
                       if not server.get("error") or known.get(server["id"], server).get("error")})
-        value = telemetry.HostTelemetry.from_dict({
-            **(common or {}),
+        whole = {
             "host": host,
             "bandwidth": self._agents.bandwidth(ctxt, host),
             "options": telemetry.MigrationOptions.from_nova(preflight["nova_options"]).to_dict(),
-            "servers": [known[key] for key in sorted(known)]})
+            "servers": [known[key] for key in sorted(known)]}
+        try:
+            value = telemetry.HostTelemetry.from_dict({**(common or {}), **whole})
+        except exception.PlanningError as error:
+            value = telemetry.HostTelemetry.from_dict(whole)
+            db.add_event(batch["id"], "warning", f"{host}: nothing is known to be in common, the "
+                         f"agent's figures are none: {error}")
         stored[host] = value.to_dict()
         db.update_batch(batch["id"], {"telemetry": stored})
         for problem in preflight["problems"]:
             db.add_event(batch["id"], "warning", f"{host}: {problem}")
+
+
+def _readable(server: dict, host: str, name: str) -> dict:
+    """Return a server's figures, or, where a value is none (NaN, below 0), that it has none.
+
+    A wrong figure of one server is no reason to give a whole batch up: it is planned by its memory
+    size, and the plan says why.
+    """
+    try:
+        telemetry.ServerTelemetry.from_dict(server)
+    except exception.PlanningError as error:
+        return {"id": server["id"], "name": name, "host": host,
+                "error": f"its figures cannot be true: {error}"}
+    return server

@@ -49,8 +49,9 @@ class Planner:
         pending = {row["server_id"]: row for row in rows if row["status"] == "pending"}
         hosts = [self._telemetry(batch, host, pending) for host in
                  sorted({row["source"] for row in pending.values()})]
-        measured = {server.id for host in hosts for server in host.servers
-                    if server.error is None}
+        # one that is on its host though it could not be measured goes by its memory size
+        plannable = {server.id for host in hosts for server in host.servers
+                     if server.error is None or server.host == host.host}
         names = self.destinations(batch)
         nodes = {hypervisor.host: hypervisor.node for hypervisor in self._nova.hypervisors()}
         capacity = self._placement.free_capacity(names, nodes) if pending else {}
@@ -64,14 +65,14 @@ class Planner:
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
             movable=tuple(_movable(servers[server_id], names, groups)
-                          for server_id in sorted(servers) if server_id in measured),
+                          for server_id in sorted(servers) if server_id in plannable),
             destinations=tuple(
                 _destination(name, capacity, holding.get(name, ()),
                              self._conf.conductor.max_inbound or None)
                 for name in names if name in capacity),
             staying=tuple(_stayed(row) for row in rows if row["status"] == "skipped")
             + tuple(_unmeasured(pending[server_id], hosts) for server_id in sorted(pending)
-                    if server_id not in measured),
+                    if server_id not in plannable),
             strategy=batch["request"]["strategy"],
             max_parallel=batch["request"]["max_parallel"] or self._conf.conductor.max_parallel,
             relay_max_parallel=batch["request"]["max_parallel"] or loading.ALL_AT_ONCE,

@@ -64,6 +64,7 @@ class Guests(fixtures.Fixture):
         #: How often a running migration's dirty log was read.
         self.iteration = 1
         self._by_id: dict[str, Guest] = {}
+        self._spoiled: dict[str, dict] = {}
         self._measurable = threading.Event()
         self._measurable.set()
 
@@ -84,6 +85,10 @@ class Guests(fixtures.Fixture):
     def __getitem__(self, server_id: str) -> Guest:
         return self._by_id[server_id]
 
+    def spoil(self, server_id: str, **figures) -> None:
+        """Let the privileged process say something else of a guest."""
+        self._spoiled[server_id] = figures
+
     def hold_measures(self) -> None:
         """Let no measurement come to its end until :meth:`release_measures`."""
         self._measurable.clear()
@@ -102,7 +107,8 @@ class Guests(fixtures.Fixture):
                    for guest in found]
         if len(found) > 1:
             classes.append(telemetry.PageClass(tuple(sorted(g.id for g in found)), shared))
-        return {"servers": [guest.scanned(windows_seconds) for guest in found],
+        return {"servers": [guest.scanned(windows_seconds) | self._spoiled.get(guest.id, {})
+                            for guest in found],
                 "page_classes": telemetry.PageClasses(True, 1.0, tuple(classes)).to_dict()}
 
 

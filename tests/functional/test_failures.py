@@ -93,6 +93,28 @@ class Agents(base.BatchTestCase):
         self.assertEqual([], self.hypervisors.streams)
 
 
+class Figures(base.BatchTestCase):
+    def test_who_could_not_be_measured_goes_last_without_a_discount_and_is_named(self):
+        good, other, below_zero, no_number, absurd = self.boot(
+            "good", "other", "below", "nan", "absurd")
+        self.guests.spoil(below_zero, present_pages=-5)
+        self.guests.spoil(no_number, windows=[
+            {"seconds": seconds, "changed_pages": 3.0} for seconds in (float("nan"), 2.0)])
+        self.guests.spoil(absurd, zero_pages=1 << 40)
+        batch_id = self.drain(plan_only=True)["id"]
+        self.wait_for_batch(batch_id, "planned")
+        groups = self.call("GET", f"/{batch_id}/plan").body["plan"]["groups"]
+        self.assertEqual({good, other}, {m["server_id"] for m in groups[0]["members"]})
+        said = {m["server_id"]: m["reason"] for group in groups[1:] for m in group["members"]}
+        self.assertEqual({below_zero, no_number, absurd}, set(said))
+        for reason in said.values():
+            self.assertIn("could not be measured (its figures cannot be true", reason)
+        self.assertIn("present_pages must be a whole number not below 0, not -5", said[below_zero])
+        self.assertEqual([0, 0, 0], [group["common_pages_bytes"] for group in groups[1:]])
+        self.act(batch_id, "start")
+        self.wait_for_batch(batch_id, "completed")
+
+
 class NoDestination(base.BatchTestCase):
     HOSTS = ("cmpa",)
 

@@ -1,24 +1,15 @@
 """Guest RAM as real QEMUs have it: every kind of backend, paused behind the firmware."""
 
-import json
 import os
 import pathlib
-import shutil
-import socket
-import subprocess
-import time
-import uuid
 
 import ddt
-import fixtures
 import numpy
 from oslotest import base
 
 from nova_batch_migrate.agent import memory
+from tests.unit.agent.qemus import BINARY, MIB, Qemu, present_pages
 
-MIB = 1 << 20
-BINARY = shutil.which("qemu-system-x86_64")
-BASE = ["-S", "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg"]
 #: Arguments, sizes of the backends as libvirt names them.
 KINDS = {
     "anonymous": (["-machine", "pc", "-m", "96M"], [96]),
@@ -40,73 +31,6 @@ KINDS = {
               "-object", "memory-backend-ram,id=d,size=128M", "-device", "pc-dimm,memdev=d"],
              [96, 128]),
 }
-
-
-class Qemu(fixtures.Fixture):
-    """A QEMU that has not begun; ``boot`` lets the firmware write to RAM, and pauses again."""
-
-    def __init__(self, arguments):
-        self.id = str(uuid.uuid4())
-        self._arguments = arguments
-
-    def _setUp(self):
-        self.directory = self.useFixture(fixtures.TempDir()).path
-        monitor = os.path.join(self.directory, "qmp")
-        self._process = subprocess.Popen(
-            [BINARY, *BASE, "-uuid", self.id, "-qmp", f"unix:{monitor},server=on,wait=off",
-             *(argument.format(dir=self.directory) for argument in self._arguments)],
-            stderr=subprocess.PIPE)
-        self.addCleanup(self.end)
-        self.pid = self._process.pid
-        self._socket = socket.socket(socket.AF_UNIX)
-        self.addCleanup(self._socket.close)
-        for _ in range(200):
-            try:
-                self._socket.connect(monitor)
-                break
-            except OSError:
-                if self._process.poll() is not None:
-                    raise RuntimeError(self._process.stderr.read().decode()) from None
-                time.sleep(0.05)
-        self._lines = self._socket.makefile("r")
-        self.addCleanup(self._lines.close)
-        self._lines.readline()
-        self.execute("qmp_capabilities")
-
-    def execute(self, command, **arguments):
-        """Run a monitor command and return what it answers."""
-        self._socket.sendall(json.dumps(
-            {"execute": command, "arguments": arguments}).encode() + b"\n")
-        for line in self._lines:
-            answer = json.loads(line)
-            if "error" in answer:
-                raise RuntimeError(answer["error"]["desc"])
-            if "return" in answer:
-                return answer["return"]
-        raise RuntimeError("QEMU ended")
-
-    def boot(self, ram):
-        """Run until something is in RAM."""
-        self.execute("cont")
-        deadline = time.monotonic() + 60
-        while present_pages(ram) < 32 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.execute("stop")
-
-    def end(self):
-        """Kill it, as a crash would."""
-        self._process.kill()
-        self._process.wait()
-        self._process.stderr.close()
-
-    def shared_bytes(self):
-        """Return what the shared memory that it has mapped occupies."""
-        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
-        return [line for line in status.splitlines() if line.startswith("RssShmem")]
-
-
-def present_pages(ram):
-    return sum(int(numpy.count_nonzero(ram.presence(part)[0])) for part in ram.slices())
 
 
 @ddt.ddt

@@ -1,3 +1,5 @@
+import collections
+
 import fixtures
 from oslotest import base
 
@@ -142,6 +144,7 @@ class TestReuse(ScanCase):
         self.measure(guest, reuse_seconds=60)
         seen = self.looks()
         self.assertTrue(self.measure(guest, reuse_seconds=60)["servers"][0]["reused"])
+        self.assertEqual([], seen)
         self.assertFalse(self.measure(guest, reuse_seconds=60, seed=8)["servers"][0]["reused"])
         self.clock.now += 61
         self.assertFalse(self.measure(guest, reuse_seconds=60)["servers"][0]["reused"])
@@ -206,10 +209,48 @@ class TestChanges(ScanCase):
         guest.write({page: page + 1 for page in range(100)})
         counts = self.change(guest, {0: 500, 1: 501, 2: 502, 800: 503, 99: 100})
         # page 99 was written with what it held; page 800 was a hole
-        self.assertEqual([(0.5, 4), (1.5, 0), (2.0, 4)],
+        self.assertEqual([(0.5, 0), (1.5, 4), (2.0, 4)],
                          [(round(window["seconds"], 2), window["changed_pages"])
                           for window in counts["windows"]])
         self.assertGreater(counts["compress_changed"], 0.9)
+
+    def looks(self):
+        """Return a list that grows with every look: (number of the slice, pages)."""
+        seen, real_look = [], scan.ContentReader.look
+
+        def look(this, guest, part):
+            seen.append((part.first_page // memory.SLICE_PAGES, part.pages))
+            return real_look(this, guest, part)
+
+        self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.scan.ContentReader.look",
+                                             look))
+        return seen
+
+    def test_of_what_lies_still_a_few_pages_are_looked_at_again(self):
+        guest = self.useFixture(Guest(pages=20 * memory.SLICE_PAGES))
+        guest.write({page * memory.SLICE_PAGES: 1 for page in range(20)})
+        looks = self.looks()
+        self.behind_first_looks(20, lambda: guest.write({7 * memory.SLICE_PAGES: 2}))
+        counts, = self.measure(guest)["servers"]
+        again = collections.defaultdict(list)
+        for number, pages in looks:
+            again[number].append(pages)
+        self.assertEqual([512, 512, 512], again.pop(7))
+        self.assertEqual({(512, 512, 64)}, {tuple(pages) for pages in again.values()})
+        self.assertEqual([(0.5, 0), (1.5, 1), (2.0, 1)],
+                         [(round(window["seconds"], 2), window["changed_pages"])
+                          for window in counts["windows"]])
+
+    def test_they_count_for_all_of_their_slice(self):
+        guest = self.useFixture(Guest(pages=6 * memory.SLICE_PAGES))
+        guest.write({page: 1 for page in range(0, guest.pages, 4)})
+        # slices that were alike at their second look are written behind it, as by a long copy
+        self.behind_first_looks(12, lambda: guest.write(
+            {page: 2 for page in range(2 * memory.SLICE_PAGES, 4 * memory.SLICE_PAGES, 4)}))
+        counts, = self.measure(guest)["servers"]
+        self.assertEqual([(0.5, 256), (1.5, 0), (2.0, 256)],
+                         [(round(window["seconds"], 2), round(window["changed_pages"]))
+                          for window in counts["windows"]])
 
     def test_a_hole_that_becomes_zeros_has_not_changed(self):
         guest = self.useFixture(Guest())

@@ -1,0 +1,187 @@
+"""The agent on a real libvirt with a real QEMU: libvirt's driver within this process, no daemon."""
+
+import atexit
+import contextlib
+import functools
+import itertools
+import os
+import pathlib
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+
+import fixtures
+from oslotest import base
+
+from nova_batch_migrate import conf, privsep
+from nova_batch_migrate.agent import (
+    dirty_rate,
+    domains,
+    feedback,
+    history,
+    keys,
+    measurement,
+    memory,
+    sampler,
+    scan,
+)
+from nova_batch_migrate.planning.telemetry import ServerTelemetry
+from tests.unit.agent import qemus
+from tests.unit.agent.qemus import MIB
+
+libvirt = domains.libvirt
+DRIVER = "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so"
+_XML = """<domain type='qemu'>
+  <name>instance-{number:08x}</name><uuid>{id}</uuid>
+  <memory unit='MiB'>96</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>
+  <devices>
+    <emulator>{emulator}</emulator>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='{disk}'/><target dev='hda' bus='ide'/>
+    </disk>
+    <controller type='usb' model='none'/><memballoon model='none'/>
+  </devices>
+</domain>"""
+_SETTINGS = """security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+remember_owner = 0
+stdio_handler = "file"
+user = "root"
+group = "root"
+"""
+
+
+_numbers = itertools.count(1)
+
+
+@functools.cache
+def _driver():
+    """Make ready what libvirt's driver needs of a process, which takes one root in its life."""
+    # sockets have short names
+    root = pathlib.Path(tempfile.mkdtemp(prefix="nbm-libvirt-", dir="/tmp"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    (root / "etc").mkdir()
+    (root / "etc/qemu.conf").write_text(_SETTINGS)
+    emulator = root / "qemu"
+    emulator.write_text(qemus.EMULATOR)
+    emulator.chmod(0o755)
+    libvirt.virEventRegisterDefaultImpl()
+
+    def follow():
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=follow, daemon=True).start()
+    return root
+
+
+class LibvirtCase(base.BaseTestCase):
+
+    def setUp(self):
+        super().setUp()
+        if libvirt is None or qemus.BINARY is None or os.geteuid() \
+                or not os.path.exists(DRIVER):
+            self.skipTest("libvirt's QEMU driver, its Python module, QEMU and root are needed")
+        privsep.memory_pctxt.set_client_mode(False)
+        self.addCleanup(privsep.memory_pctxt.set_client_mode, True)
+        self.addCleanup(scan._known.clear)
+        self.conf = conf.new()
+        conf.parse(self.conf, [], [])
+        self.conf.set_override("host", "cmpa")
+        self.root, self.rams = _driver(), {}
+        self.hypervisor = domains.Hypervisor(
+            "cmpa", f"qemu:///embed?root={self.root}", str(self.root / "run/qemu"))
+
+    def start(self, **numbers):
+        """Return the domain of a new guest that has filled its pages, and writes."""
+        server = str(uuid.uuid4())
+        directory = self.useFixture(fixtures.TempDir()).path
+        handle = self.hypervisor._connection().createXML(_XML.format(
+            id=server, number=next(_numbers), emulator=self.root / "qemu",
+            disk=qemus.disk(directory, qemus.boot_sector(**numbers))))
+        self.addCleanup(handle.destroy)
+        domain = self.hypervisor.domain(server)
+        ram = memory.GuestMemory(memory.qemu_pid(domain.pid_file, server),
+                                 list(domain.definition.memory_blocks_bytes))
+        self.addCleanup(ram.close)
+        self.rams[server] = ram
+        qemus.wait_for(lambda: qemus.has_filled(ram, numbers["filled"]))
+        return domain
+
+    @contextlib.contextmanager
+    def rate_of(self, domain, per_tick):
+        """Yield a list that holds, afterwards, the pages/s that the guest wrote by its own clock.
+
+        On a busy machine it has fewer ticks than its 18.2 a second.
+        """
+        ram, found = self.rams[domain.id], []
+        ticks, begun = qemus.ticks(ram), time.monotonic()
+        yield found
+        found.append(per_tick * (qemus.ticks(ram) - ticks) / (time.monotonic() - begun))
+
+
+class TestPageSampling(LibvirtCase):
+    """A guest that writes 16,384 pages one after the other, 128 at each of its ticks."""
+
+    def setUp(self):
+        super().setUp()
+        self.writer = self.start(filled=16384, written=16384, per_tick=128)
+
+    def sample(self):
+        """Return the windows by page sampling, and the true rate in pages/s."""
+        with self.rate_of(self.writer, 128) as rate:
+            found, touched = dirty_rate.ask_qemu(self.hypervisor, [self.writer], self.conf.agent)
+        self.assertEqual({}, touched)
+        windows = found[self.writer.id]
+        self.assertEqual([("page-sampling", seconds) for seconds in (1.0, 2.0, 4.0)],
+                         [(each.source, each.seconds) for each in windows])
+        return windows, rate[0]
+
+    def test_through_the_monitor_with_many_samples_the_rate_is_right(self):
+        self.conf.set_override("page_sampling_per_gib", 16384, "agent")
+        windows, rate = self.sample()
+        # 1,536 samples of 96 MiB; QEMU rounds to whole MiB/s
+        for window, share in zip(windows[1:], (0.3, 0.2), strict=True):
+            self.assertAlmostEqual(rate * window.seconds, window.changed_pages,
+                                   delta=share * rate * window.seconds, msg=windows)
+        model, _ = dirty_rate.choose(24576, [], 0.0, windows, 16384)
+        self.assertAlmostEqual(rate, model.rate_pages_per_second, delta=0.25 * rate)
+        self.assertLess(model.relative_error, 0.2)
+
+    def test_through_libvirts_call_it_is_coarse_and_says_so(self):
+        windows, rate = self.sample()
+        # 48 samples of 96 MiB: some 18 of them hit in the longest window
+        model, _ = dirty_rate.choose(24576, [], 0.0, windows)
+        self.assertGreater(model.relative_error, 0.1)
+        self.assertAlmostEqual(rate, model.rate_pages_per_second,
+                               delta=4 * model.relative_error * rate)
+
+
+class TestMeasurement(LibvirtCase):
+
+    def test_a_domain_is_measured_as_a_conductor_asks_for_it(self):
+        writer = self.start(filled=16384, written=16384, per_tick=64)
+        still = self.start(filled=8192)
+        parts = measurement.Parts(
+            self.hypervisor, keys.KeySource("secret"),
+            sampler.Sampler(self.conf, self.hypervisor, history.Histories(None)),
+            feedback.Feedback())
+        with self.rate_of(writer, 64) as rate:
+            found, host = measurement.measure(self.conf, parts, "job", [writer.id, still.id],
+                                              [0.5, 2.0, 4.0])
+        servers = {each["id"]: ServerTelemetry.from_dict(each) for each in found}
+        self.assertEqual((96 * MIB, "content-diff", None), (
+            servers[writer.id].memory_bytes, servers[writer.id].changed.source,
+            servers[writer.id].error))
+        self.assertAlmostEqual(rate[0], servers[writer.id].changed.rate_pages_per_second,
+                               delta=0.25 * rate[0])
+        self.assertLess(servers[still.id].changed.rate_pages_per_second, 0.1 * rate[0])
+        common = sum(entry["pages"] for entry in host["page_classes"]["classes"]
+                     if len(entry["servers"]) == 2)
+        # the still one's numbers are the other's, too, where that one has not written since
+        self.assertGreater(common, 100)
+        self.assertIn("page-sampling", servers[writer.id].source_note)

@@ -22,7 +22,7 @@
 #endif
 
 /* RUNS: the kernel's IOV_MAX; PART: pages read in one step, so that they are hashed in the second-level cache. */
-enum { RUNS = 1024, PART = 64 };
+enum { RUNS = 1024, PART = 64, WIDEST = 64 };
 enum { PAGE = 4096, STRIPE = 64, LANES = 8, SECRET_WORDS = 24, BLOCK_STRIPES = 16 };
 
 #define P32_1 0x9E3779B1u
@@ -130,6 +130,37 @@ AVX2 static void hash_wide(const uint8_t *in, const uint8_t *secret, uint64_t *o
     _mm256_storeu_si256((__m256i *)acc + 1, high);
     *out = merged(acc, secret);
 }
+
+/* Half a stripe's loads and multiplications again. Only where these registers do not slow the processor down, and with
+ * it whoever shares it: Ice Lake and Zen 4 on, which have VPOPCNTDQ, too. */
+#define AVX512 __attribute__((target("avx512f")))
+
+AVX512 static inline __m512i accumulated_whole(__m512i acc, const uint8_t *in, const uint8_t *key)
+{
+    __m512i data = _mm512_loadu_si512(in), mixed = _mm512_xor_si512(data, _mm512_loadu_si512(key));
+    __m512i product = _mm512_mul_epu32(mixed, _mm512_srli_epi64(mixed, 32));
+    return _mm512_add_epi64(acc, _mm512_add_epi64(product, _mm512_shuffle_epi32(data, _MM_PERM_BADC)));
+}
+
+AVX512 static void hash_widest(const uint8_t *in, const uint8_t *secret, uint64_t *out)
+{
+    const uint8_t *last_key = secret + SECRET_WORDS * 8 - STRIPE;
+    const __m512i prime = _mm512_set1_epi64((long long)P32_1);
+    uint64_t lanes[LANES];
+    __m512i acc = _mm512_loadu_si512(START);
+    for (int stripe = 0; stripe < PAGE / STRIPE - 1; stripe++) {
+        acc = accumulated_whole(acc, in + stripe * STRIPE, secret + stripe % BLOCK_STRIPES * 8);
+        if (stripe % BLOCK_STRIPES == BLOCK_STRIPES - 1) {
+            __m512i mixed = _mm512_xor_si512(_mm512_xor_si512(acc, _mm512_srli_epi64(acc, 47)),
+                                             _mm512_loadu_si512(last_key));
+            __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(mixed, 32), prime);
+            acc = _mm512_add_epi64(_mm512_mul_epu32(mixed, prime), _mm512_slli_epi64(high, 32));
+        }
+    }
+    acc = accumulated_whole(acc, in + PAGE - STRIPE, last_key - 7);
+    _mm512_storeu_si512(lanes, acc);
+    *out = merged(lanes, secret);
+}
 #endif
 
 static void fill_secret(uint64_t *secret, unsigned long long seed)
@@ -138,24 +169,28 @@ static void fill_secret(uint64_t *secret, unsigned long long seed)
         secret[i] = i % 2 ? SECRET[i] - seed : SECRET[i] + seed;
 }
 
-static void hash_all(const uint8_t *pages, Py_ssize_t count, const uint64_t *words, uint64_t *out)
+/* `widest`: bytes of the widest registers to be used. */
+static void hash_all(const uint8_t *pages, Py_ssize_t count, const uint64_t *words, int widest, uint64_t *out)
 {
     const uint8_t *secret = (const uint8_t *)words;
     void (*hash)(const uint8_t *, const uint8_t *, uint64_t *) = hash_plainly;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2"))
+    if (widest >= 64 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vpopcntdq"))
+        hash = hash_widest;
+    else if (widest >= 32 && __builtin_cpu_supports("avx2"))
         hash = hash_wide;
 #endif
     for (Py_ssize_t n = 0; n < count; n++)
         hash(pages + n * PAGE, secret, out + n);
 }
 
-/* hash_pages(pages, seed, out): hashes of as many pages as the writable buffer out has room for. */
+/* hash_pages(pages, seed, out, widest=64): hashes of as many pages as the writable buffer out has room for. */
 static PyObject *hash_pages(PyObject *self, PyObject *args)
 {
     Py_buffer pages, out;
     unsigned long long seed;
-    if (!PyArg_ParseTuple(args, "y*Kw*", &pages, &seed, &out))
+    int widest = WIDEST;
+    if (!PyArg_ParseTuple(args, "y*Kw*|i", &pages, &seed, &out, &widest))
         return NULL;
     Py_ssize_t count = out.len / 8;
     if (pages.len < count * PAGE) {
@@ -167,7 +202,7 @@ static PyObject *hash_pages(PyObject *self, PyObject *args)
     uint64_t secret[SECRET_WORDS];
     fill_secret(secret, seed);
     Py_BEGIN_ALLOW_THREADS
-    hash_all(pages.buf, count, secret, out.buf);
+    hash_all(pages.buf, count, secret, widest, out.buf);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&pages);
     PyBuffer_Release(&out);
@@ -207,7 +242,7 @@ static Py_ssize_t read_all(pid_t pid, uintptr_t address, const uint8_t *present,
                 errno = EFAULT;
                 return -1;
             }
-            hash_all(local.iov_base, wanted, secret, hashes);
+            hash_all(local.iov_base, wanted, secret, WIDEST, hashes);
             read += got;
         }
         for (int n = 0; first < at; first++)
@@ -313,7 +348,48 @@ static PyObject *find_present(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* gather(hashes, present, zero, limit, sample_limit, first_page, kept, pages, sample): of pages from a number on, those
+ * that are present and not zeros (whose hash is `zero`): hashes below limit into kept; of these, those below
+ * sample_limit with their page's number into sample and pages. A limit of 0 is none. The buffers (uint64, uint32,
+ * uint64) have room for all pages. Returns how many pages are present, how many of these are zeros, kept, sampled. */
+static PyObject *gather(PyObject *self, PyObject *args)
+{
+    enum { HASHES, PRESENT, KEPT, PAGES, SAMPLE, BUFFERS };
+    Py_buffer in[BUFFERS];
+    unsigned long long zero, limit, sample_limit;
+    unsigned int first;
+    if (!PyArg_ParseTuple(args, "y*y*KKKIw*w*w*", &in[HASHES], &in[PRESENT], &zero, &limit, &sample_limit, &first,
+                          &in[KEPT], &in[PAGES], &in[SAMPLE]))
+        return NULL;
+    Py_ssize_t count = in[PRESENT].len, here = 0, zeros = 0, kept = 0, sampled = 0;
+    int fits = in[HASHES].len >= count * 8 && in[KEPT].len >= count * 8 && in[PAGES].len >= count * 4 &&
+               in[SAMPLE].len >= count * 8;
+    const uint64_t *hashes = in[HASHES].buf;
+    const uint8_t *present = in[PRESENT].buf;
+    uint64_t *kept_out = in[KEPT].buf, *sample_out = in[SAMPLE].buf;
+    uint32_t *pages_out = in[PAGES].buf;
+    for (Py_ssize_t n = 0; fits && n < count; n++) {
+        int is_zero = hashes[n] == zero, is_content = present[n] && !is_zero;
+        here += present[n];
+        zeros += present[n] && is_zero;
+        kept_out[kept] = hashes[n];
+        is_content = is_content && (!limit || hashes[n] < limit);
+        kept += is_content;
+        sample_out[sampled] = hashes[n];
+        pages_out[sampled] = first + n;
+        sampled += is_content && (!sample_limit || hashes[n] < sample_limit);
+    }
+    for (int n = 0; n < BUFFERS; n++)
+        PyBuffer_Release(&in[n]);
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "the buffers have room for fewer pages");
+        return NULL;
+    }
+    return Py_BuildValue("nnnn", here, zeros, kept, sampled);
+}
+
 static PyMethodDef methods[] = {
+    {"gather", gather, METH_VARARGS, "Pick the hashes of pages with content, and a sample of them."},
     {"find_present", find_present, METH_VARARGS, "Tell which pages of a process are present and which in swap."},
     {"read_pages", read_pages, METH_VARARGS, "Read pages of a process and hash them into a buffer of uint64."},
     {"hash_pages", hash_pages, METH_VARARGS, "Hash pages behind each other into a buffer of uint64."},

@@ -25,8 +25,8 @@ PIECE_PAGES = 32
 #: Of the time that a scan may take at most.
 _COMPARE_SHARE = 0.6
 _AGENDA_SECONDS = 0.02
-#: Of a slice that was alike at the second look, the pages looked at again, for all of it.
-_STILL_PAGES = 64
+#: Of a slice that was alike at the second look, every so-manieth page is looked at again.
+_STILL_STEP = 8
 #: Pages of one guest whose compression is tried: unchanged ones, changed ones.
 _SAMPLE_UNCHANGED_PAGES = 4096
 _SAMPLE_CHANGED_PAGES = 1024
@@ -40,15 +40,16 @@ class _Tracked:
     part: memory.Slice
     times: list[float]
     hashes: list[numpy.ndarray]
-    #: Pages that each of its pages stands for.
+    #: Those of its pages that are looked at.
+    pages: slice = dataclasses.field(default_factory=lambda: slice(None))
+    #: Pages that each of them stands for.
     weight: float = 1.0
 
-    def narrow(self, first: int, pages: int) -> None:
-        """Go on with so many of its pages, which stand for all of them."""
-        self.weight *= self.part.pages / pages
-        self.part = memory.Slice(self.part.address + first * PAGE_BYTES, pages,
-                                 self.part.first_page + first)
-        self.hashes = [hashes[first:first + pages] for hashes in self.hashes]
+    def narrow(self, first: int, step: int) -> None:
+        """Go on with every so-manieth of its pages, which stand for all of them."""
+        self.pages = slice(first, None, step)
+        self.hashes = [hashes[self.pages] for hashes in self.hashes]
+        self.weight = self.part.pages / len(self.hashes[0])
 
 
 class Comparing:
@@ -59,7 +60,7 @@ class Comparing:
 
     Most memory of most guests lies still, and reading it takes processor time and cache from them.
     So the longest gap between looks comes first: behind it, slices that changed are looked at as
-    often as windows ask for, and of each of the others a few pages, which count for all of it.
+    often as windows ask for, and of each of the others every eighth page, which count for all.
     """
 
     def __init__(self, guests: list, windows: list[float], reader, random: numpy.random.Generator,
@@ -158,7 +159,8 @@ class Comparing:
             self._reader.collect(guest, part, hashes, present, swapped)
             guest.unread[index] = False
         else:
-            guest.spread.add(present, swapped, hashes == numpy.uint64(self._reader.zero))
+            zero = present & (hashes == numpy.uint64(self._reader.zero))
+            guest.spread.add(present, swapped, int(numpy.count_nonzero(zero)))
         return _Tracked(guest, part, [begun], [_short(hashes, swapped)])
 
     def _look_again(self, entry: _Tracked, look: int) -> None:
@@ -166,7 +168,7 @@ class Comparing:
         if wait > 0:
             time.sleep(wait)
         is_last = look == len(self._looks) - 1
-        looked = self._look(entry.guest, entry.part)
+        looked = self._look(entry.guest, entry.part, entry.pages)
         if looked is None:
             return
         begun, hashes, present, swapped = looked
@@ -176,22 +178,22 @@ class Comparing:
             count = int(numpy.count_nonzero(
                 (before != short) & (before != _UNREAD) & (short != _UNREAD)))
             sums = entry.guest.windows.setdefault((earlier, look), guest_scan.Sums())
-            sums.add(count, begun - then, entry.part.pages, entry.weight)
+            sums.add(count, begun - then, len(short), entry.weight)
         entry.times.append(begun)
         entry.hashes.append(short)
-        narrows = (look == 1 and not is_last and not count and entry.part.pages > _STILL_PAGES)
+        narrows = (look == 1 and not is_last and not count and self._whole
+                   and entry.part.pages >= _STILL_STEP)
         if narrows or (is_last and entry.weight == 1):
             self._sample(entry, present & (hashes != numpy.uint64(self._reader.zero)))
         if narrows:
-            entry.narrow(int(self._random.integers(entry.part.pages - _STILL_PAGES + 1)),
-                         _STILL_PAGES)
+            entry.narrow(int(self._random.integers(_STILL_STEP)), _STILL_STEP)
 
-    def _look(self, guest, part: memory.Slice):
+    def _look(self, guest, part: memory.Slice, pages: slice = slice(None)):
         self._looks_done += 1
         share = (self._looks_done / self._looks_planned if self._whole else
                  (time.monotonic() - self._begun) / (self._looks_seconds + self._windows[-1]))
         self._tell(0.5 * min(1.0, share))
-        return self._reader.look(guest, part)
+        return self._reader.look(guest, part, pages)
 
     def _sample(self, entry: _Tracked, content: numpy.ndarray) -> None:
         """Compress samples of a slice that was looked at as a whole for the last time.

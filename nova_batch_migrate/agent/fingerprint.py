@@ -167,24 +167,43 @@ class Collector:
         self._theta, self._sample_theta = theta, min(theta, sample_theta)
         self._hashes = Growing(numpy.uint64)
         self._sample_pages, self._sample_hashes = Growing(numpy.uint32), Growing(numpy.uint64)
+        self._room = (numpy.empty(0, dtype=numpy.uint64),)
         self.zero_pages = 0
         self.nonzero_pages = 0
 
     def add(self, first_page: int, hashes: numpy.ndarray, present: numpy.ndarray) -> None:
         """Take the hashes of the pages from ``first_page`` on; those not ``present`` don't count.
         """
+        if _speed is None:
+            here, zeros, kept, pages, sample = self._picked(first_page, hashes, present)
+        else:
+            if len(self._room[0]) < len(hashes):
+                self._room = tuple(numpy.empty(len(hashes), dtype=dtype)
+                                   for dtype in (numpy.uint64, numpy.uint32, numpy.uint64))
+            here, zeros, count, sampled = _speed.gather(
+                hashes, present, int(self._zero),
+                int(limit(self._theta)) if self._theta < 1 else 0,
+                int(limit(self._sample_theta)) if self._sample_theta < self._theta else 0,
+                first_page, *self._room)
+            kept, pages, sample = (self._room[0][:count], self._room[1][:sampled],
+                                   self._room[2][:sampled])
+        self.zero_pages += zeros
+        self.nonzero_pages += here - zeros
+        self._hashes.extend(kept)
+        self._sample_pages.extend(pages)
+        self._sample_hashes.extend(sample)
+
+    def _picked(self, first_page: int, hashes: numpy.ndarray, present: numpy.ndarray):
+        """Return what _speed.gather does, where that was not built."""
         content = present & (hashes != self._zero)
-        count = int(numpy.count_nonzero(content))
-        self.zero_pages += int(numpy.count_nonzero(present)) - count
-        self.nonzero_pages += count
+        here, count = (int(numpy.count_nonzero(each)) for each in (present, content))
         if self._theta < 1:
             content &= hashes < limit(self._theta)
-        self._hashes.extend(hashes[content])
+        kept = hashes[content]
         if self._sample_theta < self._theta:
             content &= hashes < limit(self._sample_theta)
         pages = numpy.flatnonzero(content)
-        self._sample_hashes.extend(hashes[pages])
-        self._sample_pages.extend((pages + first_page).astype(numpy.uint32))
+        return here, here - count, kept, (pages + first_page).astype(numpy.uint32), hashes[pages]
 
     def contents(self) -> Contents:
         """Return what was collected, each content once, in ascending order."""

@@ -19,12 +19,12 @@ class Seen:
     swapped: int = 0
     zero: int = 0
 
-    def add(self, present: numpy.ndarray, swapped: numpy.ndarray, zero: numpy.ndarray) -> None:
-        """Count the pages of a slice; each argument is a boolean array over them."""
+    def add(self, present: numpy.ndarray, swapped: numpy.ndarray, zero_pages: int) -> None:
+        """Count the pages of a slice; the first two are boolean arrays over them."""
         self.pages += len(present)
         self.present += int(numpy.count_nonzero(present))
         self.swapped += int(numpy.count_nonzero(swapped))
-        self.zero += int(numpy.count_nonzero(zero & present))
+        self.zero += zero_pages
 
 
 @dataclasses.dataclass

@@ -33,6 +33,7 @@ _BLOCKS_SHARE = 0.25
 _KEEP_SECONDS = 3600.0
 #: Slices whose presence is asked for at once when contents are read.
 _SLICES_AT_ONCE = 8
+_SLICE_BYTES = memory.SLICE_PAGES * PAGE_BYTES
 #: Niceness where the kernel does not know SCHED_IDLE.
 _NICENESS = 19
 
@@ -127,18 +128,19 @@ def unread(guest: guest_scan.Guest):
     """Yield what is not read yet, several slices at a time where they lie together."""
     slices = guest.memory.slices()
     left = numpy.flatnonzero(guest.unread).tolist()
-    while left and not guest.error:
-        first, taken = slices[left[0]], 1
-        pages = first.pages
-        while taken < min(_SLICES_AT_ONCE, len(left)):
-            following = slices[left[taken]]
-            if following.address != first.address + pages * PAGE_BYTES:
+    at = 0
+    while at < len(left) and not guest.error:
+        first = slices[left[at]]
+        for taken in range(min(_SLICES_AT_ONCE, len(left) - at), 0, -1):
+            number = left[at + taken - 1]
+            last = slices[number]
+            # no two blocks lie side by side: so far apart, so many slices between
+            if last.address - first.address == (number - left[at]) * _SLICE_BYTES \
+                    and number - left[at] == taken - 1:
                 break
-            pages += following.pages
-            taken += 1
-        yield dataclasses.replace(first, pages=pages)
-        guest.unread[left[:taken]] = False
-        del left[:taken]
+        yield dataclasses.replace(first, pages=last.first_page + last.pages - first.first_page)
+        guest.unread[left[at]:number + 1] = False
+        at += taken
 
 
 class _Scan:
@@ -321,21 +323,24 @@ class ContentReader:
         self._blocks = (portions.BlockReader(self.buffer.view, seed, portion_bytes)
                         if portion_bytes else None)
 
-    def look(self, guest: guest_scan.Guest, part: memory.Slice):
-        """Read a slice; return when, its hashes (holes as zero pages), present and swapped pages.
+    def look(self, guest: guest_scan.Guest, part: memory.Slice, pages: slice = slice(None)):
+        """Read ``pages`` of a slice; return when, and arrays over them.
 
-        None for a guest that has been given up.
+        The arrays: hashes (holes as zero pages), which are present, which swapped. None for a
+        guest that has been given up.
         """
         if guest.error:
             return None
         try:
             present, swapped = guest.memory.presence(part)
-            self._pace.spend(int(numpy.count_nonzero(present)) * PAGE_BYTES)
+            wanted = numpy.zeros(part.pages, dtype=bool)
+            wanted[pages] = present[pages]
+            self._pace.spend(int(numpy.count_nonzero(wanted)) * PAGE_BYTES)
             begun = time.monotonic()
             hashes = numpy.empty(part.pages, dtype=numpy.uint64)
-            self._hasher.read(guest.memory, part, present, self.buffer, self.zero, hashes,
+            self._hasher.read(guest.memory, part, wanted, self.buffer, self.zero, hashes,
                               guest.portions is not None)
-            return begun, hashes, present, swapped
+            return begun, hashes[pages], present[pages], swapped[pages]
         except memory.GuestMemoryError as error:
             guest.error = str(error)
             return None
@@ -363,6 +368,9 @@ class ContentReader:
         step = memory.SLICE_PAGES if guest.portions is not None else part.pages
         try:
             present, swapped = guest.memory.presence(part)
+            if not (present.any() or swapped.any()):
+                guest.seen.pages += part.pages
+                return
             for start in range(0, part.pages, step):
                 pages = slice(start, min(start + step, part.pages))
                 here = present[pages]
@@ -383,8 +391,9 @@ class ContentReader:
         self._collect(guest, part, hashes, present, swapped)
 
     def _collect(self, guest, part: memory.Slice, hashes, present, swapped) -> None:
+        zero_pages = guest.collector.zero_pages
         guest.collector.add(part.first_page, hashes, present)
-        guest.seen.add(present, swapped, hashes == numpy.uint64(self.zero))
+        guest.seen.add(present, swapped, guest.collector.zero_pages - zero_pages)
 
     def _collect_blocks(self, guest, hashes, present) -> None:
         if guest.portions is not None:

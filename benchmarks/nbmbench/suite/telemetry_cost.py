@@ -51,7 +51,8 @@ def run(settings: contract.Settings) -> list[dict]:
         cases.append(_host())
     if both or "pairs" in words:
         count = int(words.get("pairs") or (2 if settings.quick else PAIRS))
-        cases += _pairs(settings, count, settings.held_out(f"order {len(cases)}"))
+        chance = settings.held_out(f"order {len(cases)}")
+        cases += _pairs(settings, count, chance, cases)
     return cases
 
 
@@ -86,7 +87,8 @@ def _slowdowns(cases: list[dict]) -> list[float]:
             for case in cases if case["case"] == "pair"]
 
 
-def _pairs(settings: contract.Settings, count: int, chance: random.Random) -> list[dict]:
+def _pairs(settings: contract.Settings, count: int, chance: random.Random,
+           before: list[dict]) -> list[dict]:
     privsep.memory_pctxt.set_client_mode(False)
     with Rig(settings.scratch / "rig") as rig:
         guests = rig.boot_all([
@@ -101,6 +103,7 @@ def _pairs(settings: contract.Settings, count: int, chance: random.Random) -> li
             for is_measured in (first_measured, not first_measured):
                 case |= _window(guests, is_measured, case.get("seconds"))
             cases.append(case)
+            settings.keep([*before, *cases])
         return cases
 
 

@@ -48,9 +48,14 @@ class TestHashing(base.BaseTestCase):
         if fingerprint._speed is None:
             self.skipTest("the extension module was not built")
         pages = content(number) + content(number + 1)
-        self.assertEqual([fingerprint.hash_page(pages[:PAGE], seed),
-                          fingerprint.hash_page(pages[PAGE:], seed)],
-                         fingerprint.Hasher(memoryview(pages), seed).hash(2).tolist())
+        expected = [fingerprint.hash_page(pages[:PAGE], seed),
+                    fingerprint.hash_page(pages[PAGE:], seed)]
+        self.assertEqual(expected, fingerprint.Hasher(memoryview(pages), seed).hash(2).tolist())
+        # with registers of every width that the processor has
+        for widest in (8, 32, 64):
+            found = numpy.zeros(2, dtype=numpy.uint64)
+            fingerprint._speed.hash_pages(pages, seed, found, widest)
+            self.assertEqual(expected, found.tolist(), widest)
 
     def test_without_the_extension_hashes_are_the_same(self):
         pages = memoryview(content(1) + content(2) + bytes(PAGE))
@@ -122,6 +127,27 @@ class TestCollector(base.BaseTestCase):
         self.assertTrue(850 < len(found.hashes) < 1150, len(found.hashes))
         self.assertAlmostEqual(len(found.hashes) / 0.25, found.distinct_pages, delta=1)
         self.assertLess(int(found.hashes.max()), 1 << 62)
+
+    def test_without_the_extension_it_collects_the_same(self):
+        if fingerprint._speed is None:
+            self.skipTest("the extension module was not built")
+        random = numpy.random.default_rng(1)
+        hashes = random.integers(0, 1 << 64, 1000, dtype=numpy.uint64)
+        hashes[::7] = 5
+        present = random.random(1000) < 0.7
+        for theta, sample_theta in ((1.0, 1.0), (1.0, 0.3), (0.5, 0.5), (0.5, 0.1)):
+            found = []
+            for speed in (fingerprint._speed, None):
+                self.useFixture(fixtures.MonkeyPatch(
+                    "nova_batch_migrate.agent.fingerprint._speed", speed))
+                collector = fingerprint.Collector(5, theta, sample_theta)
+                collector.add(300, hashes, present)
+                sample = collector.sample()
+                found.append((collector.zero_pages, collector.nonzero_pages,
+                              collector._hashes.values().tolist(), sample.pages.tolist(),
+                              sample.hashes.tolist()))
+            self.assertEqual(*found)
+            self.assertTrue(all(found[0]))
 
     def test_the_sample_says_where_contents_lie(self):
         pages = b"".join(number.to_bytes(PAGE, "little") for number in range(1, 401))

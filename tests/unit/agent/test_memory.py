@@ -7,7 +7,7 @@ import numpy
 from oslotest import base
 
 from nova_batch_migrate.agent import memory
-from tests.unit.agent import processes
+from tests.unit.agent import machines, processes
 from tests.unit.agent.processes import PAGE, PAGES, Guest
 
 
@@ -68,8 +68,7 @@ class TestGuestMemory(base.BaseTestCase):
         self.assertEqual(0, self.open(self.useFixture(Guest())).file_pages())
 
     def test_pages_of_hugetlbfs(self):
-        if int(pathlib.Path("/proc/sys/vm/nr_hugepages").read_text()) < 4:
-            self.skipTest("the machine has no free huge pages: set vm.nr_hugepages")
+        machines.set_up(self, machines.HugePages(4))
         guest = self.useFixture(Guest("hugetlb", pages=4 * 512))
         guest.write({0: 1, 513: 2})
         found = read_all(self.open(guest))
@@ -78,8 +77,7 @@ class TestGuestMemory(base.BaseTestCase):
         self.assertEqual(1024 * PAGE, guest.file_bytes())
 
     def test_pages_in_swap_are_left_there(self):
-        if len(pathlib.Path("/proc/swaps").read_text().splitlines()) < 2:
-            self.skipTest("the machine has no swap")
+        machines.set_up(self, machines.Swap())
         guest = self.useFixture(Guest())
         guest.write({page: page + 1 for page in range(20)})
         guest.write(dict.fromkeys(range(10), processes.SWAP))

@@ -32,18 +32,6 @@ class QemuCase(base.BaseTestCase):
             self.addCleanup(context.set_client_mode, True)
         self.addCleanup(scan._known.clear)
 
-    def machine(self, wanted):
-        """Set up a fixture of machines, or skip the test where the machine refuses."""
-        try:
-            return self.useFixture(wanted)
-        except machines.Refused as error:
-            self.skipTest(str(error))
-        except fixtures.MultipleExceptions as errors:
-            refused = [each[1] for each in errors.args if isinstance(each[1], machines.Refused)]
-            if not refused:
-                raise
-            self.skipTest(str(refused[0]))
-
     def boot(self, arguments, filled, sizes=(96,), stop=True, **numbers):
         """Return a QEMU whose guest has filled its pages, and its open RAM."""
         qemu = self.useFixture(Qemu(arguments, qemus.boot_sector(filled, **numbers)))
@@ -68,9 +56,9 @@ class TestGuests(QemuCase):
         ticks = collections.defaultdict(list)
         real_look = scan.ContentReader.look
 
-        def look(this, guest, part):
+        def look(this, guest, part, pages):
             ticks[part.first_page].append(qemus.ticks(ram))
-            return real_look(this, guest, part)
+            return real_look(this, guest, part, pages)
 
         self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.scan.ContentReader.look",
                                              look))
@@ -106,12 +94,12 @@ class TestGuests(QemuCase):
         read = []
         real_look = scan.ContentReader.look
 
-        def look(this, guest, part):
+        def look(this, guest, *which):
             read.append(guest.id)
             if read.count(one.id) == 5 and one.pid is not None:
                 one.end()
                 one.pid = None
-            return real_look(this, guest, part)
+            return real_look(this, guest, *which)
 
         self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.scan.ContentReader.look",
                                              look))
@@ -132,7 +120,7 @@ class TestGuests(QemuCase):
         self.assertEqual(counts["present_pages"], qemus.present_pages(ram))
 
     def test_huge_pages_are_read_where_they_are_and_no_other_is_taken(self):
-        huge = self.machine(machines.HugePages(48))
+        huge = machines.set_up(self, machines.HugePages(48))
         arguments = ["-machine", "pc,memory-backend=m", "-m", "96M", "-object",
                      "memory-backend-memfd,id=m,size=96M,share=on,hugetlb=on,hugetlbsize=2M"]
         qemu, ram = self.boot(arguments, filled=4096)
@@ -144,7 +132,7 @@ class TestGuests(QemuCase):
         self.assertTrue(4096 <= counts["distinct_pages"] < 4096 + FIRMWARE_PAGES, counts)
 
     def test_pages_in_swap_are_counted_and_left_there(self):
-        swap = self.machine(machines.Swap())
+        swap = machines.set_up(self, machines.Swap())
         qemu, ram = self.boot(SMALL, filled=4096)
         block, = ram.blocks
         begin = block.address + qemus.FIRST_PAGE * PAGE
@@ -159,7 +147,7 @@ class TestGuests(QemuCase):
                                      for server in entry["servers"]])
 
     def test_pages_of_a_memfd_in_swap_are_counted_and_left_there(self):
-        swap = self.machine(machines.Swap())
+        swap = machines.set_up(self, machines.Swap())
         arguments = ["-machine", "pc,memory-backend=m", "-m", "96M",
                      "-object", "memory-backend-memfd,id=m,size=96M,share=on"]
         qemu, ram = self.boot(arguments, filled=4096)
@@ -174,7 +162,7 @@ class TestGuests(QemuCase):
 class TestMergedPages(QemuCase):
 
     def test_frames_that_ksm_merged_are_a_lower_bound_without_zeros(self):
-        ksm = self.machine(machines.MergedPages())
+        ksm = machines.set_up(self, machines.MergedPages())
         # all of RAM is present: some 6,000 pages of zeros in each
         arguments = ["-machine", "pc,memory-backend=m,mem-merge=on", "-m", "96M",
                      "-object", "memory-backend-ram,id=m,size=96M,merge=on,prealloc=on"]

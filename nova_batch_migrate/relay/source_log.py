@@ -27,7 +27,7 @@ from nova_batch_migrate.relay import (
 LOG = log.getLogger(__name__)
 
 #: What is let through at once by a cap, and where there is none.
-_PIECE_BYTES, _UNCAPPED_PIECE_BYTES = 64 << 10, 256 << 10
+_PIECE_BYTES, _UNCAPPED_PIECE_BYTES = 64 << 10, 512 << 10
 #: On a slower wire the next block is made while the one before leaves. On a faster one a block
 #: leaves in less time than it takes to hand it to another thread and back.
 _AHEAD_BYTES_PER_SECOND = 250e6

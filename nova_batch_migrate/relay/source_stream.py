@@ -177,7 +177,7 @@ class SourceStream:
             try:
                 bulk = self._is_migration and position.ram_bytes and position.round == 0
                 with self._log.buffer(self._number) as buffer:
-                    taken = self._fill(buffer[:room], bulk)
+                    taken = (fill if bulk else take)(self._connection, buffer[:room])
             except BlockingIOError:
                 if not poll.poll(_LINGER_MS) and fresh:
                     self._log.flush(self._number)
@@ -194,26 +194,6 @@ class SourceStream:
             position, room = self._log.commit(self._number, taken, self._is_early(position))
             fresh = True
             self._taken(position, taken)
-
-    def _fill(self, buffer: memoryview, bulk: bool) -> int:
-        """Take what is there; in bulk until the buffer is full or 2 ms were not enough for more.
-
-        Returns 0 at the source's end; BlockingIOError where nothing came.
-        """
-        receive = self._connection.recv_into
-        if not bulk:
-            return receive(buffer, 0, socket.MSG_DONTWAIT)
-        taken, until = 0, time.monotonic() + _BULK_SECONDS
-        try:
-            # the kernel waits for 2 ms in all, and returns what came until then
-            while got := receive(buffer[taken:], 0, socket.MSG_WAITALL):
-                taken += got
-                if taken == len(buffer) or time.monotonic() > until:
-                    break
-        except BlockingIOError:
-            if not taken:
-                raise
-        return taken
 
     def _taken(self, position: qemu_stream.Position, taken: int) -> None:
         """Note how far the stream is, and wait as long as its pace or its set ask for."""
@@ -416,6 +396,29 @@ def _carries_memory(position: qemu_stream.Position) -> bool:
 def _remaining_bytes(position: qemu_stream.Position) -> int:
     """Return the guest memory that round 0 has still before it."""
     return int((1 - position.round0_share) * position.ram_bytes)
+
+
+def take(connection: socket.socket, buffer: memoryview) -> int:
+    """Return how many bytes were there, 0 at the end; BlockingIOError where none were."""
+    return connection.recv_into(buffer, 0, socket.MSG_DONTWAIT)
+
+
+def fill(connection: socket.socket, buffer: memoryview) -> int:
+    """Take bytes until the buffer is full or the connection's timeout passes without one.
+
+    Returns how many; 0 at the end, BlockingIOError where nothing came.
+    """
+    taken, until = 0, time.monotonic() + _BULK_SECONDS
+    try:
+        # the kernel waits for as long as its timeout in all, and returns what came until then
+        while got := connection.recv_into(buffer[taken:], 0, socket.MSG_WAITALL):
+            taken += got
+            if taken == len(buffer) or time.monotonic() > until:
+                break
+    except BlockingIOError:
+        if not taken:
+            raise
+    return taken
 
 
 def wire_metadata(port: int, server_id: str) -> bytes:

@@ -2,6 +2,7 @@ import socket
 import struct
 import threading
 import time
+from unittest import mock
 
 from oslotest import base
 
@@ -15,10 +16,17 @@ class Fill(base.BaseTestCase):
         self.near, self.far = socket.socketpair()
         self.addCleanup(self.near.close)
         self.addCleanup(self.far.close)
-        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 50_000))
         self.room = memoryview(bytearray(1000))
+        self.patient(0, 50_000)
 
+    def patient(self, seconds, microseconds=0):
+        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                             struct.pack("ll", seconds, microseconds))
+
+    @mock.patch.object(source_stream, "_BULK_SECONDS", 20)
     def test_what_comes_bit_by_bit_fills_the_buffer(self):
+        self.patient(20)
+
         def send():
             for _ in range(10):
                 self.far.sendall(b"x" * 100)

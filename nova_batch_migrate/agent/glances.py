@@ -7,7 +7,6 @@ many pages changed (design 5); far cheaper than a scan, and as coarse as its sam
 import collections
 import concurrent.futures
 import dataclasses
-import os
 import secrets
 import threading
 import time
@@ -15,11 +14,10 @@ import time
 import numpy
 
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import fingerprint, memory
+from nova_batch_migrate.agent import fingerprint, memory, scan
 
 #: Pages that are looked at lie in runs of so many: fewer calls to the kernel, still many places.
 RUN_PAGES = 8
-_NICENESS = 10
 #: What nobody has looked at for so long is forgotten.
 _KEEP_SECONDS = 300.0
 #: Stands for a page that was not read: swapped out.
@@ -52,14 +50,10 @@ def glance(series: str, servers: list[dict], pages: int, lags: list[int],
     same series: 1 is the one before. Returns per guest ``id``, ``at`` (seconds since the epoch) and
     ``windows`` ([lag, seconds, changed pages of all of its RAM]), or ``id`` and ``error``.
     """
-    with concurrent.futures.ThreadPoolExecutor(1, initializer=_yield_to_guests) as pool:
+    # priority is per thread in Linux, and this thread ends with its glance
+    with concurrent.futures.ThreadPoolExecutor(1, initializer=scan.yield_to_guests) as pool:
         return pool.submit(_glance_all, series, servers, pages, sorted(lags),
                            read_bytes_per_second).result()
-
-
-def _yield_to_guests() -> None:
-    # niceness is per thread in Linux, and this thread ends with its glance
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _glance_all(series, servers, pages, lags, read_bytes_per_second) -> list[dict]:

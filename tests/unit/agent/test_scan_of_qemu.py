@@ -2,6 +2,10 @@
 
 import collections
 import itertools
+import os
+import pathlib
+import shutil
+import subprocess
 import time
 
 import fixtures
@@ -46,6 +50,20 @@ class QemuCase(base.BaseTestCase):
         found = scan.measure("job", [each.wanted(*sizes) for each in qemus_], list(windows),
                              {"seed": 7})
         return found["servers"], found
+
+
+class TestProgram(base.BaseTestCase):
+
+    def test_it_is_its_source_assembled(self):
+        if not shutil.which("as") or not shutil.which("ld"):
+            self.skipTest("binutils are not installed")
+        directory = self.useFixture(fixtures.TempDir()).path
+        source = pathlib.Path(qemus.__file__).with_name("guest.S")
+        parts, program = os.path.join(directory, "guest.o"), os.path.join(directory, "guest.bin")
+        subprocess.run(["as", "--32", source, "-o", parts], check=True)
+        subprocess.run(["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary",
+                        parts, "-o", program], check=True)
+        self.assertEqual(pathlib.Path(program).read_bytes(), qemus.boot_sector(0))
 
 
 class TestGuests(QemuCase):

@@ -34,3 +34,20 @@ class TestSeconds(base.BaseTestCase):
     def test_a_plan_alone_waits_for_all_of_it(self):
         self.assertEqual(0.0, self.seconds(4.0, plan_only=True))
         self.assertEqual(20.0, self.seconds(4.0, plan_only=True, started=True))
+
+
+class TestReadable(base.BaseTestCase):
+    def test_what_is_a_figure_is_left_as_it_is(self):
+        server = {"id": "a", "present_pages": 5, "changed": {"rate_pages_per_second": 3.0,
+                                                             "working_set_pages": 9.0}}
+        self.assertIs(server, measuring._readable(server, "cmpa", "web"))
+
+    def test_what_is_none_is_no_figure_of_that_server(self):
+        for wrong, words in (({"present_pages": -5}, "present_pages must be a whole number"),
+                             ({"memory_bytes": float("nan")}, "memory_bytes"),
+                             ({"compress_changed": float("inf")}, "compress_changed"),
+                             ({"windows": [{"seconds": 2.0}]}, "changed_pages is missing")):
+            found = measuring._readable({"id": "a"} | wrong, "cmpa", "web")
+            self.assertEqual(("a", "web", "cmpa"), (found["id"], found["name"], found["host"]))
+            self.assertIn("its figures cannot be true", found["error"])
+            self.assertIn(words, found["error"])

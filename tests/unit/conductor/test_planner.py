@@ -1,5 +1,6 @@
 """Which hosts a plan counts on as having a relay, and what finished migrations teach it."""
 
+from types import SimpleNamespace
 from unittest import mock
 
 from oslotest import base
@@ -7,6 +8,7 @@ from oslotest import base
 from nova_batch_migrate import conf
 from nova_batch_migrate.conductor import planner
 from nova_batch_migrate.planning.request import RelayHost
+from nova_batch_migrate.planning.telemetry import ServerTelemetry
 
 SPEED = {"new_bytes_per_second": 4e8, "known_bytes_per_second": 1e9}
 
@@ -50,3 +52,17 @@ class LearnedTest(base.BaseTestCase):
         self.assertEqual(0.8, self.learned(*[(to_carry, carried)] * 3, (to_carry, past),
                                            (times | {"wire_bytes": 400}, carried)).wire_factor)
         self.assertIsNone(self.learned(*[(to_carry, past)] * 3).wire_factor)
+
+
+class UnmeasuredTest(base.BaseTestCase):
+    ROW = {"server_id": "id-a", "name": "a", "source": "cmpa"}
+
+    def test_whom_the_agent_does_not_mention_stays_and_is_named(self):
+        found = planner._unmeasured(self.ROW, [])
+        self.assertEqual(("id-a", "likely"), (found.server_id, found.certainty))
+        self.assertIn("the agent sent no figures for it", found.reason)
+        self.assertIn("server migrate --live-migration --wait id-a", found.command)
+
+    def test_the_agents_words_are_told(self):
+        host = SimpleNamespace(servers=(ServerTelemetry("id-a", error="it is migrating"),))
+        self.assertIn("it is migrating", planner._unmeasured(self.ROW, [host]).reason)

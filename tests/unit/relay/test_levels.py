@@ -13,10 +13,11 @@ class TestLevelChooser(base.BaseTestCase):
         (1, 0.2, 0.1, -1),          # the core is scarce: one down
         (-1, 0.2, 0.1, None),
         (None, 0.2, 0.1, None),     # there is nothing below
-        (1, 0.1, 0.2, 3),           # 0.1 * 2.2 / 1.8 = 0.12 < 0.16, and 0.1 * 3.7 / 1.8 is not
+        (1, 0.1, 0.2, 1),           # 0.1 * 4.2 / 1.9 = 0.22 > 0.16
+        (1, 0.1, 0.3, 3),           # 0.22 < 0.24, and 0.1 * 7.4 / 1.9 is not
         (1, 0.1, 10.0, 9),          # a slow link: as high as it goes
         (9, 0.1, 10.0, 9),
-        (None, 0.1, 0.3, 3),        # 0.1 * 2.2 = 0.22 < 0.24
+        (None, 0.1, 0.3, 1),        # 0.1 * 1.9 = 0.19 < 0.24
         (4, 0.1, 10.0, 4),          # the operator's own
     )
     @ddt.unpack

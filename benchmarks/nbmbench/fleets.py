@@ -31,7 +31,7 @@ class Member:
 
     kind: str
     project: str
-    frozen: Frozen
+    frozen: Frozen | None              # None: only its stream is there
     random_bytes: int                  # filling that nothing can reduce
 
 
@@ -85,9 +85,20 @@ def freeze(rig: Rig, directory: pathlib.Path, wanted: Sequence[tuple[str, Load]]
 def members(frozen: Iterable[Frozen], kinds: Sequence[str]) -> tuple[Member, ...]:
     """Return frozen guests as members, the projects by turns."""
     return tuple(
-        Member(kind, PROJECTS[index % 2], state, 0 if state.spec.family.load.compressible else
-               int(state.spec.family.load.working_set_mib * (1 << 20) * RANDOM_SHARE))
+        Member(kind, PROJECTS[index % 2], state, random_bytes(state.spec.family.load))
         for index, (state, kind) in enumerate(zip(frozen, kinds, strict=True)))
+
+
+def gone(kinds: Sequence[str], load: Load) -> tuple[Member, ...]:
+    """Return members of whom only the streams are left."""
+    return tuple(Member(kind, PROJECTS[index % 2], None, random_bytes(load_of(kind, load)))
+                 for index, kind in enumerate(kinds))
+
+
+def random_bytes(load: Load) -> int:
+    """Return how much of a guest's memory such a load fills with what nothing can reduce."""
+    return 0 if load.compressible else int(
+        load.working_set_mib * (1 << 20) * RANDOM_SHARE)
 
 
 def kinds_of(name: str, generator: random.Random | None = None) -> list[str]:

@@ -2,6 +2,8 @@
 
 Every contender sends the same frozen guests. An idle fleet's guests stand still; a busy fleet's
 run, and their streams are taken as fast as the contender's bytes leave a link of 300 Mbit/s.
+`--only streams=DIR` keeps a busy fleet's stock streams there; those that are there are sent again
+by all that compress files, without guests.
 """
 import dataclasses
 import os
@@ -40,6 +42,10 @@ ALIKE = ("alike", "alike-redis")
 def run(settings: Settings) -> list[dict]:
     """Freeze the fleets, send each by every contender, return one case a contender and scope."""
     cases: list[dict] = []
+    if again := _kept(settings):
+        for fleet, streams in again:
+            _from_files(_Bench(settings, fleet, "stream", cases), streams)
+        return cases
     with Rig(settings.scratch / "rig") as rig:
         for activity in ("idle", "busy"):
             if settings.quick and activity == "busy":
@@ -50,6 +56,23 @@ def run(settings: Settings) -> list[dict]:
                 shell.say(f"{fleet.name} {activity}: {len(cases) - before} cases in "
                           f"{time.monotonic() - began:.0f} s")
     return cases
+
+
+def _directory(settings: Settings) -> pathlib.Path | None:
+    """Return where the streams of busy fleets are kept."""
+    return next((pathlib.Path(word.removeprefix("streams=")) for word in settings.options
+                 if word.startswith("streams=")), None)
+
+
+def _kept(settings: Settings) -> list[tuple[Fleet, list[pathlib.Path]]]:
+    """Return the busy fleets whose streams are kept."""
+    directory, found = _directory(settings), []
+    for name in (*ALIKE, "mixed", "unlike") if directory else ():
+        streams = sorted(directory.glob(f"{name}-live-?"))
+        if len(streams) == fleets.SIZE:
+            found.append((Fleet(name, "busy", fleets.gone(fleets.kinds_of(name), fleets.BUSY)),
+                          streams))
+    return found
 
 
 def _fleets(settings: Settings, rig: Rig, activity: str):
@@ -118,7 +141,9 @@ def _send(settings: Settings, rig: Rig, fleet: Fleet, cases: list[dict]) -> None
         return
     bench = _Bench(settings, fleet, "live", cases)
     everybody = [list(range(len(fleet.members)))]
-    copies = [settings.scratch / f"{fleet.name}-live-{index}" for index in everybody[0]]
+    directory = _directory(settings)
+    copies = [(directory or settings.scratch) / f"{fleet.name}-live-{index}"
+              for index in everybody[0]]
     _live(bench, rig, "stock", everybody, lambda size: codecs.Raw(copies))
     _live(bench, rig, MULTIFD_NAME, everybody, lambda size: codecs.Raw(), MULTIFD)
     same, before = _Bench(settings, fleet, "stream", cases), len(cases)
@@ -129,7 +154,7 @@ def _send(settings: Settings, rig: Rig, fleet: Fleet, cases: list[dict]) -> None
     _live(bench, rig, RIVAL, groups, codecs.ZstdGroup, scope=scope)
     _live(bench, rig, RELAY, groups, lambda size: codecs.Relay(_settings(level=level)),
           scope=scope, level=level)
-    for path in copies:
+    for path in copies if directory is None else ():
         path.unlink()
 
 

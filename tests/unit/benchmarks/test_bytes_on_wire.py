@@ -1,10 +1,13 @@
+import pathlib
 import random
+import shutil
+import tempfile
 
 from oslotest import base
 
 from tests.unit.benchmarks import paths  # noqa: F401  (before nbmbench)
 
-from nbmbench import fleets  # noqa: E402  isort: skip
+from nbmbench import contract, fleets  # noqa: E402  isort: skip
 from nbmbench.suite import bytes_on_wire  # noqa: E402  isort: skip
 
 
@@ -45,6 +48,22 @@ class TestMeasured(base.BaseTestCase):
         self.assertEqual([], bytes_on_wire.missing(cases))
         self.assertEqual(["unlike idle"], bytes_on_wire.missing(cases[:-1]))
         self.assertEqual(["unlike busy"], bytes_on_wire.missing(cases[:11] + cases[12:]))
+
+
+    def test_kept_streams_are_sent_again_without_guests(self):
+        directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        for index in range(8):
+            (directory / f"alike-live-{index}").write_bytes(random.Random(1).randbytes(9000))
+        (directory / "mixed-live-0").write_bytes(b"one of eight")
+        if not shutil.which("zstd"):
+            self.skipTest("the zstd command comes with lab/install lab")
+        settings = contract.Settings(True, options=(f"streams={directory}",), scratch=directory)
+        cases = bytes_on_wire.run(settings)
+        self.assertEqual({("alike", "busy", "stream")}, {
+            (each["fleet"], each["activity"], each["mode"]) for each in cases})
+        relay = next(each for each in cases if each["contender"] == "relay-zstd")
+        self.assertEqual((72_000, True), (relay["raw_bytes"], relay["verified"]))
+        self.assertEqual(fleets.random_bytes(fleets.BUSY), relay["random_bytes"][1])
 
 
 class TestFleets(base.BaseTestCase):

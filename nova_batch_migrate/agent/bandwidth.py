@@ -62,6 +62,13 @@ class LinkWatch:
         self._last: _Look | None = None
         self._lock = threading.Lock()
 
+    def begin(self) -> None:
+        """Take a first look, from which on a call of `measure` later knows other traffic."""
+        options = nova_options.read(self._conf.agent.nova_config_files)
+        interface = self._conf.agent.migration_interface or find_interface(options)
+        with self._lock:
+            self._last = self._look(interface)
+
     def measure(self) -> Bandwidth:
         """Return the Bandwidth of the migration link as it is now."""
         conf = self._conf

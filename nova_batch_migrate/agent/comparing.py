@@ -7,6 +7,7 @@ is about to look at again, and samples of pages' sizes behind zstd; never a page
 import dataclasses
 import itertools
 import time
+from collections.abc import Iterator
 
 import numpy
 
@@ -27,6 +28,8 @@ _COMPARE_SHARE = 0.6
 _AGENDA_SECONDS = 0.02
 #: Of a slice that was alike at the second look, every so-manieth page is looked at again.
 _STILL_STEP = 8
+#: A pause between looks in which so many pages could be read is enough for other reading.
+_BESIDE_PAGES = 16 * memory.SLICE_PAGES
 #: Pages of one guest whose compression is tried: unchanged ones, changed ones.
 _SAMPLE_UNCHANGED_PAGES = 4096
 _SAMPLE_CHANGED_PAGES = 1024
@@ -61,10 +64,13 @@ class Comparing:
     Most memory of most guests lies still, and reading it takes processor time and cache from them.
     So the longest gap between looks comes first: behind it, slices that changed are looked at as
     often as windows ask for, and of each of the others every eighth page, which count for all.
+
+    ``beside`` reads on elsewhere, up to 8 slices at each step: in the pauses that are left when no
+    first look comes any more.
     """
 
     def __init__(self, guests: list, windows: list[float], reader, random: numpy.random.Generator,
-                 seconds: float, tell):
+                 seconds: float, tell, beside: Iterator):
         self._guests = guests
         self._windows = windows
         #: When each slice is looked at, seconds after its first look.
@@ -72,6 +78,7 @@ class Comparing:
         self._reader = reader
         self._random = random
         self._tell = tell
+        self._beside = beside
         self._looks_seconds = _FIRST_LOOKS_SECONDS
         if seconds and windows:
             self._looks_seconds = max(1.0, min(_FIRST_LOOKS_SECONDS,
@@ -97,6 +104,7 @@ class Comparing:
         agenda: list[tuple[float, int, list[_Tracked]]] = []
         self._begun = time.monotonic()
         deadline = self._begun + self._looks_seconds
+        beside_seconds = 0.0
         while True:
             now = time.monotonic()
             agenda.sort(key=lambda entry: entry[0])
@@ -108,10 +116,17 @@ class Comparing:
                 cohort = self._first_looks(work, now + busy)
                 if not cohort:
                     deadline = now
+                else:
+                    pages = sum(entry.part.pages for entry in cohort)
+                    beside_seconds = _BESIDE_PAGES * (time.monotonic() - now) / pages
                 agenda += [(now + self._looks[look], look, cohort)
                            for look in range(1, len(self._looks)) if cohort]
             elif agenda:
-                time.sleep(min(_AGENDA_SECONDS, max(0.0, agenda[0][0] - now)))
+                pause = agenda[0][0] - now
+                # a slice that a first look may still take is not to be read twice
+                free = now >= deadline and pause > beside_seconds
+                if not free or next(self._beside, self) is self:
+                    time.sleep(min(_AGENDA_SECONDS, max(0.0, pause)))
             else:
                 return
 

@@ -20,6 +20,8 @@ LOG = log.getLogger(__name__)
 
 #: libvirt's call takes whole seconds; several lengths show saturation.
 SAMPLING_SECONDS = (1, 2, 4)
+#: Of the time that a measurement may take; the shortest two lengths are always tried.
+_SAMPLING_SHARE = 0.5
 #: QEMU's default, which libvirt's call cannot change.
 SAMPLES_PER_GIB = 512
 _PAGES_PER_MIB = (1 << 20) // PAGE_BYTES
@@ -41,22 +43,24 @@ class Touched:
     note: str = ""
 
 
-def ask_qemu(hypervisor, domains: list, conf) -> tuple[dict[str, list[DirtyWindow]],
-                                                       dict[str, Touched]]:
+def ask_qemu(hypervisor, domains: list, conf, seconds: float = 0.0
+             ) -> tuple[dict[str, list[DirtyWindow]], dict[str, Touched]]:
     """Let every QEMU measure, all at the same time; return windows of changed and touched pages.
 
-    ``conf`` is the group [agent]. A server whose QEMU refuses, does not come to an end, or which
-    begins to migrate has fewer windows, or none.
+    ``conf`` is the group [agent]; ``seconds`` what the whole measurement may take (0: no limit),
+    for which the longest windows are left out where they would outlast it. A server whose QEMU
+    refuses, does not come to an end, or which begins to migrate has fewer windows, or none.
     """
     sampled: dict[str, list[DirtyWindow]] = {domain.id: [] for domain in domains}
+    lengths = _lengths(seconds)
     if conf.page_sampling:
-        sampled = _measure(hypervisor, dict.fromkeys(sampled, "page-sampling"),
+        sampled = _measure(hypervisor, dict.fromkeys(sampled, "page-sampling"), lengths,
                            conf.page_sampling_per_gib)
     modes = allowed_modes(hypervisor, domains, conf.dirty_rate_modes)
     touched = {
         server: Touched(tuple(windows), f"touched pages by {modes[server]}, allowed by "
                         "[agent] dirty_rate_modes and not verified by this project")
-        for server, windows in _measure(hypervisor, modes).items() if windows}
+        for server, windows in _measure(hypervisor, modes, lengths).items() if windows}
     return sampled, touched
 
 
@@ -85,11 +89,20 @@ def allowed_modes(hypervisor, domains: list, entries: list[str]) -> dict[str, st
     return allowed
 
 
-def _measure(hypervisor, modes: dict[str, str], samples_per_gib: int = 0
-             ) -> dict[str, list[DirtyWindow]]:
+def _lengths(seconds: float) -> tuple[int, ...]:
+    """Return the lengths of windows, one after the other, that fit into so many seconds."""
+    if not seconds:
+        return SAMPLING_SECONDS
+    most = _SAMPLING_SHARE * seconds
+    return tuple(length for at, length in enumerate(SAMPLING_SECONDS)
+                 if at < 2 or sum(SAMPLING_SECONDS[:at + 1]) <= most)
+
+
+def _measure(hypervisor, modes: dict[str, str], lengths: tuple[int, ...],
+             samples_per_gib: int = 0) -> dict[str, list[DirtyWindow]]:
     """Return the windows of each server, measured in its mode."""
     found: dict[str, list[DirtyWindow]] = {server: [] for server in modes}
-    for seconds in SAMPLING_SECONDS:
+    for seconds in lengths:
         waiting = {server for server, mode in modes.items()
                    if _start(hypervisor, server, seconds, mode, samples_per_gib)}
         if not waiting:

@@ -71,6 +71,8 @@ class AgentManager:
                       windows_seconds: list[float], max_wait_seconds: float = 0.0,
                       seconds: float = 0.0) -> dict:
         """Start a measure job; servers that are not here come back with an error each."""
+        # so that the link's other traffic is known when the job is done
+        self._link.begin()
         return {"job": self._jobs.start(batch_id, servers, windows_seconds, max_wait_seconds,
                                         seconds)}
 

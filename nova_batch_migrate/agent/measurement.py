@@ -95,7 +95,8 @@ def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds
     with concurrent.futures.ThreadPoolExecutor(2) as beside:
         asking = beside.submit(
             dirty_rate.ask_qemu, hypervisor,
-            [domain for domain in measured if parts.recent.of(domain.id) is None], conf.agent)
+            [domain for domain in measured if parts.recent.of(domain.id) is None], conf.agent,
+            seconds)
         following = beside.submit(parts.sampler.follow_for, measured, max_wait_seconds)
         counts, host = _scan(conf, parts, job, measured, windows_seconds, seconds)
         sampled, touched = asking.result()

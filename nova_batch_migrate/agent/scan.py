@@ -201,20 +201,26 @@ class _Scan:
             guest.collect(self._reader.zero, self._theta, self._sample_theta)
             if self._settings.portion_bytes:
                 guest.portions = portions.Collector(self._block_theta())
+        # those with the least memory go first, so their contents matter first
+        guests.sort(key=lambda guest: guest.resident_pages)
+        reading = self._rest(guests)
         looks = comparing.Comparing(guests, self._windows, self._reader, self._random,
-                                    self._settings.seconds, self._tell)
+                                    self._settings.seconds, self._tell, reading)
         looks.run()
         pages = sum(guest.memory.total_pages for guest in guests if not guest.error)
-        done = sum(guest.seen.pages for guest in guests)
-        # those with the least memory go first, so their contents matter first
-        for guest in sorted(guests, key=lambda guest: guest.resident_pages):
+        for _ in reading:
+            self._tell(0.5 + 0.5 * sum(guest.seen.pages for guest in guests) / pages)
+        for guest in guests:
+            self._remember(guest)
+
+    def _rest(self, guests: list[guest_scan.Guest]):
+        """Read what no look has read, part by part; once begun, no first look may come."""
+        for guest in guests:
             for part in unread(guest):
                 if self._end is not None and time.monotonic() >= self._end:
                     return
                 self._reader.read_contents(guest, part)
-                done += part.pages
-                self._tell(0.5 + 0.5 * done / pages)
-            self._remember(guest)
+                yield
 
     def _block_theta(self) -> float:
         """Return the share of blocks held: of all guests, known ones too, the same."""

@@ -127,6 +127,17 @@ class NovaClient(base.ServiceClient):
         return sorted((MigrationInfo.from_api(item) for item in items),
                       key=lambda migration: migration.id, reverse=True)
 
+    def migrations_from(self, host: str, number: int) -> list[MigrationInfo]:
+        """Return the latest live migrations that leave a host, newest first, so many at most.
+
+        One call for all servers of a host that migrate; of what is not among them `migrations`
+        tells.
+        """
+        body = self._get(f"list the migrations that leave {host}", "/os-migrations", {
+            "source_compute": host, "migration_type": "live-migration", "limit": number})
+        return sorted((MigrationInfo.from_api(item) for item in body["migrations"]),
+                      key=lambda migration: migration.id, reverse=True)
+
     def live_migrate(self, server_id: str, host: str) -> str:
         """Ask Nova to live-migrate a server to ``host``, past the scheduler's filters.
 

@@ -15,6 +15,8 @@ from nova_batch_migrate.conductor import actuals, gangs, healing, relays, state,
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
+#: A migration's job is looked at so often: each look asks the source's libvirt.
+JOB_LOOK_SECONDS = 2.0
 
 
 class Executor:
@@ -53,8 +55,11 @@ class Executor:
                 self.close(ctxt, batch, row, status, reason)
 
     def issue(self, ctxt, batch: dict, row: dict, group_started: str) -> None:
-        """Ask Nova to live-migrate one server, after a last look at it."""
-        server = self._nova.server(row["server_id"])
+        """Ask Nova to live-migrate one server, after a last look at it.
+
+        ``row["shown"]`` is what Nova showed of it in this very pass, if it did.
+        """
+        server = row.get("shown") or self._nova.server(row["server_id"])
         if server is None:
             return self.close(ctxt, batch, row, "skipped", "the server was deleted")
         if server.host != row["source"]:
@@ -115,7 +120,8 @@ class Executor:
         progress["nova_status"] = migration.status
         if migration.status == "running (post-copy)":
             progress["post_copy"] = True
-        if migration.status.startswith("running"):
+        if migration.status.startswith("running") and \
+                timeutils.utcnow_ts(True) - progress.get("job_seen", 0.0) >= JOB_LOOK_SECONDS:
             self._watch(ctxt, row, progress)
         row["progress"] = progress
         db.update_server(batch["id"], row["server_id"],
@@ -123,6 +129,7 @@ class Executor:
 
     def _watch(self, ctxt, row: dict, progress: dict) -> None:
         """Ask the source's agent for the job; the last one known stays where it does not say."""
+        progress["job_seen"] = timeutils.utcnow_ts(True)
         try:
             job = self._agents.progress(ctxt, row["source"], row["server_id"])
         except (exception.AgentUnavailable, exception.AgentRefused) as error:

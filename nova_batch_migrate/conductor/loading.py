@@ -113,6 +113,17 @@ def open_groups(batch: dict) -> tuple[tuple[str, int], ...]:
     return tuple((source, int(index)) for source, _, index in named)
 
 
+def told(plan, first: dict | None) -> dict:
+    """Return what of the plans is shown at every look at a batch, which has them not at hand.
+
+    ``plan`` is the present one (planning.result.Plan), ``first`` the promise as the database has
+    it; None: this one is it.
+    """
+    promised = first or {"projected_seconds": plan.projected_seconds, "raw_bytes": plan.raw_bytes}
+    return {"first": {name: promised[name] for name in ("projected_seconds", "raw_bytes")},
+            "notes": list(plan.notes), "deadline_met": plan.deadline_met}
+
+
 def spent_seconds(batch: dict, now: datetime.datetime) -> float:
     """Return how long the batch has migrated so far."""
     return (now - batch["started_at"]).total_seconds() if batch["started_at"] else 0.0
@@ -149,7 +160,7 @@ def staying_row(why) -> dict:
 
 def _waits(batch: dict) -> dict[str, Wait]:
     """Return the quiet moments of the present plan, by server."""
-    if not batch["request"].get("max_wait_seconds") or not batch["plan"]:
+    if not batch["request"].get("max_wait_seconds") or not batch.get("plan"):
         return {}
     return {member["server_id"]: Wait.from_dict(member["wait"])
             for group in batch["plan"]["groups"] for member in group["members"]

@@ -206,7 +206,8 @@ class ConductorManager:
         return servers
 
     def _view(self, batch_id: str) -> dict:
-        return views.batch(db.get_batch(batch_id), db.servers_of(batch_id), timeutils.utcnow())
+        return views.batch(db.get_batch(batch_id, heavy=False), db.servers_of(batch_id),
+                           timeutils.utcnow())
 
     @staticmethod
     def _too_early(row: dict, action: str) -> exception.InvalidBatchState:

@@ -4,6 +4,7 @@ Called by the service in a loop while it holds the batch's lease. Keeps nothing 
 passes, so a conductor may be killed at any point and another goes on (design section 4).
 """
 
+import collections
 import datetime
 
 from oslo_log import log
@@ -19,7 +20,11 @@ BUSY_PATIENCE_SECONDS = 300
 SURVEY_PAUSE_SECONDS = 3
 RELAY_LOOK_SECONDS = 2.0
 #: While a migration is in flight its server is looked at so often: Nova asks Neutron each time.
-SERVER_LOOK_SECONDS = 5.0
+SERVER_LOOK_SECONDS = 15.0
+#: Of a source's migrations, those that may be younger than ours: servers that others move.
+FOREIGN_MIGRATIONS = 20
+#: What leads straight on to the next step.
+STEPS = (state.SetStatus, state.StartMeasure, state.MakePlan, state.Finish)
 
 
 class Reconciler:
@@ -35,26 +40,33 @@ class Reconciler:
         self._relays = relays
         self._gangs = sets
 
-    def pass_over(self, batch_id: str) -> bool:
-        """Take the next steps of a batch; return whether it is still active."""
-        batch = db.get_batch(batch_id)
+    def pass_over(self, batch_id: str) -> state.Pass:
+        """Take the next steps of a batch; return what it did (OVER: nothing, it is not active)."""
+        # plans and telemetry are megabytes: what of them a step needs it reads itself
+        batch = db.get_batch(batch_id, heavy=False)
         if batch["status"] not in state.ACTIVE_STATUSES:
-            return False
+            return state.Pass.OVER
+        if batch["request"].get("max_wait_seconds"):
+            batch = db.get_batch(batch_id)
         ctxt = context.service_context(batch["request_id"])
         rows = {row["server_id"]: row for row in db.servers_of(batch_id)}
         migrating = [row for row in rows.values() if row["status"] == "migrating"]
-        truths = {row["server_id"]: self._truth(row) for row in migrating}
+        truths = self._truths(migrating)
         seen = loading.batch_state(
             batch, list(rows.values()), truths, self._conf.conductor, timeutils.utcnow(),
             db.arriving(except_batch=batch_id) if self._conf.conductor.max_inbound else None)
         self._look_at_relays(ctxt, batch)
         actions = decide.decide(seen)
         self._allocate(ctxt, batch, rows, actions)
+        self._look_at_next(rows, actions)
+        done = state.Pass.FOLLOWED
         for action in actions:
             LOG.debug("batch %s: %s", batch_id, action)
             if not self._apply(ctxt, batch, rows, seen, action):
                 break
-        return True
+            if isinstance(action, STEPS):
+                done = state.Pass.STEPPED
+        return done
 
     def _allocate(self, ctxt, batch, rows, actions) -> None:
         """Share the wire among the streams that run and those that are about to begin."""
@@ -71,10 +83,39 @@ class Reconciler:
             self._save(batch, relay_figures={"at": now, "groups": kept.get("groups", {})
                                              | self._relays.look(ctxt, batch)})
 
-    def _truth(self, row: dict) -> state.Truth:
+    def _look_at_next(self, rows: dict, actions: list) -> None:
+        """Look at servers that are about to be asked for, in one call where they are several."""
+        next_of: dict[str, list[str]] = {}
+        for action in actions:
+            if isinstance(action, state.Issue):
+                next_of.setdefault(rows[action.server_id]["source"], []).append(action.server_id)
+        for source, wanted in next_of.items():
+            if len(wanted) > 1:
+                shown = {server.id: server for server in self._nova.servers_on(source)}
+                for server_id in wanted:
+                    rows[server_id]["shown"] = shown.get(server_id)
+
+    def _truths(self, migrating: list[dict]) -> dict[str, state.Truth]:
+        """Return what Nova says of servers that migrate, by id; one list serves all of a source."""
+        sources = collections.Counter(row["source"] for row in migrating)
+        listed: dict[str, list] = {}
+        for source, number in sources.items():
+            if number > 1:
+                for migration in self._nova.migrations_from(source, number + FOREIGN_MIGRATIONS):
+                    listed.setdefault(migration.server_id, []).append(migration)
+        return {row["server_id"]: self._truth(row, tuple(listed.get(row["server_id"], ())))
+                for row in migrating}
+
+    def _truth(self, row: dict, migrations: tuple) -> state.Truth:
+        """``migrations`` are what is known already of the server's; ours may not be among them."""
+        def ours_of(found: tuple):
+            return decide.new_migrations(row["known_migrations"], row["destination"], found)[1]
+
         # the migrations first: one that completes in between shows as running once more
-        migrations = tuple(self._nova.migrations(row["server_id"]))
-        _, ours = decide.new_migrations(row["known_migrations"], row["destination"], migrations)
+        ours = ours_of(migrations)
+        if ours is None:
+            migrations = tuple(self._nova.migrations(row["server_id"]))
+            ours = ours_of(migrations)
         progress, now = row["progress"] or {}, timeutils.utcnow_ts(True)
         if ours is not None and ours.status in state.IN_FLIGHT \
                 and now - progress.get("server_seen", 0.0) < SERVER_LOOK_SECONDS:
@@ -252,7 +293,8 @@ class Reconciler:
         busy_since = batch["state"].get("busy_since")
         if busy_since and last and timeutils.utcnow().timestamp() < last + SURVEY_PAUSE_SECONDS:
             return False
-        looked = survey.survey(self._servers(batch), self._nova.server_groups(),
+        servers = self._servers(batch)
+        looked = survey.survey(servers, self._nova.server_groups(),
                                batch["request"]["include_locked"])
         holders = self._held_by_others(rows, looked)
         looked = survey.leave_to_others(looked, holders)
@@ -267,7 +309,7 @@ class Reconciler:
             if row is not None and row["status"] == "pending":
                 self._executor.close(ctxt, batch, row, "skipped", why.reason, why.certainty,
                                      why.command)
-        self._close_gone(ctxt, batch, rows)
+        self._close_gone(ctxt, batch, rows, {server.id for server in servers})
         self._save(batch, surveyed=not arrived and not waiting, measure=None,
                    surveyed_at=now.timestamp(), busy_since=since if waiting else None)
         if arrived and batch["status"] in ("running", "paused"):
@@ -314,10 +356,13 @@ class Reconciler:
         rows.update({row["server_id"]: row for row in db.servers_of(batch["id"])})
         return bool(new)
 
-    def _close_gone(self, ctxt, batch: dict, rows: dict) -> None:
-        """Servers that left or were deleted before their turn are nobody's work any more."""
+    def _close_gone(self, ctxt, batch: dict, rows: dict, here: set[str]) -> None:
+        """Servers that left or were deleted before their turn are nobody's work any more.
+
+        ``here``: those that were seen on a source just now.
+        """
         for row in rows.values():
-            if row["status"] != "pending":
+            if row["status"] != "pending" or row["server_id"] in here:
                 continue
             server = self._nova.server(row["server_id"])
             if server is None:
@@ -344,6 +389,7 @@ class Reconciler:
         # a set of an earlier plan may still be on its way
         still = {row["group_index"] for row in current if row["status"] in ("waiting", "migrating")}
         self._save(batch, measure=None, surveyed=False,
+                   told=loading.told(plan, fresh["first_plan"]),
                    projected_seconds=loading.spent_seconds(batch, timeutils.utcnow())
                    + plan.projected_seconds,
                    relayed=sorted({*batch["state"].get("relayed", ()), *(
@@ -403,7 +449,7 @@ class Reconciler:
 
         What migrates now is followed to its end first, unless that is what can't go on.
         """
-        batch = db.get_batch(batch_id)
+        batch = db.get_batch(batch_id, heavy=False)
         moving = [row for row in db.servers_of(batch_id) if row["status"] == "migrating"]
         if moving and not batch["state"].get("fatal"):
             self._save(batch, fatal=error.text)

@@ -89,6 +89,9 @@ class Relays:
         ``members`` are the rows that are about to move; ``together``: they are one set. Opening
         again replaces what an earlier conductor may have left.
         """
+        if "telemetry" not in batch:
+            # without its heavy columns
+            batch = batch | {"telemetry": db.get_batch(batch["id"])["telemetry"]}
         opened, refused = [], {}
         whole = sorted(row["server_id"] for row in members) if together else []
         destinations = sorted({row["destination"] for row in members})

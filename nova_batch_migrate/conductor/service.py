@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import os
 import threading
+import time
 import uuid
 
 from oslo_log import log
@@ -24,10 +25,14 @@ from nova_batch_migrate.conductor import (
     planner,
     reconciler,
     relays,
+    state,
 )
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
+#: Of one processor: what following a batch takes at most, where Nova is slow to say what is.
+FOLLOW_SHARE = 0.2
+MOST_REST_SECONDS = 1.5
 
 
 def make_reconciler(conf, nova_client, agents) -> reconciler.Reconciler:
@@ -44,6 +49,28 @@ def make_reconciler(conf, nova_client, agents) -> reconciler.Reconciler:
         allocator.Allocator(agents, allocator.Steering(agents)), through, sets)
 
 
+class Rests:
+    """How long batches are left alone whose migrations are followed and nothing else is due."""
+
+    def __init__(self):
+        self._until: dict[str, float] = {}
+
+    def note(self, batch_id: str, done: state.Pass, took_seconds: float) -> None:
+        """Take in that a pass has ended: only one that followed calls for a rest."""
+        self._until.pop(batch_id, None)
+        if done is state.Pass.FOLLOWED:
+            self._until[batch_id] = time.monotonic() + min(
+                MOST_REST_SECONDS, took_seconds * (1 / FOLLOW_SHARE - 1))
+
+    def over(self, batch_id: str) -> bool:
+        """Tell whether a batch is to be looked at again."""
+        return time.monotonic() >= self._until.get(batch_id, 0.0)
+
+    def end(self, batch_id: str) -> None:
+        """Let a batch be looked at at once: somebody wants something of it."""
+        self._until.pop(batch_id, None)
+
+
 class ConductorService:
     """``start`` and ``stop``; threads of its own, no state that a restart would miss."""
 
@@ -58,6 +85,7 @@ class ConductorService:
         self._ended = threading.Event()
         self._work = threading.Event()
         self._busy: set[str] = set()
+        self._rests = Rests()
         self._said: dict[str, str] = collections.defaultdict(str)
         self._pool = concurrent.futures.ThreadPoolExecutor(conf.conductor.workers)
         self._loop = threading.Thread(target=self._run, name="reconcile", daemon=True)
@@ -82,6 +110,7 @@ class ConductorService:
         if empty and db.acquire_lease(batch_id, self._owner, self._conf.conductor.lease_seconds):
             while self._reconciler.pass_over(batch_id):
                 LOG.debug("batch %s has no servers: next step", batch_id)
+        self._rests.end(batch_id)
         self._work.set()
 
     def _run(self) -> None:
@@ -101,13 +130,15 @@ class ConductorService:
             if self._ended.is_set() or _waits(batch):
                 continue
             mine = db.acquire_lease(batch["id"], self._owner, self._conf.conductor.lease_seconds)
-            if mine and batch["id"] not in self._busy:
+            if mine and batch["id"] not in self._busy \
+                    and self._rests.over(batch["id"]):
                 self._busy.add(batch["id"])
                 self._pool.submit(self._pass, batch["id"])
 
     def _pass(self, batch_id: str) -> None:
+        done, begun = state.Pass.OVER, time.monotonic()
         try:
-            self._reconciler.pass_over(batch_id)
+            done = self._reconciler.pass_over(batch_id)
             self._said.pop(batch_id, None)
         except exception.BatchNotFound:
             LOG.info("batch %s was deleted", batch_id)
@@ -119,7 +150,10 @@ class ConductorService:
             LOG.exception("batch %s: this pass failed; trying again", batch_id)
             self._tell(batch_id, f"{_words(error)}; trying again")
         finally:
+            self._rests.note(batch_id, done, time.monotonic() - begun)
             self._busy.discard(batch_id)
+            if done is state.Pass.STEPPED:
+                self._work.set()
 
     def _tell(self, batch_id: str, text: str) -> None:
         if self._said[batch_id] != text:

@@ -5,6 +5,7 @@ Made by the reconciler from the database and from Nova's truth, read by ``decide
 
 import dataclasses
 import datetime
+import enum
 from typing import Any
 
 ACTIVE_STATUSES = ("accepted", "measuring", "planned", "running", "paused", "aborting")
@@ -17,6 +18,17 @@ IN_FLIGHT = ("accepted", "queued", "preparing", "running", "running (post-copy)"
              "post-migrating")
 BROKEN = ("failed", "error", "cancelled")
 ABORTABLE = ("queued", "preparing", "running")
+
+
+class Pass(enum.IntEnum):
+    """What a pass over a batch did."""
+
+    #: The batch is not active.
+    OVER = 0
+    #: It was looked at, and what is under way was seen to.
+    FOLLOWED = 1
+    #: A step was taken behind which the next one may be due at once.
+    STEPPED = 2
 
 
 @dataclasses.dataclass(frozen=True)

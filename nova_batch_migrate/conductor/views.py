@@ -14,7 +14,10 @@ REQUEST_FIELDS = ("hosts", "target_hosts", "exclude_hosts", "strategy", "plan_on
 
 
 def batch(row: dict, servers: list[dict] | None, now: datetime.datetime) -> dict:
-    """Return a batch; with ``servers`` (database rows) also its servers, progress and times."""
+    """Return a batch; with ``servers`` (database rows) also its servers, progress and times.
+
+    ``row`` may be without its heavy columns.
+    """
     request = row["request"]
     shown = {
         "id": row["id"], "status": row["status"], "user_id": row["user_id"],
@@ -90,7 +93,8 @@ def event(row: dict) -> dict:
 
 
 def _totals(row: dict, rows: list[dict], views: list[dict], now: datetime.datetime) -> dict:
-    first, plan = row["first_plan"] or {}, row["plan"] or {}
+    plan = row["state"].get("told") or {}
+    first = plan.get("first") or {}
     started, ended = row["started_at"], row["finished_at"]
     eta = _eta(rows, now) if row["status"] in state.ACTIVE_STATUSES else None
     spent = ((ended or now) - started).total_seconds() if started else None
@@ -153,7 +157,7 @@ def _deadline_met(row: dict) -> bool | None:
         return None
     if row["finished_at"] is not None:
         return row["finished_at"] <= datetime.datetime.fromisoformat(deadline)
-    return (row["plan"] or {}).get("deadline_met")
+    return (row["state"].get("told") or {}).get("deadline_met")
 
 
 def _planned_bytes(row: dict) -> int:

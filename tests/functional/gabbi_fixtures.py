@@ -13,7 +13,7 @@ from keystonemiddleware import opts as keystone_opts
 
 from nova_batch_migrate import rpc
 from nova_batch_migrate.clients.types import ServerInfo
-from nova_batch_migrate.conductor import manager
+from nova_batch_migrate.conductor import loading, manager
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import plan, request, telemetry
 from nova_batch_migrate.wsgi import api as wsgi_api
@@ -80,12 +80,15 @@ def measured(batch_id: str, empty: bool = False) -> None:
         portions=telemetry.Portions(512, 1.0, (telemetry.PageClass(
             tuple(each["server_id"] for each in pending), 512),)),
         confirmation=telemetry.Confirmation(512, 509))
-    made = plan.make_plan(request.PlanRequest(
+    found = plan.make_plan(request.PlanRequest(
         hosts=(host,), destinations=(request.Destination("cmpb", 1024 * MIB, 8, 100),),
         movable=tuple(request.Movable(each["server_id"], ("cmpb",), 256 * MIB, 1, 1)
-                      for each in pending))).to_dict()
-    db.update_batch(batch_id, {"status": "planned", "plan": made, "first_plan": made,
-                               "telemetry": {"cmpa": host.to_dict()}})
+                      for each in pending)))
+    made = found.to_dict()
+    db.update_batch(batch_id, {
+        "status": "planned", "plan": made, "first_plan": made,
+        "telemetry": {"cmpa": host.to_dict()},
+        "state": db.get_batch(batch_id)["state"] | {"told": loading.told(found, None)}})
     db.add_event(batch_id, "measured", f"{len(pending)} servers of cmpa")
     db.add_event(batch_id, "planned", "the plan is made")
 

@@ -121,6 +121,15 @@ class TestMeasure(base.BaseTestCase):
         self.assertAlmostEqual((10_000_000 - 3_000_000 * 1514 / 1448) / 10,
                                self.watch.measure().other_bytes_per_second)
 
+    def test_a_look_taken_early_saves_the_wait(self):
+        self.measure(Tools(**{"tc class": FLAT_HTB}))
+        self.clock = [200.0, 210.0]
+        self.watch.begin()
+        # the counter is read three times: then, for the MTU, and now
+        self.assertAlmostEqual((10_000_000 - 3_000_000 * 1514 / 1448) / 10,
+                               self.watch.measure().other_bytes_per_second)
+        self.assertEqual([], self.clock)
+
     def test_a_look_that_is_too_old_or_of_other_migrations_does_not_count(self):
         now = bandwidth._Look("eth0", 100.0, 0, {"a": 5})
         for before, expected in (

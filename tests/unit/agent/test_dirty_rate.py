@@ -113,9 +113,9 @@ class AskingCase(base.BaseTestCase):
     def sleep(self, seconds):
         self.now += seconds
 
-    def ask(self, qemu, *asked):
+    def ask(self, qemu, *asked, seconds=0.0):
         return dirty_rate.ask_qemu(qemu, [one if isinstance(one, domains.Domain) else domain(one)
-                                          for one in asked], self.conf.agent)
+                                          for one in asked], self.conf.agent, seconds)
 
 
 class TestPageSampling(AskingCase):
@@ -133,6 +133,13 @@ class TestPageSampling(AskingCase):
         found, _ = self.ask(qemu, "slow", "refuses", "fast")
         self.assertEqual((0, 0, 3), tuple(len(found[name])
                                           for name in ("slow", "refuses", "fast")))
+
+    def test_windows_fit_into_the_time_allowed_and_are_two_at_least(self):
+        for seconds, lengths in ((0.0, (1, 2, 4)), (20.0, (1, 2, 4)), (7.0, (1, 2)),
+                                 (1.0, (1, 2))):
+            qemu = Qemu({"a": 4})
+            self.ask(qemu, "a", seconds=seconds)
+            self.assertEqual(lengths, tuple(length for _, length, *_ in qemu.started))
 
     def test_off_is_off(self):
         self.conf.set_override("page_sampling", False, "agent")

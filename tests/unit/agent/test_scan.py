@@ -269,6 +269,21 @@ class TestChanges(ScanCase):
         for window, wanted in zip(counts["windows"], (0.5, 1.5, 2.0), strict=True):
             self.assertAlmostEqual(wanted, window["seconds"], delta=0.06)
 
+    def test_pauses_between_looks_are_used_to_read_on(self):
+        guest = self.useFixture(Guest(pages=60 * memory.SLICE_PAGES))
+        guest.write({page: page + 1 for page in range(0, guest.pages, 2)})
+        begun = self.clock.now
+        counts, = self.measure(guest, windows=(0.1, 4.0), seconds=8.0,
+                               speed=guest.pages / 2 * PAGE / 3)["servers"]
+        # three seconds of reading hide behind the window of four seconds
+        self.assertLess(self.clock.now - begun, 5.6)
+        self.assertTrue(counts["complete"])
+        self.assertEqual((guest.pages // 2,) * 2,
+                         (counts["present_pages"], counts["distinct_pages"]))
+        self.assertTrue(0 < counts["tracked_share"] < 0.9, counts)
+        for window, wanted in zip(counts["windows"], (0.1, 3.9, 4.0), strict=True):
+            self.assertAlmostEqual(wanted, window["seconds"], delta=0.06)
+
     def test_a_slow_host_compares_a_part_and_reads_the_rest_once(self):
         guest = self.useFixture(Guest(pages=30 * memory.SLICE_PAGES))
         guest.write({page: 1 for page in range(0, guest.pages, 2)})

@@ -148,6 +148,18 @@ class MigrationsTest(NovaTestCase):
                           found[1].migration_type, found[1].created_at))
         self.assertEqual("resize", found[2].migration_type)
 
+    def test_what_leaves_a_host_is_one_call(self):
+        self.http.get(f"{NOVA}/os-migrations", json={
+            "migrations": [migration(2, status="error"), migration(3)],
+            "migrations_links": [{"rel": "next", "href": "x"}]})
+
+        found = self.client.migrations_from("cmpa", 2)
+
+        self.assertEqual([(3, "cmpa"), (2, "cmpa")], [(item.id, item.source) for item in found])
+        asked = self.asked("/os-migrations")
+        self.assertEqual([{"source_compute": ["cmpa"], "migration_type": ["live-migration"],
+                           "limit": ["2"]}], [request.qs for request in asked])
+
     def test_a_live_migration_names_its_host_and_never_forces(self):
         self.http.post(f"{NOVA}/servers/{SERVER_ID}/action", status_code=202,
                        headers={"x-openstack-request-id": "req-1"})

@@ -65,7 +65,7 @@ class FakeAgents:
                             "post_copy": False},
                    "cmpb": {"present": False, "state": None, "migrating": False,
                             "post_copy": False}}
-        self.relayed, self.left = {"groups": []}, []
+        self.relayed, self.left, self.looks = {"groups": []}, [], 0
         self.job = {"memory_processed_bytes": 5, "elapsed_seconds": 2.0, "bytes_per_second": 1}
 
     def presence(self, ctxt, host, server):
@@ -80,6 +80,7 @@ class FakeAgents:
         self.left.append((host, group_id, server))
 
     def progress(self, ctxt, host, server):
+        self.looks += 1
         return self.job
 
     def completed(self, ctxt, host, server):
@@ -156,6 +157,15 @@ class ExecutorTest(base.BaseTestCase):
             self.assertEqual(status, self.issue()["status"])
         self.assertEqual([], self.nova.asked)
 
+    def test_what_this_pass_has_seen_of_a_server_is_its_last_look(self):
+        self.nova.shown = None
+        for shown, status in ((build.server(locked=True), "skipped"),
+                              (build.server(), "migrating")):
+            self.row(status="pending")
+            self.executor.issue(self.ctxt, self.batch, self.row() | {"shown": shown},
+                                timeutils.utcnow().isoformat())
+            self.assertEqual(status, self.row()["status"])
+
     def test_a_quiet_moment_is_waited_for_and_patience_begins_once(self):
         now = timeutils.utcnow()
         self.useFixture(time_fixture.TimeFixture(now))
@@ -177,6 +187,14 @@ class ExecutorTest(base.BaseTestCase):
         self.issue()
         row = self.carry_out(state.Follow("s1", build.migration(7, "running")))
         self.assertEqual((7, self.agents.job), (row["migration_id"], row["progress"]["job"]))
+
+    def test_the_job_of_a_migration_is_not_looked_at_in_every_pass(self):
+        self.useFixture(time_fixture.TimeFixture())
+        self.issue()
+        for seconds, looks in ((0.5, 1), (1.6, 1), (0.5, 2), (0.5, 2)):
+            row = self.carry_out(state.Follow("s1", build.migration(7, "running")))
+            self.assertEqual((looks, self.agents.job), (self.agents.looks, row["progress"]["job"]))
+            timeutils.advance_time_seconds(seconds)
 
     def test_completed_with_what_the_destination_saw(self):
         self.issue()

@@ -36,8 +36,15 @@ class PlayedNova:
     def server(self, server_id):
         return self.servers.get(server_id)
 
+    def servers_on(self, host):
+        return [server for server in self.servers.values() if server.host == host]
+
     def migrations(self, server_id):
         return list(self.rows[server_id])
+
+    def migrations_from(self, host, number):
+        everything = [row for rows in self.rows.values() for row in rows if row.source == host]
+        return sorted(everything, key=lambda row: row.id, reverse=True)[:number]
 
     def live_migrate(self, server_id, host):
         if server_id in self.refused:

@@ -1,3 +1,5 @@
+import types
+
 from oslotest import base
 
 from nova_batch_migrate import conf
@@ -47,6 +49,15 @@ class BatchStateTest(base.BaseTestCase):
             batch["request"] = batch["request"] | {"max_parallel": 8, "max_bandwidth_mib_s": cap}
             found = loading.batch_state(batch, [], {}, conf.CONF.conductor, build.NOW)
             self.assertEqual(expected, found.settings.max_parallel)
+
+    def test_the_first_plan_stays_the_promise(self):
+        plan = types.SimpleNamespace(projected_seconds=9.0, raw_bytes=90, notes=("a",),
+                                     deadline_met=True)
+        own = {"projected_seconds": 9.0, "raw_bytes": 90}
+        first = {"projected_seconds": 5.0, "raw_bytes": 50}
+        for promised, expected in ((None, own), (first | {"notes": ["b"]}, first)):
+            self.assertEqual({"first": expected, "notes": ["a"], "deadline_met": True},
+                             loading.told(plan, promised))
 
     def test_a_group_that_began_without_a_relay_is_no_relays_group(self):
         kept = {"relayed": [0, 1, 2], "relay_groups": {"cmpa/0": ["cmpb"], "cmpa/1": []}}

@@ -82,6 +82,12 @@ class RelaysTest(base.BaseTestCase):
                                             at_source.downtime_seconds,
                                             at_source.wire_bytes_per_second))
 
+    def test_a_batch_without_its_heavy_columns_does(self):
+        db.update_batch(self.batch["id"], {"telemetry": self.batch["telemetry"]})
+        self.batch = db.get_batch(self.batch["id"], heavy=False)
+        self.assertEqual(["cmpb"], self.begin("cmpb"))
+        self.assertEqual([0.3] * 2, [group.downtime_seconds for _, group in self.agents.opened()])
+
     def test_every_destination_has_a_group_of_its_own(self):
         self.assertEqual(["cmpb", "cmpc"], self.begin("cmpc", "cmpb", "cmpc"))
         members = {host: [m.server_id for m in group.members]

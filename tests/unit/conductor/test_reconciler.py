@@ -1,0 +1,163 @@
+"""How a pass asks Nova: once for many, and again where that left something open."""
+
+import datetime
+
+from oslo_utils import fixture as time_fixture
+from oslo_utils import timeutils
+from oslotest import base
+
+from nova_batch_migrate import conf
+from nova_batch_migrate.conductor import (
+    executor,
+    gangs,
+    healing,
+    loading,
+    reconciler,
+    relays,
+    request,
+    service,
+    state,
+)
+from nova_batch_migrate.db import api as db
+from tests.unit.conductor import test_gangs
+from tests.unit.db import fixture
+
+SERVERS = ("s0", "s1", "s2")
+
+
+class CountedNova(test_gangs.PlayedNova):
+    """Counts what it is asked; ``hides`` migrations of these servers from a source's list."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.hides = [], set()
+
+    def server(self, server_id):
+        self.calls.append(("server", server_id))
+        return super().server(server_id)
+
+    def servers_on(self, host):
+        self.calls.append(("servers_on", host))
+        return super().servers_on(host)
+
+    def server_groups(self):
+        return []
+
+    def compute_services(self):
+        return [{"host": host, "state": "up", "status": "enabled", "disabled_reason": None,
+                 "id": host} for host in ("cmpa", "cmpb")]
+
+    def migrations(self, server_id):
+        self.calls.append(("migrations", server_id))
+        return super().migrations(server_id)
+
+    def migrations_from(self, host, number):
+        self.calls.append(("migrations_from", host))
+        return [row for row in super().migrations_from(host, number)
+                if row.server_id not in self.hides]
+
+
+class ReconcilerTest(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixture.Database())
+        self.useFixture(time_fixture.TimeFixture(datetime.datetime(2026, 11, 26, 2, 0, 0)))
+        self.nova, agents = CountedNova(), test_gangs.PlayedAgents()
+        through = relays.Relays(agents)
+        sets = gangs.Gangs(conf.CONF, through)
+        healer = healing.Healer(self.nova, None, None, agents)
+        self.reconciler = reconciler.Reconciler(
+            conf.CONF, self.nova,
+            executor.Executor(conf.CONF, self.nova, agents, healer, through, sets),
+            test_gangs.StillMeasurer(), None, test_gangs.StillAllocator(), through, sets)
+
+    def begin(self, status="running", **kept):
+        rows = [loading.new_row(self.nova.servers[i]) | {
+            "destination": "cmpb", "group_index": 0, "order_index": n}
+            for n, i in enumerate(SERVERS)]
+        batch = db.create_batch({
+            "request": request.normalize({"hosts": ["cmpa"], "max_parallel": 3}),
+            "state": {"limits": {"cmpa": 3}, "surveyed": True, "sources_disabled": True,
+                      "plan_groups": {"cmpa": 0}, "sources": ["cmpa"],
+                      "server_ids": list(SERVERS)} | kept}, rows)
+        self.batch_id = batch["id"]
+        db.update_batch(self.batch_id, {"status": status})
+
+    def go_over(self):
+        """Let a pass go over the batch; return what it did and the calls it made."""
+        self.nova.calls = []
+        done = self.reconciler.pass_over(self.batch_id)
+        timeutils.advance_time_seconds(1.0)
+        return done, self.nova.calls
+
+    def statuses(self):
+        return [row["status"] for row in db.servers_of(self.batch_id)]
+
+    def test_what_is_asked_for_together_is_looked_at_together(self):
+        self.begin()
+        done, calls = self.go_over()
+        self.assertEqual(state.Pass.FOLLOWED, done)
+        self.assertEqual(list(SERVERS), self.nova.issued)
+        self.assertEqual([("servers_on", "cmpa"), *(("migrations", i) for i in SERVERS)], calls)
+
+    def test_one_list_tells_of_all_that_leave_a_host(self):
+        self.begin()
+        self.go_over()
+        self.go_over()
+        self.assertEqual([("migrations_from", "cmpa")], self.go_over()[1])
+        self.nova.end("s1", "completed")
+        self.assertEqual([("migrations_from", "cmpa"), ("server", "s1")], self.go_over()[1])
+        self.assertEqual(["migrating", "completed", "migrating"], self.statuses())
+
+    def test_what_the_list_does_not_have_is_asked_for_by_itself(self):
+        self.begin()
+        self.go_over()
+        self.go_over()
+        self.nova.hides = {"s1"}
+        self.assertEqual([("migrations_from", "cmpa"), ("migrations", "s1")], self.go_over()[1])
+        self.nova.end("s1", "completed")
+        self.go_over()
+        self.assertEqual(["migrating", "completed", "migrating"], self.statuses())
+
+    def test_a_lone_migration_is_asked_for_by_itself(self):
+        self.begin()
+        self.go_over()
+        for server_id in ("s0", "s1"):
+            self.nova.end(server_id, "completed")
+        self.go_over()
+        self.assertEqual([("migrations", "s2")], self.go_over()[1])
+
+    def test_a_survey_asks_only_for_those_that_it_misses(self):
+        self.begin(status="accepted", surveyed=False)
+        del self.nova.servers["s2"]
+        done, calls = self.go_over()
+        self.assertEqual(state.Pass.STEPPED, done)
+        self.assertEqual([("servers_on", "cmpa"), ("server", "s2")], calls)
+        self.assertEqual(["pending", "pending", "skipped"], self.statuses())
+
+    def test_a_survey_that_has_to_wait_is_no_step(self):
+        self.begin(status="accepted", surveyed=False, busy_since=timeutils.utcnow().timestamp(),
+                   surveyed_at=timeutils.utcnow().timestamp())
+        self.assertEqual((state.Pass.FOLLOWED, []), self.go_over())
+
+
+class RestsTest(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.rests = service.Rests()
+
+    def test_only_following_calls_for_a_rest(self):
+        for done, over in ((state.Pass.STEPPED, True), (state.Pass.OVER, True),
+                           (state.Pass.FOLLOWED, False)):
+            self.rests.note("b", done, 60.0)
+            self.assertIs(over, self.rests.over("b"))
+        self.assertTrue(self.rests.over("another"))
+
+    def test_who_wants_something_ends_it(self):
+        self.rests.note("b", state.Pass.FOLLOWED, 60.0)
+        self.rests.end("b")
+        self.assertTrue(self.rests.over("b"))
+
+    def test_it_is_as_long_as_the_pass_was_slow(self):
+        self.rests.note("b", state.Pass.FOLLOWED, 0.0)
+        self.assertTrue(self.rests.over("b"))

@@ -111,8 +111,11 @@ class AgentManager:
             self._hypervisor.set_migration_downtime(server, downtime_ms)
 
     @_answers
-    def progress(self, ctxt, server: str) -> dict | None:
-        """Return the counters of a migration that leaves this host; None without one."""
+    def progress(self, ctxt, servers: list[str]) -> dict[str, dict | None]:
+        """Return the counters of migrations that leave this host, by server; None without one."""
+        return {server: self._progress(server) for server in servers}
+
+    def _progress(self, server: str) -> dict | None:
         job = self._hypervisor.outgoing_job(server)
         if job is None:
             return None

@@ -14,7 +14,8 @@ class AgentAPI:
 
     1.0 - initial version.
     1.1 - start_measure: max_wait_seconds, seconds. get_measure: host, with page_classes in it.
-        recall, relay, open_group, close_group, leave_group, limit_group, relay_statistics.
+        progress: of several servers. recall, relay, open_group, close_group, leave_group,
+        limit_group, relay_statistics.
     """
 
     def __init__(self, conf, transport=None):
@@ -76,9 +77,9 @@ class AgentAPI:
         self._call(ctxt, host, "tune", server=server, bytes_per_second=bytes_per_second,
                    downtime_ms=downtime_ms)
 
-    def progress(self, ctxt, host: str, server: str) -> dict | None:
-        """Return counters of a server's running migration, at its source; None without one."""
-        return self._call(ctxt, host, "progress", server=server)
+    def progress(self, ctxt, host: str, servers: list[str]) -> dict[str, dict | None]:
+        """Return counters of running migrations, at their source, by server; None without one."""
+        return self._call(ctxt, host, "progress", servers=servers)
 
     def completed(self, ctxt, host: str, server: str) -> dict | None:
         """Return figures of a server's last migration, at its destination; None without one."""

@@ -15,7 +15,7 @@ from nova_batch_migrate.conductor import actuals, gangs, healing, relays, state,
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
-#: A migration's job is looked at so often: each look asks the source's libvirt.
+#: A source's running migrations are looked at so often: each look asks its libvirt.
 JOB_LOOK_SECONDS = 2.0
 
 
@@ -120,24 +120,31 @@ class Executor:
         progress["nova_status"] = migration.status
         if migration.status == "running (post-copy)":
             progress["post_copy"] = True
-        if migration.status.startswith("running") and \
-                timeutils.utcnow_ts(True) - progress.get("job_seen", 0.0) >= JOB_LOOK_SECONDS:
-            self._watch(ctxt, row, progress)
         row["progress"] = progress
         db.update_server(batch["id"], row["server_id"],
                          {"migration_id": migration.id, "progress": progress})
 
-    def _watch(self, ctxt, row: dict, progress: dict) -> None:
-        """Ask the source's agent for the job; the last one known stays where it does not say."""
-        progress["job_seen"] = timeutils.utcnow_ts(True)
-        try:
-            job = self._agents.progress(ctxt, row["source"], row["server_id"])
-        except (exception.AgentUnavailable, exception.AgentRefused) as error:
-            LOG.warning("no progress of server %s: %s", row["server_id"], error)
+    def watch(self, ctxt, source: str, rows: list[dict]) -> None:
+        """Note the jobs of a source's running migrations in ``rows``, where they are not young.
+
+        The last ones known stay where its agent does not say.
+        """
+        now = timeutils.utcnow()
+        at = now.replace(tzinfo=datetime.UTC).timestamp()
+        due = {row["server_id"]: row for row in rows
+               if at - (row["progress"] or {}).get("job_seen", 0.0) >= JOB_LOOK_SECONDS}
+        if not due:
             return
-        if job is not None:
-            began = timeutils.utcnow() - datetime.timedelta(seconds=job["elapsed_seconds"])
-            progress |= {"job": job, "stream_began_at": began.isoformat()}
+        try:
+            jobs = self._agents.progress(ctxt, source, sorted(due))
+        except (exception.AgentUnavailable, exception.AgentRefused) as error:
+            LOG.warning("no progress of servers %s: %s", ", ".join(sorted(due)), error)
+            jobs = {}
+        for server_id, row in due.items():
+            row["progress"] = (row["progress"] or {}) | {"job_seen": at}
+            if (job := jobs.get(server_id)) is not None:
+                began = now - datetime.timedelta(seconds=job["elapsed_seconds"])
+                row["progress"] |= {"job": job, "stream_began_at": began.isoformat()}
 
     def complete(self, ctxt, batch: dict, row: dict, host: str, migration) -> None:
         """The server runs at ``host``: write down what really happened."""

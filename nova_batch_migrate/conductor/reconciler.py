@@ -20,7 +20,7 @@ BUSY_PATIENCE_SECONDS = 300
 SURVEY_PAUSE_SECONDS = 3
 RELAY_LOOK_SECONDS = 2.0
 #: While a migration is in flight its server is looked at so often: Nova asks Neutron each time.
-SERVER_LOOK_SECONDS = 15.0
+SERVER_LOOK_SECONDS = 60.0
 #: Of a source's migrations, those that may be younger than ours: servers that others move.
 FOREIGN_MIGRATIONS = 20
 #: What leads straight on to the next step.
@@ -59,6 +59,7 @@ class Reconciler:
         actions = decide.decide(seen)
         self._allocate(ctxt, batch, rows, actions)
         self._look_at_next(rows, actions)
+        self._look_at_jobs(ctxt, rows, actions)
         done = state.Pass.FOLLOWED
         for action in actions:
             LOG.debug("batch %s: %s", batch_id, action)
@@ -94,6 +95,16 @@ class Reconciler:
                 shown = {server.id: server for server in self._nova.servers_on(source)}
                 for server_id in wanted:
                     rows[server_id]["shown"] = shown.get(server_id)
+
+    def _look_at_jobs(self, ctxt, rows: dict, actions: list) -> None:
+        """See how far the streams are that run: one call serves all of a source."""
+        running: dict[str, list[dict]] = {}
+        for action in actions:
+            if isinstance(action, state.Follow) and action.migration.status.startswith("running"):
+                row = rows[action.server_id]
+                running.setdefault(row["source"], []).append(row)
+        for source, streams in running.items():
+            self._executor.watch(ctxt, source, streams)
 
     def _truths(self, migrating: list[dict]) -> dict[str, state.Truth]:
         """Return what Nova says of servers that migrate, by id; one list serves all of a source."""

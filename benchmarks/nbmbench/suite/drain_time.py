@@ -107,10 +107,10 @@ def boot(fleet: str, kinds: Sequence[str]) -> list[Guest]:
 
 
 class _Move:
-    """Guests on their way; the one call that asks Nova where they are serves all ways alike."""
+    """Guests on their way; the one look at where Nova has them serves all ways alike."""
 
     def __init__(self, booted: Sequence[Guest], destination: str):
-        self._admin = Cloud()
+        self._admin, self._places = Cloud(), cloud.Places()
         self._ids, self._destination = [guest.id for guest in booted], destination
         self._began = time.monotonic()
         self._issued: dict[str, float] = {}
@@ -146,15 +146,19 @@ class _Move:
     def look(self) -> None:
         """See who has arrived: at the destination as Nova has it, and no longer migrating."""
         now = self.seconds
-        for guest in guests.listed(self._admin):
-            if guest.id not in self._ids or guest.id in self.arrived:
+        for server_id, (host, state, task) in self._places.look().items():
+            if server_id not in self._ids or server_id in self.arrived:
                 continue
-            if guest.host == self._destination and guest.status == "ACTIVE":
-                self.arrived[guest.id] = now
-            elif guest.status == "ERROR" or (
-                    guest.status == "ACTIVE"
-                    and now > self._issued.get(guest.id, now) + STARTED_SECONDS):
-                self.failed.add(guest.id)
+            at_rest = state == "active" and task is None
+            if host == self._destination and at_rest:
+                self.arrived[server_id] = now
+            elif state == "error" or (
+                    at_rest and now > self._issued.get(server_id, now) + STARTED_SECONDS):
+                self.failed.add(server_id)
+
+    def close(self) -> None:
+        """End looking."""
+        self._places.close()
 
 
 def _emptied(booted: Sequence[Guest], way: str) -> dict:
@@ -171,6 +175,7 @@ def _emptied(booted: Sequence[Guest], way: str) -> dict:
                             source)
     else:
         facts = _by_loop(move, NOVA[way])
+    move.close()
     seconds = max(move.arrived.values(), default=move.seconds)
     case = {"way": way, "seconds": round(seconds, 2), "moved": len(move.arrived),
             "guests": len(booted), "arrived_seconds": sorted(

@@ -11,6 +11,10 @@ from nbmbench import filled  # noqa: E402  isort: skip
 from nbmbench.suite import drain_time  # noqa: E402  isort: skip
 
 
+#: What Nova shows as a server's status, as its database has it.
+STATES = {"ACTIVE": ("active", None), "MIGRATING": ("active", "migrating"), "ERROR": ("error", None)}
+
+
 def guest(number, host="cmpa", status="ACTIVE"):
     return SimpleNamespace(id=f"g{number}", host=host, status=status)
 
@@ -22,7 +26,9 @@ class TestMove(base.BaseTestCase):
         self.useFixture(fixtures.MonkeyPatch(
             "nbmbench.suite.drain_time.time.monotonic", lambda: self.now))
         self.useFixture(fixtures.MonkeyPatch(
-            "nbmbench.suite.drain_time.guests.listed", lambda admin: self.here))
+            "nbmbench.suite.drain_time.cloud.Places",
+            lambda: SimpleNamespace(look=lambda: {
+                each.id: (each.host, *STATES[each.status]) for each in self.here})))
         self.calls = mock.Mock()
         self.useFixture(fixtures.MonkeyPatch(
             "nbmbench.suite.drain_time.Cloud", lambda: self.calls))

@@ -79,9 +79,11 @@ class FakeAgents:
     def leave_group(self, ctxt, host, group_id, server):
         self.left.append((host, group_id, server))
 
-    def progress(self, ctxt, host, server):
+    def progress(self, ctxt, host, servers):
         self.looks += 1
-        return self.job
+        if isinstance(self.job, Exception):
+            raise self.job
+        return dict.fromkeys(servers, self.job)
 
     def completed(self, ctxt, host, server):
         return {"elapsed_seconds": 3.0, "memory_transferred_bytes": 9, "downtime_seconds": 0.1}
@@ -185,16 +187,32 @@ class ExecutorTest(base.BaseTestCase):
 
     def test_progress_is_followed(self):
         self.issue()
-        row = self.carry_out(state.Follow("s1", build.migration(7, "running")))
+        row = self.follow()
         self.assertEqual((7, self.agents.job), (row["migration_id"], row["progress"]["job"]))
+
+    def follow(self):
+        row = self.row()
+        self.executor.watch(self.ctxt, "cmpa", [row])
+        self.executor.carry_out(self.ctxt, self.batch, row,
+                                state.Follow("s1", build.migration(7, "running")))
+        return self.row()
 
     def test_the_job_of_a_migration_is_not_looked_at_in_every_pass(self):
         self.useFixture(time_fixture.TimeFixture())
         self.issue()
         for seconds, looks in ((0.5, 1), (1.6, 1), (0.5, 2), (0.5, 2)):
-            row = self.carry_out(state.Follow("s1", build.migration(7, "running")))
+            row = self.follow()
             self.assertEqual((looks, self.agents.job), (self.agents.looks, row["progress"]["job"]))
             timeutils.advance_time_seconds(seconds)
+
+    def test_an_agent_that_is_silent_leaves_the_last_job_known(self):
+        self.useFixture(time_fixture.TimeFixture())
+        self.issue()
+        job = self.follow()["progress"]["job"]
+        timeutils.advance_time_seconds(60)
+        self.agents.job = exception.AgentUnavailable(host="cmpa")
+        self.assertEqual(job, self.follow()["progress"]["job"])
+        self.assertEqual(2, self.agents.looks)
 
     def test_completed_with_what_the_destination_saw(self):
         self.issue()

@@ -118,8 +118,8 @@ class PlayedAgents:
                 {"members": members, "state": self.state, "reason": self.reason, "failed": []}
                 for members in group["synchronized"]]} for group_id, group in self.open.items()]}
 
-    def progress(self, ctxt, host, server):
-        return None
+    def progress(self, ctxt, host, servers):
+        return {}
 
     def completed(self, ctxt, host, server):
         return None

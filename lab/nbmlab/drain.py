@@ -42,7 +42,7 @@ GUESTS = tuple(Member(name, locked=name == "cache") for name, family in FAMILIES
 
 
 def initial_state(keep: Callable[[Guest], bool] = lambda guest: False) -> None:
-    """End every batch migration, delete the lab's guests, enable every compute service.
+    """End every batch migration, delete the lab's guests and all traces, enable every service.
 
     ``keep`` tells which guests may live on.
     """
@@ -54,9 +54,28 @@ def initial_state(keep: Callable[[Guest], bool] = lambda guest: False) -> None:
     if everyone:
         shell.say("deleting guests: " + ", ".join(guest.name for guest in everyone))
         guests.delete(everyone)
+    _forget_allocations(admin)
     for service in compute_services():
         if service["status"] != "enabled":
             admin.call("nova-api", "PUT", f"/os-services/{service['id']}", {"status": "enabled"})
+
+
+def _forget_allocations(admin: Cloud) -> None:
+    """Delete what Placement has allocated to nobody who is there.
+
+    Migrations that died with their nova-compute leave that behind. Nova asks Placement for every
+    allocation of a host, one by one, behind each migration from there.
+    """
+    here = {guest.id for guest in guests.listed(admin)}
+    for provider in admin.get("placement", "/resource_providers")["resource_providers"]:
+        held = admin.get("placement", f"/resource_providers/{provider['uuid']}/allocations")
+        for consumer in held["allocations"].keys() - here:
+            try:
+                admin.call("placement", "DELETE", f"/allocations/{consumer}")
+            except cloud.ApiError as error:
+                # Nova has just done it itself
+                if error.status != 404:
+                    raise
 
 
 def _end(admin: Cloud, batch_id: str) -> None:

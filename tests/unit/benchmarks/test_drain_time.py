@@ -12,7 +12,8 @@ from nbmbench.suite import drain_time  # noqa: E402  isort: skip
 
 
 #: What Nova shows as a server's status, as its database has it.
-STATES = {"ACTIVE": ("active", None), "MIGRATING": ("active", "migrating"), "ERROR": ("error", None)}
+STATES = {"ACTIVE": ("active", None), "MIGRATING": ("active", "migrating"),
+          "ERROR": ("error", None)}
 
 
 def guest(number, host="cmpa", status="ACTIVE"):

@@ -65,9 +65,15 @@ class Reconciler:
             LOG.debug("batch %s: %s", batch_id, action)
             if not self._apply(ctxt, batch, rows, seen, action):
                 break
-            if isinstance(action, STEPS):
+            if isinstance(action, STEPS) or self._measured(batch, action):
                 done = state.Pass.STEPPED
         return done
+
+    @staticmethod
+    def _measured(batch: dict, action) -> bool:
+        """Tell whether a look at a measurement has found its end."""
+        return isinstance(action, state.PollMeasure) \
+            and batch["state"]["measure"]["state"] != "running"
 
     def _allocate(self, ctxt, batch, rows, actions) -> None:
         """Share the wire among the streams that run and those that are about to begin."""

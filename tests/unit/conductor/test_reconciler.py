@@ -57,19 +57,29 @@ class CountedNova(test_gangs.PlayedNova):
                 if row.server_id not in self.hides]
 
 
+class PlayedMeasurer:
+    """Finds what the test says."""
+
+    found = None
+
+    def poll(self, ctxt, batch, measure):
+        return self.found
+
+
 class ReconcilerTest(base.BaseTestCase):
     def setUp(self):
         super().setUp()
         self.useFixture(fixture.Database())
         self.useFixture(time_fixture.TimeFixture(datetime.datetime(2026, 11, 26, 2, 0, 0)))
         self.nova, agents = CountedNova(), test_gangs.PlayedAgents()
+        self.measurer = PlayedMeasurer()
         through = relays.Relays(agents)
         sets = gangs.Gangs(conf.CONF, through)
         healer = healing.Healer(self.nova, None, None, agents)
         self.reconciler = reconciler.Reconciler(
             conf.CONF, self.nova,
             executor.Executor(conf.CONF, self.nova, agents, healer, through, sets),
-            test_gangs.StillMeasurer(), None, test_gangs.StillAllocator(), through, sets)
+            self.measurer, None, test_gangs.StillAllocator(), through, sets)
 
     def begin(self, status="running", **kept):
         rows = [loading.new_row(self.nova.servers[i]) | {
@@ -134,6 +144,15 @@ class ReconcilerTest(base.BaseTestCase):
         self.assertEqual(state.Pass.STEPPED, done)
         self.assertEqual([("servers_on", "cmpa"), ("server", "s2")], calls)
         self.assertEqual(["pending", "pending", "skipped"], self.statuses())
+
+    def test_the_end_of_a_measurement_is_a_step_its_course_is_not(self):
+        for ends, done in ((False, state.Pass.FOLLOWED), (True, state.Pass.STEPPED)):
+            measure = {"purpose": "initial", "state": "running", "error": None, "hosts": {},
+                       "started_at": timeutils.utcnow().isoformat()}
+            self.begin(status="measuring", measure=measure)
+            self.measurer.found = measure | ({"state": "done"} if ends else {})
+            self.assertEqual(done, self.go_over()[0])
+            db.delete_batch(self.batch_id)
 
     def test_a_survey_that_has_to_wait_is_no_step(self):
         self.begin(status="accepted", surveyed=False, busy_since=timeutils.utcnow().timestamp(),

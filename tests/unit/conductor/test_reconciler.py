@@ -74,8 +74,8 @@ class ReconcilerTest(base.BaseTestCase):
         self.nova, agents = CountedNova(), test_gangs.PlayedAgents()
         self.measurer = PlayedMeasurer()
         through = relays.Relays(agents)
-        sets = gangs.Gangs(conf.CONF, through)
         healer = healing.Healer(self.nova, None, None, agents)
+        sets = gangs.Gangs(conf.CONF, through, healer)
         self.reconciler = reconciler.Reconciler(
             conf.CONF, self.nova,
             executor.Executor(conf.CONF, self.nova, agents, healer, through, sets),

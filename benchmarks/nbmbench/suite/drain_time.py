@@ -3,7 +3,8 @@
 Through Nova on the lab, the link capped by tc, the same guests going to and fro; multifd with zstd,
 which Nova can't ask for, on plain QEMUs with guests of the same families. The lab is taken from
 whatever it does: all its guests are deleted. Where guests are is read from Nova's database, once a
-second; API and Neutron are left to those who are measured. Words for --only: a fleet, a link's Mbit/s, a way.
+second; API and Neutron are left to those who are measured. Words for --only: a fleet, a link's
+Mbit/s, a way.
 With --quick two guests, by this project and by `nova host-evacuate-live`, on a lab that may be up.
 """
 import datetime

@@ -5,7 +5,8 @@ from oslo_config import cfg
 GROUP = "conductor"
 OPTS = [
     cfg.FloatOpt("reconcile_interval_seconds", default=0.5, min=0.1,
-                 help="Pause between two looks at an active batch."),
+                 help="Pause between two looks at an active batch. While migrations are only "
+                      "followed and Nova is slow to say how far they are, up to 1.5 s longer."),
     cfg.IntOpt("lease_seconds", default=15, min=5,
                help="After this time without a sign of life of its conductor another conductor "
                     "takes a batch over."),

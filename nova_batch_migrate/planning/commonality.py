@@ -53,7 +53,7 @@ class Commonality:
 
     def shared_pages(self, server: str) -> float:
         """Return the distinct contents that at least one other server holds too."""
-        return sum(self.classes[index][1] for index in self.classes_of(server))
+        return sum([self.classes[index][1] for index in self.classes_of(server)])
 
     def unique_pages(self, servers: Collection[str]) -> float:
         """Return the distinct contents of these servers together, each counted once."""

@@ -85,19 +85,18 @@ def member_load(server: ServerTelemetry, memory_bytes: int, options: MigrationOp
     total = server.total_pages if measured and server.total_pages else memory_bytes // PAGE_BYTES
     content = min(server.content_pages, total) if measured else total
     dirty, cycle = _activity(server)
-    nominal = StreamLoad(
-        content_pages=content + FIRMWARE_PAGES, zero_pages=total - content,
-        dirty=dirty_model.scaled(dirty, 1.0, total),
-        schedule=nova_schedule.schedule(options, size_gib),
-        disk_bytes=sum(disk.allocated_bytes for disk in disks),
-        disk_write_bytes_per_second=sum(disk.write_bytes_per_second for disk in disks),
-        cycle=cycle, wire=wire)
+    schedule = nova_schedule.schedule(options, size_gib)
+    disk_bytes = sum(disk.allocated_bytes for disk in disks)
+    disk_rate = sum(disk.write_bytes_per_second for disk in disks)
+
+    def load(content: int, factor: float) -> StreamLoad:
+        return StreamLoad(content + FIRMWARE_PAGES, total - content,
+                          dirty_model.scaled(dirty, factor, total), schedule, disk_bytes, disk_rate,
+                          cycle, wire)
+
     error = dirty.relative_error
-    best = dataclasses.replace(nominal, dirty=dirty_model.scaled(dirty, 1.0 / (1.0 + error), total))
-    if not measured:
-        best = dataclasses.replace(best, content_pages=FIRMWARE_PAGES, zero_pages=total)
-    worst = dataclasses.replace(nominal, dirty=dirty_model.scaled(dirty, 1.0 + error, total))
-    return MemberLoad(nominal, best, worst, measured)
+    return MemberLoad(load(content, 1.0), load(content if measured else 0, 1.0 / (1.0 + error)),
+                      load(content, 1.0 + error), measured)
 
 
 def with_relay(member: MemberLoad, wire: WireRates | None, bounded: bool = True) -> MemberLoad:
@@ -106,11 +105,9 @@ def with_relay(member: MemberLoad, wire: WireRates | None, bounded: bool = True)
     Not `bounded`: best and worst, which tell the interval, are left as they are.
     """
     if not bounded:
-        return MemberLoad(dataclasses.replace(member.nominal, wire=wire), member.best, member.worst,
-                          member.measured)
-    nominal, best, worst = (dataclasses.replace(load, wire=wire)
-                            for load in (member.nominal, member.best, member.worst))
-    return MemberLoad(nominal, best, worst, member.measured)
+        return MemberLoad(member.nominal.through(wire), member.best, member.worst, member.measured)
+    return MemberLoad(member.nominal.through(wire), member.best.through(wire),
+                      member.worst.through(wire), member.measured)
 
 
 def while_quiet(member: MemberLoad) -> MemberLoad:
@@ -216,7 +213,8 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova: Nova
                 0.0, found.downtime_seconds + learned.downtime_seconds),
             learned_wire_bytes=None if (
                 learned is None or learned.wire_factor is None or member.nominal.wire is None
-            ) else round(found.wire_bytes * learned.wire_factor)))
+            ) else round(found.wire_bytes * learned.wire_factor),
+            relay=member.nominal.wire is not None))
     return tuple(projections)
 
 

@@ -40,6 +40,9 @@ class Hits:
         return self.self_share + self.cross_share
 
 
+_NONE = Hits()
+
+
 @dataclasses.dataclass(frozen=True)
 class _Sampled:
     """The sample of a server's pages."""
@@ -75,6 +78,7 @@ class Replay:
         held = host.confirmation
         #: Equal hashes whose pages had been written by the time they were compared [0044].
         self._held_share = held.held / held.pairs if held and held.pairs else 1.0
+        self._thetas = {s.id: s.sequence.theta if s.sequence else 0.0 for s in host.servers}
         self._samples: dict[str, _Sampled] = {}
         #: Hits by servers in order: groups are tried before they are planned.
         self._known_hits: dict[tuple[str, ...], dict[str, Hits]] = {}
@@ -93,7 +97,7 @@ class Replay:
             if key not in self._known_hits:
                 self._known_hits[key] = self._hits_of_log(log)
             found.update(self._known_hits[key])
-        return tuple(found.get(i, Hits()) for i in ids)
+        return tuple([found.get(i, _NONE) for i in ids])
 
     def saved_pages(self, ids: Sequence[str], destinations: Mapping[str, str] | None = None
                     ) -> float:
@@ -115,7 +119,7 @@ class Replay:
 
     def _theta(self, ids: Sequence[str]) -> float:
         """Return the share of contents that is sampled in all of these; 0 if it is not one."""
-        thetas = {s.theta if (s := self._servers[i].sequence) else 0.0 for i in ids}
+        thetas = {self._thetas[i] for i in ids}
         return thetas.pop() if len(thetas) == 1 else 0.0
 
     def _admitted_pages(self, ids: Sequence[str]) -> float:
@@ -167,12 +171,15 @@ class Replay:
         return numpy.concatenate(parts), owners
 
     def _sampled(self, server_id: str) -> "_Sampled":
-        if server_id not in self._samples:
-            contents = numpy.asarray(self._servers[server_id].sequence.contents, dtype=numpy.int64)
-            again = contents[contents >= 0]
-            self._samples[server_id] = _Sampled(
-                again, len(again) - int(contents[contents < 0].sum()), len(set(again.tolist())))
-        return self._samples[server_id]
+        found = self._samples.get(server_id)
+        if found is None:
+            contents = self._servers[server_id].sequence.contents
+            again = [content for content in contents if content >= 0]
+            # a negative number stands for so many pages
+            pages = len(again) - sum([content for content in contents if content < 0])
+            found = self._samples[server_id] = _Sampled(
+                numpy.array(again, dtype=numpy.int64), pages, len(set(again)))
+        return found
 
     def _estimated(self, ids: Sequence[str]) -> dict[str, Hits]:
         """Return the hits as page classes tell them, all contents held until the end."""
@@ -204,14 +211,15 @@ def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float,
         return numpy.zeros(0, dtype=bool), numpy.zeros(0, dtype=bool)
     order = numpy.argsort(contents, kind="stable")
     in_order, owners_in_order = contents[order], owners[order]
-    changes = in_order[1:] != in_order[:-1]
-    first_in_order = numpy.concatenate(([True], changes))
+    # where another content begins, the ends included; where another owner does
+    begins, others = numpy.ones(count + 1, dtype=bool), numpy.ones(count, dtype=bool)
+    numpy.not_equal(in_order[1:], in_order[:-1], out=begins[1:-1])
+    numpy.not_equal(owners_in_order[1:], owners_in_order[:-1], out=others[1:])
     first, once, crosses = (numpy.empty(count, dtype=bool) for _ in range(3))
-    first[order] = first_in_order
-    once[order] = first_in_order & numpy.append(changes, True)
+    first[order] = begins[:-1]
+    once[order] = begins[:-1] & begins[1:]
     # Of one content, accesses of a server stand together: servers come one after the other.
-    crosses[order] = first_in_order | numpy.concatenate(
-        ([True], owners_in_order[1:] != owners_in_order[:-1]))
+    crosses[order] = begins[:-1] | others
     missed = first
     if numpy.count_nonzero(first & ~once) > capacity:
         missed = _misses(order, first, once, owners, int(capacity), pages)

@@ -19,6 +19,10 @@ except ImportError:  # no compiler where it was installed
     _speed = None
 
 
+#: What stands for a cycle, or for what a relay makes of pages, where there is none.
+_NONE = (0.0,) * 5
+
+
 class Outcome(typing.NamedTuple):
     """One member's way: waiting for its turn, Nova, its stream."""
 
@@ -95,15 +99,15 @@ def _tables(loads: Sequence[StreamLoad], link: Link, timing: Timing, alone: bool
             load.content_pages, load.zero_pages, dirty.rate_pages_per_second,
             dirty.working_set_pages, dirty.hot_rate_pages_per_second, dirty.hot_pages,
             math.inf if timeout is None else timeout, schedule.auto_converge,
-            load.disk_bytes, load.disk_write_bytes_per_second))
-        rows.extend((0.0,) * 5 if cycle is None else (
-            cycle.period_seconds, cycle.quiet_begins_seconds, cycle.quiet_lasts_seconds,
-            cycle.quiet_factor, cycle.busy_factor))
-        rows.extend((0.0,) * 5 if wire is None else (
-            1.0, wire.page_bytes(True), wire.page_bytes(False), wire.raw_bytes_per_second,
-            wire.slowing_seconds))
-        rows.extend((socket.base_bytes, socket.seconds, socket.most_bytes, socket.room_bytes,
-                     first, len(schedule.steps)))
+            load.disk_bytes, load.disk_write_bytes_per_second,
+            *(_NONE if cycle is None else (
+                cycle.period_seconds, cycle.quiet_begins_seconds, cycle.quiet_lasts_seconds,
+                cycle.quiet_factor, cycle.busy_factor)),
+            *(_NONE if wire is None else (
+                1.0, wire.page_bytes(True), wire.page_bytes(False), wire.raw_bytes_per_second,
+                wire.slowing_seconds)),
+            socket.base_bytes, socket.seconds, socket.most_bytes, socket.room_bytes,
+            first, len(schedule.steps)))
     nova, begins = timing.nova, timing.begins_seconds
     return (rows, steps,
             array.array("d", (link.free, link.cap, link.stream_cap, link.relay)),

@@ -158,7 +158,6 @@ class Source:
 
     def told(self, server_id: str, projected: Projection) -> Projection:
         """Return the projection as it is shown: with the verdict and the cost of being helped."""
-        projected = dataclasses.replace(projected, relay=self.relays([server_id]))
         if server_id not in self._helped:
             return projected
         unhelped, out = self._helped[server_id]

@@ -14,7 +14,6 @@ when the guest is stopped adds to the downtime.
 """
 
 import dataclasses
-import functools
 import math
 
 from nova_batch_migrate.planning.cycle import Cycle
@@ -91,14 +90,8 @@ class WireRates:
 
     def page_bytes(self, first_round: bool) -> float:
         """Return the mean wire bytes of a page of round 0, or of a later round."""
-        return self._first_round_bytes if first_round else self._later_round_bytes
-
-    @functools.cached_property
-    def _first_round_bytes(self) -> float:
-        return _mean_bytes(self.reference_share, self.unchanged_ratio)
-
-    @functools.cached_property
-    def _later_round_bytes(self) -> float:
+        if first_round:
+            return _mean_bytes(self.reference_share, self.unchanged_ratio)
         return _mean_bytes(self.later_reference_share, self.changed_ratio)
 
 
@@ -127,6 +120,12 @@ class StreamLoad:
     #: None = no relay carries the stream.
     wire: WireRates | None = None
     socket: Socket = Socket()
+
+    def through(self, wire: WireRates | None) -> "StreamLoad":
+        """Return the load as a relay carries it."""
+        return StreamLoad(self.content_pages, self.zero_pages, self.dirty, self.schedule,
+                          self.disk_bytes, self.disk_write_bytes_per_second, self.cycle, wire,
+                          self.socket)
 
 
 class Stream:

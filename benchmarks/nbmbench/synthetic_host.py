@@ -57,7 +57,7 @@ class GuestMemory:
         owner = numpy.where(pages < self._family_pages, self._number % FAMILIES,
                             FAMILIES + self._number)
         content = pages + (owner << 32)
-        content[pages >= self._pages * (1 - BUSY_SHARE)] += time.monotonic_ns() << 20
+        content[pages >= self._pages * (1 - BUSY_SHARE)] += (time.monotonic_ns() << 20) % (1 << 62)
         held = numpy.frombuffer(buffer.view, dtype=numpy.int64)
         held.reshape(-1, PAGE_BYTES // 8)[:part.pages, 0] = content
         return part.pages * PAGE_BYTES

@@ -47,6 +47,10 @@ class GuestMemory:
     def page_address(self, page: int) -> int:
         return self.blocks[0].address + page * PAGE_BYTES
 
+    def stretch(self, page: int, pages: int) -> memory.Slice:
+        return memory.Slice(self.page_address(page),
+                            min(pages, memory.SLICE_PAGES, self._pages - page), page)
+
     def presence(self, part: memory.Slice):
         return numpy.ones(part.pages, dtype=bool), numpy.zeros(part.pages, dtype=bool)
 

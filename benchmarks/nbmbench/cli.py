@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import types
 
 from nbmbench import contract, machine, suite
@@ -86,9 +87,11 @@ def _measured(wanted: argparse.Namespace) -> dict:
                                      tuple(wanted.only), lambda cases: kept.extend(
                                          cases[len(kept):]))
         told = recompute(wanted.name, module.run(settings))
-    except SystemExit:
+    except (Exception, SystemExit) as error:
         if not kept:
             raise
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
         told = contract.cut_short(recompute(wanted.name, kept), CUT_SHORT)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -4,9 +4,10 @@
 without a relay, and by turns in a batch of four equal ones, which go one after the other; those
 behind the first count, so that dedup is at its highest rate. The figures are those of `virsh
 domjobinfo --completed` at the destination. `gang`: sets of four such guests, the moments those of
-libvirt's *Resumed* events; beside each set one of its members moves through a relay alone. Words
-for --only: these two, and `seconds=N`: with the guests booted, begin nothing new after so long
-(what is left out then makes the next part, for --merge).
+libvirt's *Resumed* events; beside each set one of its members moves through a relay alone. What
+moves without a set is not measured first. Words for --only: these two, and `seconds=N`: with the
+guests booted, begin nothing new after so long (what is left out then makes the next part, for
+--merge).
 """
 import contextlib
 import math
@@ -97,7 +98,7 @@ def _plain(guest: Guest) -> str:
 def _relayed(batch: list[Guest], first: int, cases: list[dict]) -> None:
     """Move a batch one by one; a case of each that the relay carried behind another."""
     cloud.enable()
-    told = cloud.batch(batch, max_parallel=1)
+    told = cloud.batch(batch, max_parallel=1, urgent=True)
     _, *behind = sorted(told["servers"], key=lambda each: each["order"])
     for index, server in enumerate(behind, first):
         guest = next(each for each in batch if each.id == server["id"])
@@ -146,7 +147,7 @@ def _set(members: list[Guest], number: int, cases: list[dict]) -> None:
     alone = members[number % len(members)]
     here = cloud.place(alone)
     cloud.enable()
-    server, = cloud.batch([alone])["servers"]
+    server, = cloud.batch([alone], urgent=True)["servers"]
     _case(cases, "single", number, alone, server["destination"], relay=_carried(server),
           attempts=server["attempts"])
     guests.migrate(alone, here)

@@ -41,6 +41,8 @@ _SLOWED_SHARE = 0.3
 _LINGER_MS = 2
 #: The longest that a block of round 0 is waited for while some of it comes.
 _BULK_SECONDS = 0.02
+#: What a member on its way to the gate may catch up of the time in which the relay was late.
+_LAG_SECONDS = 0.02
 _STALLED_SECONDS = 2.0
 _TURN_LOOK_SECONDS = 0.1
 _RETURN_QUEUE_LENGTH = 256
@@ -70,6 +72,8 @@ class SourceStream:
         self._words = b""
         self._approach: switchover.Approach | None = None
         self._held = False
+        #: When the next bytes of a member on its way to the gate may be taken.
+        self._due = 0.0
         #: Through the gate behind which the members of a set switch over.
         self._through = False
         self._block_bytes = _EARLY_CHUNK_BYTES
@@ -146,7 +150,7 @@ class SourceStream:
         begun = self._times["connected"]
         LOG.info("stream of server %s (order %d): %s; %d bytes crossed as %d",
                  self.member.server_id, self.member.order,
-                 ", ".join(f"{what} {at - begun:.2f} s" for what, at in self._times.items()),
+                 ", ".join(f"{what} {at - begun:.3f} s" for what, at in self._times.items()),
                  counters.raw_bytes, counters.wire_bytes)
 
     def _first_words(self) -> None:
@@ -174,10 +178,13 @@ class SourceStream:
             if not room:
                 self._yield_if_stalled(moved_at)
                 continue
+            late = position.round > 0 or position.ram_end
             try:
-                bulk = self._is_migration and position.ram_bytes and position.round == 0
+                memory = self._is_migration and position.ram_bytes
                 with self._log.buffer(self._number) as buffer:
-                    taken = (fill if bulk else take)(self._connection, buffer[:room])
+                    wanted = min(room, len(buffer))
+                    taken = fill(self._connection, buffer[:wanted], 0.0 if late else _BULK_SECONDS
+                                 ) if memory else take(self._connection, buffer[:wanted])
             except BlockingIOError:
                 if not poll.poll(_LINGER_MS) and fresh:
                     self._log.flush(self._number)
@@ -193,6 +200,10 @@ class SourceStream:
                 return
             position, room = self._log.commit(self._number, taken, self._is_early(position))
             fresh = True
+            if memory and late and taken < wanted:
+                # it has run dry, and what comes last is waited for
+                self._log.flush(self._number)
+                fresh = False
             self._taken(position, taken)
 
     def _taken(self, position: qemu_stream.Position, taken: int) -> None:
@@ -341,9 +352,13 @@ class SourceStream:
         if self._gang.gate_closing or (self._approach.ready and not self._approach.busy):
             self._log.flush(self._number)
             self._gang.pass_gate(self._source_listens)
+            self._reached("gate")
             self._through = True
             return
-        self._gang.linger(taken / speed)
+        now = time.monotonic()
+        # what sending took counts: the speed is QEMU's, whatever the relay needs
+        self._due = max(self._due, now - _LAG_SECONDS) + taken / speed
+        self._gang.linger(self._due - now)
 
     def _source_listens(self) -> bool:
         """Tell whether QEMU still has its end open, without reading what it has sent."""
@@ -377,6 +392,7 @@ class SourceStream:
 
     def _last_step(self, message: bytes) -> None:
         """The destination has loaded everything: the source may give the guest up."""
+        self._reached("loaded")
         if self._gang is not None:
             if not self._gang.released:
                 # however it got there: the guest goes on at the source
@@ -385,6 +401,7 @@ class SourceStream:
                 self.reset(reason)
                 return
             self._gang.loaded(self.member.server_id)
+            self._reached("let go")
         self._connection.sendall(message)
         self._group.turns.leave(self._number)
 
@@ -403,12 +420,13 @@ def take(connection: socket.socket, buffer: memoryview) -> int:
     return connection.recv_into(buffer, 0, socket.MSG_DONTWAIT)
 
 
-def fill(connection: socket.socket, buffer: memoryview) -> int:
+def fill(connection: socket.socket, buffer: memoryview, seconds: float) -> int:
     """Take bytes until the buffer is full or the connection's timeout passes without one.
 
-    Returns how many; 0 at the end, BlockingIOError where nothing came.
+    After ``seconds`` that timeout, once more, is all that is waited for. Returns how many; 0 at the
+    end, BlockingIOError where nothing came.
     """
-    taken, until = 0, time.monotonic() + _BULK_SECONDS
+    taken, until = 0, time.monotonic() + seconds
     try:
         # the kernel waits for as long as its timeout in all, and returns what came until then
         while got := connection.recv_into(buffer[taken:], 0, socket.MSG_WAITALL):

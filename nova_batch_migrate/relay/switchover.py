@@ -8,6 +8,7 @@ all stay where they run.
 """
 
 import enum
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from oslo_log import log
 
 LOG = log.getLogger(__name__)
 _LOOK_SECONDS = 0.2
-#: Nobody is taken for so long before the gate opens: QEMU's windows of 0.1 s then begin together.
-GATE_STILL_SECONDS = 0.12
+#: Nobody is taken for so long before the gate opens, so that all are there. What is dirtied
+#: meanwhile has to cross while they are paused.
+GATE_STILL_SECONDS = 0.02
 #: How long the members may take from the release to the gate.
 _GATE_SECONDS = 20.0
 #: Slower than this a guest hardly writes (bytes/s); nor is anybody taken more slowly.
@@ -27,7 +29,10 @@ _IDLE_GATE_BYTES = 3 << 20
 NOVA_STEPS = 10
 _TAIL_MARGIN = 3.0
 _GROWTH = 2.0
-SHORT_ROUND_SECONDS = 0.3
+#: A round of a busy guest dirties so many times what QEMU would stop it for at Nova's first step,
+#: at the speed of the round: less might do by chance, more has to cross behind the gate.
+_ROUND_MARGIN = 4.0
+_SLOWEST, _FASTEST = 0.5, 4.0
 
 
 class Policy(enum.StrEnum):
@@ -221,7 +226,10 @@ class Approach:
                  clock=time.monotonic):
         self._dirty = _LEAST_DIRTY if dirty_bytes_per_second is None else dirty_bytes_per_second
         self.busy = dirty_bytes_per_second is None or dirty_bytes_per_second >= _LEAST_DIRTY
-        self._tail_seconds = _TAIL_MARGIN * downtime_seconds / NOVA_STEPS
+        step = downtime_seconds / NOVA_STEPS
+        self._tail_seconds = _TAIL_MARGIN * step
+        #: Of rounds that are all alike.
+        self._short_seconds = _ROUND_MARGIN * step
         self._clock = clock
         self._begun = clock()
         self._round = 0
@@ -243,8 +251,10 @@ class Approach:
         if self._round == 1:
             # what was dirtied in all of round 0: at least what has been seen of it
             return max(self._dirty, _GROWTH * self._bytes)
-        return max(self._dirty / 4, self._dirtied * min(3.0, max(
-            1.0, self._lasted / SHORT_ROUND_SECONDS)))
+        # the round will last as long as the one before, divided by this: its speed times the step
+        # is then the margin's share of what is dirtied in it
+        factor = math.sqrt(self._lasted / self._short_seconds) if self._short_seconds else 1.0
+        return max(_LEAST_DIRTY, self._dirtied * min(_FASTEST, max(_SLOWEST, factor)))
 
     def _next_round(self, round_number: int) -> None:
         now = self._clock()
@@ -255,6 +265,6 @@ class Approach:
             # those of round 1 are of longer than round 0 has been seen: of the hold, too
             self._dirtied = min(self._dirtied, self._dirty)
         self._round, self._begun, self._bytes = round_number, now, 0
-        if self.busy and round_number >= 2 and self._lasted <= 2 * SHORT_ROUND_SECONDS:
+        if self.busy and round_number >= 2 and self._lasted <= 2 * self._short_seconds:
             self.ready = True
 

@@ -2,7 +2,6 @@ import socket
 import struct
 import threading
 import time
-from unittest import mock
 
 from oslotest import base
 
@@ -23,7 +22,6 @@ class Fill(base.BaseTestCase):
         self.near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
                              struct.pack("ll", seconds, microseconds))
 
-    @mock.patch.object(source_stream, "_BULK_SECONDS", 20)
     def test_what_comes_bit_by_bit_fills_the_buffer(self):
         self.patient(20)
 
@@ -33,14 +31,24 @@ class Fill(base.BaseTestCase):
                 time.sleep(0.001)
         sender = threading.Thread(target=send)
         sender.start()
-        self.assertEqual(1000, source_stream.fill(self.near, self.room))
+        self.assertEqual(1000, source_stream.fill(self.near, self.room, 20))
         sender.join()
         self.assertEqual(b"x" * 1000, self.room)
 
     def test_what_is_there_is_taken_when_no_more_comes(self):
         self.far.sendall(b"x" * 300)
-        self.assertEqual(300, source_stream.fill(self.near, self.room))
-        self.assertRaises(BlockingIOError, source_stream.fill, self.near, self.room)
+        self.assertEqual(300, source_stream.fill(self.near, self.room, 0.02))
+        self.assertRaises(BlockingIOError, source_stream.fill, self.near, self.room, 0.02)
+
+    def test_late_a_timeout_in_all_is_what_more_bytes_are_waited_for(self):
+        self.patient(0, 200_000)
+        self.far.sendall(b"x" * 300)
+        more = threading.Timer(0.05, self.far.sendall, [b"x" * 100])
+        more.start()
+        self.addCleanup(more.join)
+        begun = time.monotonic()
+        self.assertEqual(400, source_stream.fill(self.near, self.room, 0.0))
+        self.assertLess(time.monotonic() - begun, 2)
 
     def test_a_trickle_is_not_waited_for_without_end(self):
         ended = threading.Event()
@@ -51,13 +59,13 @@ class Fill(base.BaseTestCase):
                 self.far.sendall(b"x")
         threading.Thread(target=trickle, daemon=True).start()
         begun = time.monotonic()
-        self.assertLess(source_stream.fill(self.near, self.room), 1000)
+        self.assertLess(source_stream.fill(self.near, self.room, 0.02), 1000)
         self.assertLess(time.monotonic() - begun, 5)
         ended.set()
 
     def test_the_end_is_told_behind_the_last_bytes(self):
         self.far.sendall(b"x" * 300)
         self.far.close()
-        self.assertEqual(300, source_stream.fill(self.near, self.room))
-        self.assertEqual(0, source_stream.fill(self.near, self.room))
+        self.assertEqual(300, source_stream.fill(self.near, self.room, 0.02))
+        self.assertEqual(0, source_stream.fill(self.near, self.room, 0.02))
         self.assertEqual(0, source_stream.take(self.near, self.room))

@@ -197,6 +197,19 @@ class ApproachTest(base.BaseTestCase):
             # what is left then crosses within two of QEMU's windows of 0.1 s
             self.assertLess(guest.left, dirty, (dirty, told))
 
+    def test_who_is_ready_stays_in_short_rounds_until_the_gate_opens(self):
+        # what each dirties in a second, and then: others take the processors from it
+        for dirty, later in ((6e6, 6e6), (6e6, 4e6), (2e6, 2e6), (20e6, 20e6), (20e6, 12e6)):
+            guest, way, _ = self.approach(dirty, 64e6)
+            ready = guest.now
+            guest.dirty = later
+            while not guest.switched and guest.now < ready + 15:
+                # now and then the relay is late, and catches a little of it up
+                late = 0.01 if guest.round % 3 == 0 else 0.0
+                guest.send(self.CHUNK, self.CHUNK / way.took(guest.round, 0, self.CHUNK) + late)
+            self.assertFalse(guest.switched, (dirty, later, guest.now - ready))
+            self.assertLess(guest.left, 0.5 * dirty, (dirty, later))
+
     def test_who_hardly_writes_waits_before_the_end_of_round_0(self):
         guest, way, seconds = self.approach(80e3, 2e6)
         self.assertEqual((True, False, 0), (way.ready, guest.switched, guest.round))

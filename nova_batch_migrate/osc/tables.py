@@ -99,7 +99,7 @@ def report_lines(batch: Any) -> list[str]:
         (
             server["name"], server["status"], server["source"], server["destination"],
             text.seconds(server["projected_seconds"]), text.seconds(server["actual_seconds"]),
-            text.size(server["projected_bytes"]), text.size(server["wire_bytes"]),
+            text.size(server["projected_wire_bytes"]), text.size(server["wire_bytes"]),
             text.milliseconds(server["downtime_seconds"]), why(server),
         )
         for server in servers

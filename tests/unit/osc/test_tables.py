@@ -44,8 +44,8 @@ class ReportLinesTest(base.BaseTestCase):
     def test_projected_stands_beside_actual_in_the_plans_order(self):
         moved = {
             "status": "completed", "destination": "cmpb", "projected_seconds": 24.0,
-            "actual_seconds": 25.5, "projected_bytes": 2**20, "wire_bytes": 3 * 2**19,
-            "downtime_seconds": 0.061,
+            "actual_seconds": 25.5, "projected_bytes": 2**22, "projected_wire_bytes": 2**20,
+            "wire_bytes": 3 * 2**19, "downtime_seconds": 0.061,
         }
         batch = BatchMigration.existing(**fakes.batch("partial", [
             fakes.server("s3", "db", status="skipped", reason="It is locked.",

@@ -65,7 +65,7 @@ def server(server_id, name=None, **fields):
         "bytes_per_second", "eta_seconds", "projected_seconds", "projected_stream_seconds",
         "projected_queue_seconds", "projected_nova_seconds", "actual_seconds",
         "actual_stream_seconds", "actual_queue_seconds", "actual_nova_seconds",
-        "projected_bytes", "raw_bytes", "wire_bytes", "downtime_seconds",
+        "projected_bytes", "projected_wire_bytes", "raw_bytes", "wire_bytes", "downtime_seconds",
     ))
     return {
         **known, "id": server_id, "name": name or server_id, "source": "cmpa",

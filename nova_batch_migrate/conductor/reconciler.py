@@ -23,8 +23,8 @@ RELAY_LOOK_SECONDS = 2.0
 SERVER_LOOK_SECONDS = 60.0
 #: Of a source's migrations, those that may be younger than ours: servers that others move.
 FOREIGN_MIGRATIONS = 20
-#: What leads straight on to the next step.
-STEPS = (state.SetStatus, state.StartMeasure, state.MakePlan, state.Finish)
+#: What leads straight on to the next step; behind an issued migration the rest is measured.
+STEPS = (state.SetStatus, state.StartMeasure, state.MakePlan, state.Issue, state.Finish)
 
 
 class Reconciler:

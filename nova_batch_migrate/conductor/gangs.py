@@ -54,7 +54,8 @@ class Gangs:
         policy = self._relays.policy(ctxt, source)
         gone = [row for row in self._rows(batch, members[0]) if row["status"] in state.SERVER_OUT]
         self._note(batch, members[0], open=False, policy=policy, released=False, off=None,
-                   final=False, left_out=sorted(row["server_id"] for row in gone))
+                   final=False, unsettled_since=None,
+                   left_out=sorted(row["server_id"] for row in gone))
         if gone and policy == TOGETHER:
             return self.call_off(ctxt, batch, members[0], _does_not_move(gone[0]), True)
         key = loading.group_key(source, index)
@@ -110,9 +111,8 @@ class Gangs:
             return self.leave_out(ctxt, batch, row)
         if known.get("off") is None:
             told = self._relays.set_of(ctxt, batch, row)
-            name = row["name"] or row["server_id"]
             self.call_off(ctxt, batch, row,
-                          (told or {}).get("reason") or f"{name}: {reason}", not retry)
+                          (told or {}).get("reason") or f"{_name(row)}: {reason}", not retry)
         elif not retry and not (row["progress"] or {}).get("abort_asked"):
             self._note(batch, row, final=True)
         self._relays.leave(ctxt, batch, row)
@@ -134,8 +134,7 @@ class Gangs:
         """A member was closed when its attempt had ended: of a set that is off, nobody moves."""
         known = kept(batch, row)
         if known.get("off") is not None:
-            name = row["name"] or row["server_id"]
-            self._note(batch, row, off=f"{known['off']}; {name}: {reason}", final=True)
+            self._note(batch, row, off=f"{known['off']}; {_name(row)}: {reason}", final=True)
 
     def lost(self, ctxt, batch: dict, row: dict) -> None:
         """A member will not move: nobody waits for it any more, or nobody goes."""
@@ -175,9 +174,8 @@ class Gangs:
         since = known.get("unsettled_since") or now.isoformat()
         waited = (now - datetime.datetime.fromisoformat(since)).total_seconds()
         if waited >= healing.PATIENCE_SECONDS:
-            off = f"{known['off']}; after {waited:.0f} s {row['name'] or row['server_id']} can't " \
-                f"begin anew: {why}. Look at it in Nova and with virsh on both hosts, then ask " \
-                "for all of them again"
+            off = f"{known['off']}; after {waited:.0f} s {_name(row)} can't begin anew: {why}. " \
+                "Look at it in Nova and with virsh on both hosts, then ask for all of them again"
             self._note(batch, row, off=off, final=True)
             db.add_event(batch["id"], "warning", "a set that moves together is not tried again: "
                          f"{why}", row["server_id"], ctxt.request_id)
@@ -205,8 +203,12 @@ def _save(batch: dict, **changes) -> None:
     db.update_batch(batch["id"], {"state": batch["state"]})
 
 
+def _name(row: dict) -> str:
+    return row["name"] or row["server_id"]
+
+
 def _does_not_move(row: dict) -> str:
-    return f"{row['name'] or row['server_id']} does not move: {row['reason']}"
+    return f"{_name(row)} does not move: {row['reason']}"
 
 
 def _fail(ctxt, batch: dict, row: dict, reason: str) -> None:

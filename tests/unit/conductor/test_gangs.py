@@ -199,6 +199,13 @@ class GangsTest(base.BaseTestCase):
         for server_id in MEMBERS:
             self.nova.end(server_id)
 
+    def begin_and_call_off(self):
+        """Let the set begin and be called off, until no member migrates any more."""
+        self.passes()
+        self.break_all()
+        while "migrating" in self.statuses():
+            self.passes()
+
     def test_all_are_started_in_one_pass_and_the_relay_knows_them_as_one(self):
         self.passes()
         self.assertEqual(list(MEMBERS), self.nova.issued)
@@ -263,19 +270,13 @@ class GangsTest(base.BaseTestCase):
         self.assertTrue(self.rows()["s1"]["healed"])
 
     def test_a_member_that_nova_leaves_in_error_last_of_all_is_healed_before_it_begins_anew(self):
-        self.passes()
-        self.break_all()
-        while "migrating" in self.statuses():
-            self.passes()
+        self.begin_and_call_off()
         self.nova.leave_in_error("s1")
         self.passes(8)
         self.assert_began_anew_whole()
 
     def test_a_member_that_nova_is_busy_with_is_waited_for(self):
-        self.passes()
-        self.break_all()
-        while "migrating" in self.statuses():
-            self.passes()
+        self.begin_and_call_off()
         idle = self.nova.servers["s1"]
         self.nova.servers["s1"] = dataclasses.replace(idle, task_state="migrating")
         self.passes(15)
@@ -283,6 +284,8 @@ class GangsTest(base.BaseTestCase):
         self.nova.servers["s1"] = idle
         self.passes(5)
         self.assert_began_anew_whole()
+        known, = db.get_batch(self.batch_id)["state"]["gangs"].values()
+        self.assertIsNone(known["unsettled_since"], "the next wait would be cut short by this one")
 
     def assert_given_up(self, why):
         self.passes(60)
@@ -293,10 +296,7 @@ class GangsTest(base.BaseTestCase):
             self.assertIn("look", row["reason"].lower())
 
     def test_a_member_that_cannot_be_healed_is_not_waited_for_for_ever(self):
-        self.passes()
-        self.break_all()
-        while "migrating" in self.statuses():
-            self.passes()
+        self.begin_and_call_off()
         self.nova.leave_in_error("s1")
         self.placement.providers = {"cmpa", "cmpb"}
         self.assert_given_up("Placement has allocations of it on cmpa, cmpb")

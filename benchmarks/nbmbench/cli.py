@@ -95,9 +95,16 @@ def _measured(wanted: argparse.Namespace) -> dict:
         told = contract.cut_short(recompute(wanted.name, kept), CUT_SHORT)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return told | {"machine": described, "quick": wanted.quick, "only": list(wanted.only),
+    return told | {"machine": described, "quick": wanted.quick,
+                   "only": [_placeless(word) for word in wanted.only],
                    "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
                    "seconds": round(time.time() - began, 1)}
+
+
+def _placeless(word: str) -> str:
+    """Return a word of --only without the directories of a path, which say nothing elsewhere."""
+    name, equals, value = word.partition("=")
+    return name + equals + pathlib.PurePath(value).name if value else word
 
 
 def _merged(wanted: argparse.Namespace) -> dict:

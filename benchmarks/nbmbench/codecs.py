@@ -69,8 +69,10 @@ class ZstdGroup:
 class Relay:
     """This project's relay core; with `verify`, its own decoder has to give the same bytes back.
 
-    With `adapts_to`, a link's bytes/s, the level moves as the daemon moves it: by the seconds that
-    encoding takes of the wall's clock, and those that the link would take.
+    With `adapts_to`, a link's bytes/s, the level moves as the daemon moves it on a host that has a
+    core to spare: by the seconds that encoding takes of a core, and those that the link would take.
+    The daemon goes by the wall's clock, so that what else a busy host does lowers its level; here
+    the level must not tell how busy the machine of the benchmark was.
     """
 
     def __init__(self, settings: LogSettings, verify: bool = False,
@@ -96,14 +98,14 @@ class Relay:
         self._raw[guest] += len(chunk)
         if self._decoder:
             self._fed[guest] += chunk
-        begun, core_begun = time.monotonic(), time.thread_time()
+        begun = time.thread_time()
         frames = self.encoder.feed(guest + 1, chunk)
-        took, core = time.monotonic() - begun, time.thread_time() - core_begun
+        core = time.thread_time() - begun
         sent = self._settle(guest, frames)
         if self._link:
             level = str(self._levels.level)
             self.levels[level] = self.levels.get(level, 0) + len(chunk)
-            self.encoder.set_level(self._levels.note(took, core, sent / self._link, len(chunk)))
+            self.encoder.set_level(self._levels.note(core, core, sent / self._link, len(chunk)))
         return sent
 
     def dry(self, guest: int) -> int:

@@ -1,10 +1,17 @@
 """Bytes that a fleet's migration puts on the wire: stock, zstd in four forms, the relay's means.
 
 Every contender sends the same frozen guests. An idle fleet's guests stand still; a busy fleet's
-run, and their streams are taken as fast as the contender's bytes leave a link of 300 Mbit/s.
-`--only streams=DIR` keeps a busy fleet's stock streams there; those that are there are sent again
-by all that compress files, without guests.
+run, and their streams are taken as fast as the contender's bytes leave a link of 300 Mbit/s; what
+stock QEMU sent then is sent again by all that compress files. What busy guests hold, and why, is
+told in nbmbench.fleets. A goal that the floor misses can't be met: `*_floor_vs_zstd` are the
+floor's own figures. `alike-random`, whose memory is filled with random bytes, is held to the rival,
+to the floor and to never more than multifd with zstd, not to the headline's 0.40.
+
+`--only` takes fleets, idle or busy, live contenders, and steps: `guests` boots and freezes, `live`
+migrates guests, `files` compresses streams and needs no guests. With `--only kept=DIR` guests and
+streams stay in that directory, where a later step finds them.
 """
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -28,80 +35,64 @@ GOALS = {
     "worst_vs_zstd": Goal("<=", 1.00), "marginal_guest": Goal("<=", 0.05),
 }
 LINK_BYTES_PER_SECOND = 300e6 / 8
+#: 300 Mbit/s: bytes first, the level as high as a core allows.
+BYTES_FIRST = {"level": zstd_level(BY_LINK, LINK_BYTES_PER_SECOND),
+               "adapts_to": LINK_BYTES_PER_SECOND}
 LEVELS = (3, 6)                    # beside 1
 STATIC_PAGES = 16_384
 #: What the usual 512 MiB and 128 MiB are to guests of four times the memory.
 SMALL = {"dictionary_bytes": 96 << 20, "window_log": 25}
 MULTIFD = QemuOptions(multifd_channels=2, multifd_compression="zstd", zstd_level=1,
                       return_path=False)
-RELAY, RIVAL, FLOOR, MULTIFD_NAME = "relay", "rival", "floor", "multifd-zstd"
+STOCK, RELAY, RIVAL, FLOOR, MULTIFD_NAME = "stock", "relay", "rival", "floor", "multifd-zstd"
 SCOPES = ("project", "host")
-ALIKE = ("alike", "alike-redis")
+ALIKE, ALIKE_RANDOM, HELD_OUT = ("alike", "alike-redis"), "alike-random", "held-out"
+FLEETS = {"idle": (*ALIKE, "mixed", "unlike"),
+          "busy": (*ALIKE, "mixed", "unlike", ALIKE_RANDOM)}
+STEPS = ("guests", "live", "files")
+LIVE = {"idle": (MULTIFD_NAME,), "busy": (STOCK, MULTIFD_NAME, RIVAL, RELAY)}
+QUICK_SIZE = 3
 
 
 def run(settings: Settings) -> list[dict]:
     """Freeze the fleets, send each by every contender, return one case a contender and scope."""
     cases: list[dict] = []
-    if again := _kept(settings):
-        for fleet, streams in again:
-            _from_files(_Bench(settings, fleet, "stream", cases), streams)
-        return cases
-    with Rig(settings.scratch / "rig") as rig:
-        for activity in ("idle", "busy"):
-            if settings.quick and activity == "busy":
-                continue
-            for fleet in _fleets(settings, rig, activity):
+    kept = next((pathlib.Path(word.removeprefix("kept=")) for word in settings.options
+                 if word.startswith("kept=")), None)
+    steps = _chosen(settings, STEPS)
+    with contextlib.ExitStack() as stack:
+        files_alone = kept is not None and steps == ["files"]
+        rig = None if files_alone else stack.enter_context(Rig(settings.scratch / "rig"))
+        directory = kept or settings.scratch
+        directory.mkdir(exist_ok=True)
+        pool = fleets.Pool(directory, rig)
+        for activity in _chosen(settings, ("idle",) if settings.quick else tuple(FLEETS)):
+            named = (*FLEETS[activity], HELD_OUT)
+            for name in ["alike"] if settings.quick else _chosen(settings, named):
                 began, before = time.monotonic(), len(cases)
-                _send(settings, rig, fleet, cases)
-                shell.say(f"{fleet.name} {activity}: {len(cases) - before} cases in "
+                fleet = _fleet(settings, pool, name, activity)
+                copies = [directory / f"{name}-{activity}-{index}"
+                          for index, _ in enumerate(fleet.members)]
+                _send(settings, rig, fleet, copies, steps, cases)
+                shell.say(f"{name} {activity}: {len(cases) - before} cases in "
                           f"{time.monotonic() - began:.0f} s")
+                for path in copies if kept is None else ():
+                    path.unlink(missing_ok=True)
     return cases
 
 
-def _directory(settings: Settings) -> pathlib.Path | None:
-    """Return where the streams of busy fleets are kept."""
-    return next((pathlib.Path(word.removeprefix("streams=")) for word in settings.options
-                 if word.startswith("streams=")), None)
+def _chosen(settings: Settings, words: Sequence[str]) -> list[str]:
+    """Return those of the words that were asked for, all of them where none was."""
+    return [word for word in words if word in settings.options] or list(words)
 
 
-def _kept(settings: Settings) -> list[tuple[Fleet, list[pathlib.Path]]]:
-    """Return the busy fleets whose streams are kept."""
-    directory, found = _directory(settings), []
-    for name in (*ALIKE, "mixed", "unlike") if directory else ():
-        streams = sorted(directory.glob(f"{name}-live-?"))
-        if len(streams) == fleets.SIZE:
-            found.append((Fleet(name, "busy", fleets.gone(fleets.kinds_of(name), fleets.BUSY)),
-                          streams))
-    return found
-
-
-def _fleets(settings: Settings, rig: Rig, activity: str):
-    """Yield frozen fleets; guests of one kind serve in several fleets, never twice in one."""
-    load = fleets.IDLE if activity == "idle" else fleets.BUSY
-    wanted = ["alike", "alike-redis", "mixed", "unlike", "held-out"]
-    if chosen := [word for word in settings.options if word in wanted]:
-        wanted = chosen
-    if activity not in settings.options and {"idle", "busy"} & set(settings.options):
-        return
-    if settings.quick:
-        wanted = ["alike"]
-    pool: dict[str, list] = {}
-    for name in wanted:
-        generator = settings.held_out(f"bytes_on_wire {activity}")
-        kinds = fleets.kinds_of(name, generator)[:3 if settings.quick else None]
-        directory = settings.scratch / f"{name}-{activity}"
-        directory.mkdir()
-        if name == "held-out":
-            states = fleets.freeze(rig, directory, [(kind, fleets.drawn_load(generator))
-                                                    for kind in kinds], "x")
-        else:
-            for kind in dict.fromkeys(kinds):
-                missing = kinds.count(kind) - len(pool.setdefault(kind, []))
-                pool[kind] += fleets.freeze(rig, directory, [(kind, load)] * missing,
-                                            f"{activity[0]}{len(pool[kind])}")
-            states = [pool[kind][kinds[:index].count(kind)] for index, kind in enumerate(kinds)]
-        shell.say(f"{name} {activity}: {len(states)} guests are frozen")
-        yield Fleet(name, activity, fleets.members(states, kinds))
+def _fleet(settings: Settings, pool: fleets.Pool, name: str, activity: str) -> Fleet:
+    """Return a fleet of frozen guests."""
+    generator = settings.held_out(f"bytes_on_wire {activity}")
+    kinds = fleets.kinds_of(name, generator)[:QUICK_SIZE if settings.quick else None]
+    loads = fleets.loads_of(name, activity, kinds, generator)
+    states = pool.take(list(zip(kinds, loads, strict=True)))
+    return Fleet(name, activity, fleets.members(kinds, loads, states))
 
 
 @dataclasses.dataclass
@@ -124,44 +115,44 @@ class _Bench:
                 "kinds": [member.kind for member in fleet.members],
                 # a busy machine has less of a core to compress with, and guests that write less
                 "load_average": os.getloadavg()[0], **facts}
-        if fleet.name == "held-out":
+        if fleet.name == HELD_OUT:
             case["held_out"] = True
         self.cases.append(case)
         self.settings.keep(self.cases)
 
 
-def _send(settings: Settings, rig: Rig, fleet: Fleet, cases: list[dict]) -> None:
-    """Send a fleet by all contenders; append a case for each."""
-    if fleet.activity == "idle":
-        bench = _Bench(settings, fleet, "stream", cases)
-        streams = [member.frozen.stream for member in fleet.members]
-        _from_files(bench, streams)
-        _live(bench, rig, MULTIFD_NAME, [list(range(len(streams)))], lambda size: codecs.Raw(),
-              MULTIFD, run=False)
-        return
-    bench = _Bench(settings, fleet, "live", cases)
+def _send(settings: Settings, rig: Rig | None, fleet: Fleet, copies: list[pathlib.Path],
+          steps: Sequence[str], cases: list[dict]) -> None:
+    """Send a fleet by all contenders; append a case for each.
+
+    What stock QEMU sends of a busy fleet is written to `copies`, and taken from there.
+    """
+    busy = fleet.activity == "busy"
+    streams = copies if busy else [member.frozen.stream for member in fleet.members]
+    same = _Bench(settings, fleet, "stream", cases)
+    moving = _Bench(settings, fleet, "live", cases) if busy else same
     everybody = [list(range(len(fleet.members)))]
-    directory = _directory(settings)
-    copies = [(directory or settings.scratch) / f"{fleet.name}-live-{index}"
-              for index in everybody[0]]
-    _live(bench, rig, "stock", everybody, lambda size: codecs.Raw(copies))
-    _live(bench, rig, MULTIFD_NAME, everybody, lambda size: codecs.Raw(), MULTIFD)
-    same, before = _Bench(settings, fleet, "stream", cases), len(cases)
-    _from_files(same, copies)
-    level = next(case["level"] for case in cases[before:] if case["contender"] == RELAY)
-    scope = SCOPES[0]
-    groups = fleet.groups(scope)
-    _live(bench, rig, RIVAL, groups, codecs.ZstdGroup, scope=scope)
-    _live(bench, rig, RELAY, groups, lambda size: codecs.Relay(_settings(level=level)),
-          scope=scope, level=level)
-    for path in copies if directory is None else ():
-        path.unlink()
+    groups = fleet.groups(SCOPES[0])
+    for contender in _chosen(settings, LIVE[fleet.activity]) if "live" in steps else ():
+        if contender == STOCK:
+            _live(moving, rig, STOCK, everybody, lambda size: codecs.Raw(copies))
+        elif contender == MULTIFD_NAME:
+            _live(moving, rig, MULTIFD_NAME, everybody, lambda size: codecs.Raw(), MULTIFD,
+                  run=busy)
+        elif contender == RIVAL:
+            _live(moving, rig, RIVAL, groups, codecs.ZstdGroup, scope=SCOPES[0])
+        else:
+            _live(moving, rig, RELAY, groups, lambda size: _relay_codec(**BYTES_FIRST),
+                  scope=SCOPES[0])
+    if "files" in steps:
+        _from_files(same, streams)
 
 
 def _live(bench: _Bench, rig: Rig, contender: str, groups: list[list[int]], codec_of,
-          qemu: QemuOptions = ONE_WAY, run: bool = True, scope: str = "guest", **facts) -> None:
+          qemu: QemuOptions = ONE_WAY, run: bool = True, scope: str = "guest") -> None:
     """Migrate the fleet's guests one after the other into a sink with the contender's codec."""
     members = bench.fleet.members
+    levels: dict[str, int] = {}
     sent, raw, migrations = [0] * len(members), [0] * len(members), [None] * len(members)
     for group in groups:
         codec = codec_of(len(group))
@@ -180,25 +171,37 @@ def _live(bench: _Bench, rig: Rig, contender: str, groups: list[list[int]], code
                 raise RuntimeError(f"{contender}: {migration.facts()} {sink.errors}")
             sent[index] = sink.wire_bytes + codec.end(position)
             raw[index], migrations[index] = sink.raw_bytes, migration.facts()
-        sent[group[0]] += getattr(codec, "overhead_bytes", 0)
-    bench.add(contender, scope, sent, raw, None, migrations=migrations, **facts)
+        if isinstance(codec, codecs.Relay):
+            sent[group[0]] += codec.overhead_bytes
+            _add_up(levels, codec.levels)
+    bench.add(contender, scope, sent, raw, None, migrations=migrations, **_by_level(levels))
 
 
-def _settings(**changes) -> LogSettings:
-    return LogSettings(credit_bytes=1 << 38, **changes)
+def _add_up(levels: dict[str, int], more: dict[str, int]) -> None:
+    for level, size in more.items():
+        levels[level] = levels.get(level, 0) + size
+
+
+def _by_level(levels: dict[str, int]) -> dict:
+    return {"raw_bytes_by_level": levels} if levels else {}
+
+
+def _relay_codec(verify: bool = False, adapts_to: float | None = None,
+                 **changes) -> codecs.Relay:
+    return codecs.Relay(LogSettings(credit_bytes=1 << 38, **changes), verify, adapts_to)
 
 
 def _from_files(bench: _Bench, streams: list[pathlib.Path]) -> None:
     """Let all that compress files compress the same ones."""
     sizes = [path.stat().st_size for path in streams]
-    bench.add("stock", "guest", sizes, sizes, 0.0)
+    bench.add(STOCK, "guest", sizes, sizes, 0.0)
     each = [codecs.zstd([path], "-1") for path in streams]
     bench.add("zstd-1", "guest", [size for size, _ in each], sizes, sum(cpu for _, cpu in each))
     for scope in SCOPES:
         groups = bench.fleet.groups(scope)
         _over_groups(bench, scope, RIVAL, streams, groups, "-1", "--long=30")
         # it takes as long as all others together, and is a goal for these alone
-        if bench.fleet.name in ALIKE and not bench.settings.quick:
+        if bench.fleet.name in (*ALIKE, ALIKE_RANDOM) and not bench.settings.quick:
             _over_groups(bench, scope, FLOOR, streams, groups, "-9", "--long=31")
         _relay(bench, scope, streams, groups)
 
@@ -212,59 +215,55 @@ def _over_groups(bench: _Bench, scope: str, contender: str, streams, groups, *op
 
 def _relay(bench: _Bench, scope: str, streams, groups) -> None:
     """Send files through the relay with its means switched on one after the other."""
-    def send(contender: str, verify: bool = False, scanned: bool = False,
-             adapts_to: float | None = None, **changes) -> dict:
+    def send(contender: str, verify: bool = False, scanned: bool = False, **changes) -> None:
         sent, raw, cpu, counters = [0] * len(streams), [0] * len(streams), 0.0, []
         levels: dict[str, int] = {}
         for group in groups:
             files = [streams[index] for index in group]
-            codec = codecs.Relay(_settings(
-                recurring=codecs.recurring(files) if scanned else None, **changes), verify,
-                adapts_to)
+            codec = _relay_codec(
+                verify, recurring=codecs.recurring(files) if scanned else None, **changes)
             wire, sizes, seconds = codecs.run(codec, files)
             for index, size, total in zip(group, sizes, wire, strict=True):
                 sent[index], raw[index] = total, size
             sent[group[0]] += codec.overhead_bytes
             cpu += seconds
             counters.append(codec.statistics())
-            for level, size in codec.levels.items():
-                levels[level] = levels.get(level, 0) + size
+            _add_up(levels, codec.levels)
         total = {name: sum(each[name] for each in counters) for name in counters[0]}
         bench.add(contender, scope, sent, raw, cpu, statistics=total, verified=verify,
-                  level=changes.get("level"), **({"levels": levels} if levels else {}))
-        return bench.cases[-1]
+                  level=changes.get("level"), **_by_level(levels))
 
     send("relay-identical", level=None, most_delta_words=0)
     send("relay-delta", level=None)
-    case = send("relay-zstd", level=1, verify=True)
-    # 300 Mbit/s: bytes first; the highest level at which the core keeps up with the link
-    levels = [case] + [send(f"relay-zstd-{level}", level=level)
-                       for level in (LEVELS[:1] if bench.settings.quick else LEVELS)]
-    fitting = [each for each in levels
-               if each["cpu_seconds"] <= each["wire_bytes"] / LINK_BYTES_PER_SECOND]
-    chosen = min(fitting or [case], key=lambda each: each["wire_bytes"])
-    bench.cases.append(dict(chosen, contender=RELAY, core_keeps_up=bool(fitting)))
-    # as the daemon chooses: by the seconds of the wall, so a machine that is busy costs bytes
-    send("relay-adapting", level=zstd_level(BY_LINK, LINK_BYTES_PER_SECOND),
-         adapts_to=LINK_BYTES_PER_SECOND)
+    send("relay-zstd", level=1, verify=True)
+    for level in LEVELS[:1] if bench.settings.quick else LEVELS:
+        send(f"relay-zstd-{level}", level=level)
+    send(RELAY, **BYTES_FIRST)
     # guests that the dictionary is too small for: what the scan's word is worth
-    send("relay-small", level=chosen["level"], **SMALL)
-    send("relay-small-scanned", level=chosen["level"], scanned=True, **SMALL)
+    send("relay-small", **BYTES_FIRST, **SMALL)
+    send("relay-small-scanned", scanned=True, **BYTES_FIRST, **SMALL)
     if any(member.kind == "redis" for member in bench.fleet.members):
         image = images.DIRECTORY / "disk-redis.raw"
-        send("relay-static", level=chosen["level"], static=different_pages([image], STATIC_PAGES))
+        send("relay-static", static=different_pages([image], STATIC_PAGES), **BYTES_FIRST)
 
 
 def measured(cases) -> dict:
     """Return the worst ratio of each kind of fleet, over activities, modes and scopes."""
     figures = {}
-    for name, wanted, rival in (
-            ("alike_vs_stock", ALIKE, "stock"), ("alike_vs_zstd", ALIKE, MULTIFD_NAME),
-            ("alike_vs_rival", ALIKE, RIVAL), ("alike_vs_floor", ALIKE, FLOOR),
-            ("mixed_vs_zstd", ("mixed",), MULTIFD_NAME),
-            ("unlike_vs_zstd", ("unlike",), MULTIFD_NAME),
-            ("worst_vs_zstd", None, MULTIFD_NAME)):
-        ratios = list(_ratios(cases, wanted, rival))
+    random = (ALIKE_RANDOM,)
+    for name, contender, wanted, other in (
+            ("alike_vs_stock", RELAY, ALIKE, STOCK), ("alike_vs_zstd", RELAY, ALIKE, MULTIFD_NAME),
+            ("alike_vs_rival", RELAY, ALIKE + random, RIVAL),
+            ("alike_vs_floor", RELAY, ALIKE + random, FLOOR),
+            ("mixed_vs_zstd", RELAY, ("mixed",), MULTIFD_NAME),
+            ("unlike_vs_zstd", RELAY, ("unlike",), MULTIFD_NAME),
+            ("worst_vs_zstd", RELAY, None, MULTIFD_NAME),
+            ("random_vs_zstd", RELAY, random, MULTIFD_NAME),
+            # of the same guests, though not of the same streams where they are busy
+            ("alike_floor_vs_zstd", FLOOR, ALIKE, MULTIFD_NAME),
+            ("random_floor_vs_zstd", FLOOR, random, MULTIFD_NAME)):
+        same = ("fleet", "activity") if contender == FLOOR else ("fleet", "activity", "mode")
+        ratios = list(_ratios(cases, contender, wanted, other, same))
         if ratios:
             figures[name] = max(ratios)
     marginal = [(case["guest_wire_bytes"][-1] - case["random_bytes"][-1])
@@ -277,23 +276,29 @@ def measured(cases) -> dict:
 
 
 def missing(cases) -> list[str]:
-    """Return what the relay and multifd with zstd have not sent: fleets, idle and busy, live, too.
-
-    They are the last ones of a fleet: of one that was cut short something is missing.
-    """
-    have = {(case["fleet"], case["activity"], case["mode"], case["contender"]) for case in cases}
-    return [f"{fleet} {activity}" for activity, wanted in (
-                ("idle", (("stream", RELAY), ("stream", MULTIFD_NAME))),
-                ("busy", (("stream", RELAY), ("live", RELAY), ("live", MULTIFD_NAME))))
-            for fleet in (*ALIKE, "mixed", "unlike")
-            if any((fleet, activity, *each) not in have for each in wanted)]
+    """Return the fleets, idle and busy, of which a contender that a goal names has not sent all."""
+    have = {tuple(case[key] for key in ("fleet", "activity", "mode", "contender", "scope"))
+            for case in cases}
+    return [f"{fleet} {activity}" for activity, named in FLEETS.items() for fleet in named
+            if not have.issuperset((fleet, activity, *each) for each in _needed(fleet, activity))]
 
 
-def _ratios(cases, wanted, rival):
+def _needed(fleet: str, activity: str) -> list[tuple[str, str, str]]:
+    """Return mode, contender and scope of the cases that a fleet needs."""
+    live = "live" if activity == "busy" else "stream"
+    over_groups = (RIVAL, RELAY) + ((FLOOR,) if fleet in (*ALIKE, ALIKE_RANDOM) else ())
+    needed = [(live, MULTIFD_NAME, "guest"), ("stream", STOCK, "guest"),
+              *(("stream", each, scope) for each in over_groups for scope in SCOPES)]
+    if activity == "busy":
+        needed += [(live, STOCK, "guest"), (live, RIVAL, SCOPES[0]), (live, RELAY, SCOPES[0])]
+    return needed
+
+
+def _ratios(cases, contender, wanted, rival, same):
     for case in cases:
-        if case["contender"] != RELAY or (wanted and case["fleet"] not in wanted):
+        if case["contender"] != contender or (wanted and case["fleet"] not in wanted):
             continue
         for other in cases:
             if other["contender"] == rival and other["scope"] in ("guest", case["scope"]) and all(
-                    other[key] == case[key] for key in ("fleet", "activity", "mode")):
+                    other[key] == case[key] for key in same):
                 yield case["wire_bytes"] / other["wire_bytes"]

@@ -8,6 +8,7 @@ from oslotest import base
 from tests.unit.benchmarks import paths  # noqa: F401  (before nbmbench)
 
 from nbmbench import contract, fleets  # noqa: E402  isort: skip
+from nbmbench.rig import Frozen  # noqa: E402  isort: skip
 from nbmbench.suite import bytes_on_wire  # noqa: E402  isort: skip
 
 
@@ -38,32 +39,97 @@ class TestMeasured(base.BaseTestCase):
         self.assertEqual({"unlike_vs_zstd": 0.95, "worst_vs_zstd": 0.95}, told)
 
 
-    def test_a_fleet_that_was_cut_short_is_missing(self):
-        cases = [case(contender, 100, fleet=fleet, activity="busy", mode=mode)
-                 for fleet in ("alike", "alike-redis", "mixed", "unlike")
-                 for contender, mode in (("multifd-zstd", "live"), ("relay", "stream"),
-                                         ("relay", "live"))]
-        cases += [case(contender, 100, fleet=fleet) for contender in ("relay", "multifd-zstd")
-                  for fleet in ("alike", "alike-redis", "mixed", "unlike")]
+    def test_a_floor_above_the_goal_is_told(self):
+        told = bytes_on_wire.measured([
+            case("multifd-zstd", 400, activity="busy", mode="live", fleet="alike-random"),
+            case("relay", 230, activity="busy", mode="live", fleet="alike-random"),
+            case("floor", 200, activity="busy", scope="host", fleet="alike-random"),
+            case("relay", 202, activity="busy", scope="host", fleet="alike-random")])
+        self.assertEqual({"alike_vs_floor": 1.01, "worst_vs_zstd": 0.575, "random_vs_zstd": 0.575,
+                          "random_floor_vs_zstd": 0.5}, told)
+
+    def test_a_fleet_of_which_a_case_is_not_there_is_missing(self):
+        cases = [case(contender, 100, fleet=fleet, activity=activity, mode=mode, scope=scope)
+                 for activity, named in bytes_on_wire.FLEETS.items() for fleet in named
+                 for mode, contender, scope in bytes_on_wire._needed(fleet, activity)]
         self.assertEqual([], bytes_on_wire.missing(cases))
-        self.assertEqual(["unlike idle"], bytes_on_wire.missing(cases[:-1]))
-        self.assertEqual(["unlike busy"], bytes_on_wire.missing(cases[:11] + cases[12:]))
+        for lost, told in (({"fleet": "alike", "activity": "busy", "mode": "live",
+                             "contender": "multifd-zstd"}, "alike busy"),
+                           ({"fleet": "alike-random", "contender": "floor", "scope": "project"},
+                            "alike-random busy"),
+                           ({"fleet": "unlike", "activity": "idle", "contender": "relay",
+                             "scope": "host"}, "unlike idle")):
+            left = [each for each in cases if any(each[key] != lost[key] for key in lost)]
+            self.assertEqual(len(cases) - 1, len(left))
+            self.assertEqual([told], bytes_on_wire.missing(left))
 
-
-    def test_kept_streams_are_sent_again_without_guests(self):
+    def test_what_a_step_has_left_serves_the_next_without_guests(self):
         directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-        for index in range(8):
-            (directory / f"alike-live-{index}").write_bytes(random.Random(1).randbytes(9000))
-        (directory / "mixed-live-0").write_bytes(b"one of eight")
         if not shutil.which("zstd"):
             self.skipTest("the zstd command comes with lab/install lab")
-        settings = contract.Settings(True, options=(f"streams={directory}",), scratch=directory)
+        kinds = fleets.kinds_of("alike")
+        loads = fleets.loads_of("alike", "busy", kinds)
+        fleets.Pool(directory, _Rig()).take(list(zip(kinds, loads, strict=True)))
+        for index in range(8):
+            (directory / f"alike-busy-{index}").write_bytes(random.Random(1).randbytes(9000))
+        settings = contract.Settings(scratch=directory, options=(
+            f"kept={directory}", "files", "busy", "alike"))
         cases = bytes_on_wire.run(settings)
         self.assertEqual({("alike", "busy", "stream")}, {
             (each["fleet"], each["activity"], each["mode"]) for each in cases})
         relay = next(each for each in cases if each["contender"] == "relay-zstd")
         self.assertEqual((72_000, True), (relay["raw_bytes"], relay["verified"]))
-        self.assertEqual(fleets.random_bytes(fleets.BUSY), relay["random_bytes"][1])
+        self.assertEqual([fleets.random_bytes(fleets.BUSY[1]), 0], relay["random_bytes"][2:4])
+        told = next(each for each in cases if each["contender"] == "relay")
+        self.assertEqual({"3": 72_000}, told["raw_bytes_by_level"])
+
+
+class _Guest:
+    """Stands for a QEMU that is frozen."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def freeze(self, stream):
+        stream.write_bytes(self.spec.name.encode())
+        return Frozen(self.spec, stream, None, None)
+
+
+class _Rig:
+    """Stands for a rig; keeps which guests it was asked for."""
+
+    def __init__(self):
+        self.booted = []
+
+    def boot_all(self, specs, ticks):
+        self.booted += [spec.name for spec in specs]
+        return [_Guest(spec) for spec in specs]
+
+
+class TestPool(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.rig = _Rig()
+
+    def test_a_guest_serves_in_several_fleets_never_twice_in_one(self):
+        text, mid = fleets.BUSY
+        pool = fleets.Pool(self.directory, self.rig)
+        first = pool.take([("web", text), ("web", text), ("web", mid)])
+        self.assertEqual(3, len({frozen.stream for frozen in first}))
+        second = pool.take([("web", mid), ("web", text), ("web", mid)])
+        self.assertEqual([first[2], first[0]], second[:2])
+        self.assertEqual(4, len(set(self.rig.booted)))
+        self.assertEqual(4, len(self.rig.booted))
+
+    def test_guests_of_an_earlier_run_need_no_rig(self):
+        wanted = [("redis", fleets.IDLE), ("cache", fleets.IDLE)]
+        made = fleets.Pool(self.directory, self.rig).take(wanted)
+        again = fleets.Pool(self.directory, None)
+        self.assertEqual(made, again.take(wanted))
+        # the same redis, whatever else the guests of a fleet write
+        self.assertEqual(made[:1], again.take([("redis", fleets.RANDOM)]))
+        self.assertRaises(LookupError, again.take, [("web", fleets.IDLE)])
 
 
 class TestFleets(base.BaseTestCase):
@@ -75,6 +141,15 @@ class TestFleets(base.BaseTestCase):
     def test_a_real_service_is_in_every_sort_of_fleet(self):
         for name in ("alike-redis", "mixed", "unlike"):
             self.assertIn("redis", fleets.kinds_of(name))
+
+    def test_half_of_a_busy_fleet_holds_text_in_either_project_and_of_every_kind(self):
+        for name in ("alike", "mixed"):
+            kinds = fleets.kinds_of(name)
+            text = [load.compressible for load in fleets.loads_of(name, "busy", kinds)]
+            self.assertEqual([2, 2], [sum(text[first::2]) for first in (0, 1)], name)
+            for kind in set(kinds):
+                own = [each for each, of in zip(text, kinds, strict=True) if of == kind]
+                self.assertEqual(len(own), 2 * sum(own), (name, kind))
 
     def test_a_held_out_fleet_is_drawn(self):
         self.assertRaises(ValueError, fleets.kinds_of, "held-out")

@@ -237,7 +237,8 @@ class Executor:
         since = progress.setdefault("libvirt_since", now.isoformat())
         waited = (now - datetime.datetime.fromisoformat(since)).total_seconds()
         if left is not None and waited >= healing.PATIENCE_SECONDS:
-            told = f"{reason}, but after {waited:.0f} s {left}: look there before you do anything"
+            told = f"{reason}, but after {waited:.0f} s {left} " \
+                f"({self._healer.told_states(ctxt, row)}): look there before you do anything"
             self.close(ctxt, batch, row, "failed", told, survey.CERTAIN,
                        f"virsh domjobinfo {row['server_id']}, on both hosts")
             self._gangs.closed(batch, row, told)
@@ -256,15 +257,17 @@ class Executor:
             if told:
                 reason, retry = f"{reason}: {told}", retry and errors.is_transient_failure(told)
         server = self._nova.server(row["server_id"])
+        if server is not None and server.vm_state in ("active", "error"):
+            # whom its owner has paused Nova shows as paused
+            paused = self._healer.left_paused(ctxt, row)
+            if paused is not None:
+                self.close(ctxt, batch, row, "failed", f"{reason}; {paused}", survey.CERTAIN,
+                           f"virsh domstate --reason {row['server_id']}, on both hosts")
+                return self._gangs.closed(batch, row, paused)
         if server is not None and server.status == "ERROR":
             refusal = self._healer.heal(ctxt, batch, row, server)
             if refusal is not None:
                 return self._not_healed(ctxt, batch, row, reason, refusal)
-        paused = self._left_paused(ctxt, row, server)
-        if paused is not None:
-            self.close(ctxt, batch, row, "failed", f"{reason}; {paused}", survey.CERTAIN,
-                       f"virsh domstate --reason {row['server_id']}, on both hosts")
-            return self._gangs.closed(batch, row, paused)
         self._end_attempt(ctxt, batch, row, retry, reason)
 
     def _not_healed(self, ctxt, batch: dict, row: dict, reason: str, refusal: str) -> None:
@@ -272,25 +275,6 @@ class Executor:
         self.close(ctxt, batch, row, "failed", f"{reason}; {told}", survey.CERTAIN,
                    f"openstack server show {row['server_id']}")
         self._gangs.closed(batch, row, told)
-
-    def _left_paused(self, ctxt, row: dict, server) -> str | None:
-        """Say what both hosts show of a guest that runs nowhere though Nova believes it does.
-
-        It is resumed by nobody: only an operator can tell which of two halves is the whole one.
-        """
-        if server is None or server.vm_state != "active":
-            return None
-        states = {}
-        for host in (row["source"], row["destination"]):
-            try:
-                found = self._agents.presence(ctxt, host, row["server_id"])
-                states[host] = found["state"] if found["present"] else "not there"
-            except (exception.AgentUnavailable, exception.AgentRefused) as error:
-                states[host] = f"unknown ({error.text})"
-        if "paused" not in states.values() or "running" in states.values():
-            return None
-        told = ", ".join(f"{state} on {host}" for host, state in states.items())
-        return f"libvirt left its guest paused ({told}): look before you resume it"
 
     def _end_attempt(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
         if batch["control"]["abort"]:

@@ -59,6 +59,34 @@ class Healer:
             return f"libvirt on {row['destination']} still has a domain of it"
         return None
 
+    def states(self, ctxt, row: dict) -> dict[str, str]:
+        """Return the state of a row's domain on each of its two hosts, in libvirt's words.
+
+        One that is not there is "not there"; "unknown" with the reason where nobody can be asked.
+        """
+        found = {}
+        for host in (row["source"], row["destination"]):
+            try:
+                presence = self._agents.presence(ctxt, host, row["server_id"])
+                found[host] = presence["state"] if presence["present"] else "not there"
+            except (exception.AgentUnavailable, exception.AgentRefused) as error:
+                found[host] = f"unknown ({error.text})"
+        return found
+
+    def told_states(self, ctxt, row: dict) -> str:
+        """Return both states in one line, for an operator."""
+        return _line(self.states(ctxt, row))
+
+    def left_paused(self, ctxt, row: dict) -> str | None:
+        """Say what both hosts show of a guest that is paused and runs nowhere; None of any other.
+
+        It is resumed by nobody: only an operator can tell which of two halves is the whole one.
+        """
+        states = self.states(ctxt, row)
+        if "paused" not in states.values() or "running" in states.values():
+            return None
+        return f"libvirt left its guest paused ({_line(states)}): look before you resume it"
+
     def unsettled(self, ctxt, batch: dict, row: dict) -> str | None:
         """Return why a server can't be migrated again yet; None once it can, healed if need be.
 
@@ -102,10 +130,12 @@ class Healer:
             return f"Nova places it on {server.host}, not on {row['source']}"
         here = self._agents.presence(ctxt, row["source"], server.id)
         if not here["present"] or here["state"] != "running" or here["migrating"]:
-            return f"its domain is not simply running on {row['source']}"
+            return f"its domain is not simply running on {row['source']} " \
+                f"({self.told_states(ctxt, row)})"
         there = self._agents.presence(ctxt, row["destination"], server.id)
         if there["present"]:
-            return f"a domain of it is left on {row['destination']}"
+            return f"a domain of it is left on {row['destination']} " \
+                f"({self.told_states(ctxt, row)})"
         providers = set(self._placement.allocations(server.id))
         if providers != {server.node}:
             return f"Placement has allocations of it on {', '.join(sorted(providers)) or 'none'}"
@@ -113,3 +143,7 @@ class Healer:
         if bound - {row["source"]}:
             return f"ports of it are bound to {', '.join(sorted(bound - {row['source']}))}"
         return None
+
+
+def _line(states: dict[str, str]) -> str:
+    return ", ".join(f"{state} on {host}" for host, state in states.items())

@@ -49,7 +49,8 @@ OPTS = [
                     "it does not stay above 1."),
     cfg.IntOpt("zstd_window_log", default=27, min=17, max=27,
                help="How far back compression looks, as a power of two of bytes; held in memory "
-                    "by both ends."),
+                    "by both ends, for each dictionary. Never further than that is large, so that "
+                    "all of them together take at most dictionary_mib once more."),
     cfg.PortOpt("metrics_port", default=0,
                 help="Port of 127.0.0.1 at which Prometheus may fetch /metrics: bytes by what "
                      "became of them, for the host, each open group's servers and the "

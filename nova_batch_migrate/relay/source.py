@@ -94,7 +94,8 @@ class SourceGroup:
             settings.LogSettings(dictionary_bytes=dictionary_bytes, credit_bytes=_CREDIT_BYTES,
                                  under_way_bytes=_UNDER_WAY_BYTES,
                                  recurring=self._recurring(scope),
-                                 window_log=self.options.zstd_window_log,
+                                 window_log=window_log(self.options.zstd_window_log,
+                                                       dictionary_bytes),
                                  level=zstd_level(self.options.zstd_level,
                                                   self.group.known_bytes_per_second)),
             self._bucket, self._rate, adapts=self.options.zstd_level == BY_LINK)
@@ -270,6 +271,15 @@ class SourceGroup:
             raise exception.RelayError(
                 reason=f"the relay of {self.group.destination} does not answer: {_why(error)}"
             ) from error
+
+
+def window_log(option: int, dictionary_bytes: int) -> int:
+    """Return how far back a log's compression looks: no further than its dictionary is large.
+
+    Both ends hold such a window for each log, and hosts have many: so all of them together take no
+    more than the dictionaries do.
+    """
+    return max(settings.MIN_WINDOW_LOG, min(option, dictionary_bytes.bit_length() - 1))
 
 
 def zstd_level(option: int, bytes_per_second: float | None) -> int | None:

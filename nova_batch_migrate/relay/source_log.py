@@ -45,7 +45,8 @@ class SourceLog:
     def __init__(self, connect, log_settings: settings.LogSettings, bucket: pacing.TokenBucket,
                  rate: pacing.WireRate, adapts: bool = False):
         self._connect = connect
-        self._settings = log_settings
+        #: As the source wants it; the destination may allow a smaller dictionary.
+        self.settings = log_settings
         self._memory = dictionary.Memory(log_settings.dictionary_bytes)
         self._bucket, self._rate = bucket, rate
         # Encoding and sending are two locks, taken hand over hand: the next block is made while
@@ -293,9 +294,9 @@ class SourceLog:
         return line
 
     def _begin(self, answer: dict) -> list[bytes]:
-        size = min(self._settings.dictionary_bytes, int(answer["dictionary_bytes"]))
+        size = min(self.settings.dictionary_bytes, int(answer["dictionary_bytes"]))
         self._encoder = encoder.Encoder(
-            dataclasses.replace(self._settings, dictionary_bytes=size,
+            dataclasses.replace(self.settings, dictionary_bytes=size,
                                 static=answer.get("static")), memory=self._memory)
         return self._encoder.hello()
 

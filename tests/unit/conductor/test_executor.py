@@ -322,6 +322,14 @@ class ExecutorTest(base.BaseTestCase):
             self.assertIn(told, row["reason"])
             self.assertIn("domstate", row["command"])
             self.assertEqual(asked, len(self.nova.asked))
+        # nor is it healed where Nova has given it up
+        self.nova.shown = build.server(status="ERROR", vm_state="error")
+        self.agents.at = {"cmpa": here | {"state": "paused"}, "cmpb": here | {"present": False}}
+        self.row(status="migrating")
+        row = self.carry_out(state.AttemptEnded("s1", None, True, "it broke"))
+        self.assertIn("paused on cmpa, not there on cmpb", row["reason"])
+        self.assertIn("domstate", row["command"])
+        self.assertEqual(asked, len(self.nova.asked))
         # who was paused before by its owner is nobody's fault
         self.nova.shown = build.server(status="PAUSED", vm_state="paused")
         self.row(status="migrating")
@@ -340,7 +348,7 @@ class ExecutorTest(base.BaseTestCase):
         cases = [
             lambda: self.agents.at.update(cmpb=here),
             lambda: self.agents.at.update(cmpb=away),
-            lambda: self.agents.at.update(cmpa=here | {"state": "paused"}),
+            lambda: self.agents.at.update(cmpa=here | {"state": "in shutdown"}),
             lambda: self.agents.at.update(cmpa=here | {"present": False}),
             lambda: setattr(self.placement, "held", {"cmpa": {}, "cmpb": {}}),
             lambda: setattr(self.neutron, "hosts", {"cmpb"}),
@@ -381,7 +389,8 @@ class ExecutorTest(base.BaseTestCase):
         timeutils.advance_time_seconds(healing.PATIENCE_SECONDS)
         row = self._ended()
         self.assertEqual("failed", row["status"])
-        self.assertIn("libvirt on cmpb still has a domain of it", row["reason"])
+        self.assertIn("libvirt on cmpb still has a domain of it (running on cmpa, running on cmpb)",
+                      row["reason"])
         self.assertIn("domjobinfo", row["command"])
 
     def test_a_server_that_is_in_error_when_its_turn_comes_again_is_healed_first(self):

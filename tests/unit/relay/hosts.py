@@ -24,7 +24,7 @@ from nbmlab import certificates  # noqa: E402
 
 SOURCE, DESTINATION = "cmpa", "cmpb"
 #: The destination's address: its relay and its QEMUs are there.
-ADDRESS = "10.9.9.2"
+ADDRESS, ADDRESS6 = "10.9.9.2", "fd09::2"
 RELAY_PORT = 49300
 FIRST, SECOND, STRANGER = (
     f"0f6c4ba5-1b52-4d0f-8e25-6a2d3a2c3d{number:02d}" for number in (1, 2, 3))
@@ -47,18 +47,25 @@ def relay(directory: pathlib.Path, host: str, address: str, redirect_port: int,
 
 
 @contextlib.contextmanager
-def two(**options):
+def two(address=ADDRESS, **options):
     """Run a relay at a source and one at a destination; needs a namespace of its own."""
-    subprocess.run(["ip", "addr", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
+    add_address(address)
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
         source = relay(directory, SOURCE, "127.0.0.1", 49301, **options)
-        destination = relay(directory, DESTINATION, ADDRESS, 49411, **options)
+        destination = relay(directory, DESTINATION, address, 49411, **options)
         destination.start()
         source.start()
-        yield types.SimpleNamespace(source=source, destination=destination, directory=directory)
+        yield types.SimpleNamespace(source=source, destination=destination, directory=directory,
+                                    address=address)
         source.stop()
         destination.stop()
+
+
+def add_address(address: str) -> None:
+    """Give the loopback interface a destination's address."""
+    bits = 128 if ":" in address else 32
+    subprocess.run(["ip", "addr", "add", f"{address}/{bits}", "dev", "lo", "nodad"], check=True)
 
 
 def group(role: str, token: str, **changes) -> dict:
@@ -74,6 +81,7 @@ def group(role: str, token: str, **changes) -> dict:
 def open_group(relays, **changes) -> None:
     """Open the group at both ends, the destination first."""
     token = secrets.token_hex(32)
+    changes = {"peer_address": relays.address} | changes
     relays.destination.open_group(group("destination", token, **changes))
     relays.source.open_group(group("source", token, **changes))
 
@@ -83,11 +91,11 @@ class Migration:
 
     def __init__(self, relays, server_id: str, port: int, *words: str):
         self.output = relays.directory / f"{server_id}.{port}"
-        self.process, self.port = qemu.start(server_id, self.output, *words, address=ADDRESS,
-                                             port=port)
+        self.process, self.port = qemu.start(server_id, self.output, *words,
+                                             address=relays.address, port=port)
         self.returned = b""
         try:
-            self.connection = socket.create_connection((ADDRESS, port), timeout=20)
+            self.connection = socket.create_connection((relays.address, port), timeout=20)
         except OSError:
             self.end()
             raise

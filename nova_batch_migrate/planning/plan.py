@@ -179,15 +179,17 @@ def _by_way(source: Source, groups: Sequence[Grouping], places: dict[str, Place]
         if out and group.synchronized:
             out = dict.fromkeys(group.servers, next(iter(out.values())))
         source.leave_out(out)
+        carried = [i for i in group.servers if i not in out]
+        # a set needs its relay, whether that pays or not
+        if carried and not group.synchronized:
+            through = _of(group, carried)
+            order = through.order or source.in_order(carried)
+            slow = source.past_relays(order, source.parallel_of(through),
+                                      {i: places[i].host for i in order})
+            source.leave_out(slow)
+            out |= slow
         parts = [_of(group, tuple(i for i in group.servers if (i in out) is way))
                  for way in (False, True)]
-        # a set needs its relay, whether that pays or not
-        if parts[0].servers and not group.synchronized:
-            order = parts[0].order or source.in_order(parts[0].servers)
-            slow = source.too_fast(order, source.parallel_of(group),
-                                   {i: places[i].host for i in order})
-            if slow is not None:
-                source.leave_out(dict.fromkeys(order, slow))
         parted += [part for part in parts if part.servers]
     return parted
 

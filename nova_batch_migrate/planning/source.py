@@ -4,6 +4,7 @@ Used by planning.plan only. Remembers projections, since strategies ask for them
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from nova_batch_migrate.planning import (
@@ -131,26 +132,45 @@ class Source:
         """Return how many streams of these may run at once."""
         return self._parallel[self.relays(ids)]
 
-    def too_fast(self, ids: Sequence[str], parallel: int, destinations: Mapping[str, str]
-                 ) -> str | None:
-        """Return why relays do not pay for a group that they could carry; None where they do.
+    def past_relays(self, ids: Sequence[str], parallel: int, destinations: Mapping[str, str]
+                    ) -> dict[str, str]:
+        """Return who of a group goes past the relays that could carry it, and why (id -> reason).
 
-        A link that is faster than the relays is held up by them; what they save may outweigh that.
+        A link that is faster than the relays is held up by them; what they save may outweigh that,
+        for all, for some or for none. Those who go past are a group of their own, and groups go one
+        after the other.
         """
-        shares = [hit.reference_share for hit in self.replay.hits(ids, destinations)]
+        def speed(server_id: str, share: float) -> float:
+            return relaying.speed(self._request, (self.name, destinations[server_id]), share)
         rate = self.link(ids).rates(1)[0]
-        relayed = min(relaying.speed(self._request, (self.name, destinations[i]), share)
-                      for i, share in zip(ids, shares, strict=True))
-        if relayed >= rate:
-            return None
-        through = self.project(ids, parallel, destinations)
-        past = self._project(ids, min(len(ids), parallel, self._parallel[False]), None,
-                             bounded=False, relayed=False)
-        if any(p.verdict != "converges" for p in past) or _last_done(past) >= _last_done(through):
-            return None
-        return (f"the link carries {rate / MIB:.0f} MiB/s, the relays work through "
-                f"{relayed / MIB:.0f} MiB/s of it, and what its group has in common saves less "
-                f"than that costs: {_last_done(past):.1f} s instead of {_last_done(through):.1f} s")
+        shares = {i: hit.reference_share
+                  for i, hit in zip(ids, self.replay.hits(ids, destinations), strict=True)}
+        if all(speed(i, shares[i]) >= rate for i in ids):
+            return {}
+        # who comes first finds nothing, but the others find what it brings
+        unlike = tuple(i for i in ids if speed(
+            i, max(shares[i], 1.0 - (self._own_share(i) or 0.0))) < rate)
+        through = _last_done(self.project(ids, parallel, destinations))
+        best, past = min(((self._parted_seconds(ids, past, parallel, destinations), past)
+                          for past in {unlike, tuple(ids)} - {()}),
+                         key=lambda option: (option[0], len(option[1])))
+        if best >= through:
+            return {}
+        what = "its group has" if len(past) == len(ids) else "it has"
+        return {i: f"the link carries {rate / MIB:.0f} MiB/s, the relays work through "
+                   f"{speed(i, shares[i]) / MIB:.0f} MiB/s of it, and what {what} in common saves "
+                   f"less than that costs: {best:.1f} s instead of {through:.1f} s" for i in past}
+
+    def _parted_seconds(self, ids: Sequence[str], past: Sequence[str], parallel: int,
+                        destinations: Mapping[str, str]) -> float:
+        """Return how long a group takes of which some go past the relays; inf: they can't."""
+        plain = self._project(past, min(len(past), parallel, self._parallel[False]), None,
+                              bounded=False, relayed=False)
+        rest = [i for i in ids if i not in past]
+        through = self.project(rest, parallel, destinations) if rest else ()
+        if any(p.verdict != "converges" for p in (*plain, *through)):
+            return math.inf
+        return _last_done(plain) + (_last_done(through) if through else 0.0)
 
     def help_of(self, server_id: str) -> str | None:
         """Return by which means the server's migration is completed by force; None: by none."""

@@ -85,6 +85,27 @@ class RelayingTest(base.BaseTestCase):
         self.assertIn("the link carries 1000 MiB/s, the relays work through 200 MiB/s",
                       ways(found)[1]["a"])
 
+    def test_one_server_with_nothing_in_common_goes_past_relays_that_pay_for_the_others(self):
+        slow = relays("cmpa", "cmpb", new=200.0 * MIB, known=4000.0 * MIB)
+        alike = [server(name, 1000, 2048) for name in "abcd"]
+        common = builders.classes(("a b c d", 250000))
+
+        def made(mib, mib_s, **fields):
+            host = builders.host([*alike, server("u", mib, 2 * mib)], common, mib_s=mib_s,
+                                 max_concurrent=5)
+            return self.made(host, dictionary_bytes=2 << 30, relay_max_parallel=5,
+                             **({"relays": slow} | fields))
+        found = made(8000, 400)
+        carried, why = ways(found)
+        self.assertEqual((["a", "b", "c", "d"], ["u"]), (carried, list(why)))
+        self.assertIn("what it has in common saves less", why["u"])
+        past = made(8000, 400, relays=relays("cmpa"))
+        self.assertEqual([], ways(past)[0])
+        self.assertLess(found.projected_seconds, past.projected_seconds)
+        # a small one is not worth a group of its own, nor is any on a link that relays can fill
+        self.assertEqual(5, len(ways(made(100, 400))[0]))
+        self.assertEqual(5, len(ways(made(8000, 150))[0]))
+
     def test_a_relay_that_is_the_narrow_part_is_reckoned_with(self):
         host = builders.host(*TWO_ALIKE, mib_s=250)
         unknown, slow = (self.made(host, relays=relays(

@@ -23,8 +23,9 @@ _FIRST_LOOKS_SECONDS = 30.0
 #: Memory of up to this much is compared whole; of more, pieces that lie spread over it.
 _WHOLE_BYTES = 4 << 30
 PIECE_PAGES = 32
-#: Of the time that a scan may take at most.
+#: Of the time that a scan may take at most, and what is enough of it where migrations wait.
 _COMPARE_SHARE = 0.6
+_WAITED_LOOKS_SECONDS = 3.0
 _AGENDA_SECONDS = 0.02
 #: Of a slice that was alike at the second look, every so-manieth page is looked at again.
 _STILL_STEP = 8
@@ -65,8 +66,8 @@ class Comparing:
     So the longest gap between looks comes first: behind it, slices that changed are looked at as
     often as windows ask for, and of each of the others every eighth page, which count for all.
 
-    ``beside`` reads on elsewhere, up to 8 slices at each step: in the pauses that are left when no
-    first look comes any more.
+    ``beside`` reads on elsewhere, up to 8 slices at each step, in the pauses: where all of memory
+    is compared, in those that are left when no first look comes any more.
     """
 
     def __init__(self, guests: list, windows: list[float], reader, random: numpy.random.Generator,
@@ -81,7 +82,7 @@ class Comparing:
         self._beside = beside
         self._looks_seconds = _FIRST_LOOKS_SECONDS
         if seconds and windows:
-            self._looks_seconds = max(1.0, min(_FIRST_LOOKS_SECONDS,
+            self._looks_seconds = max(1.0, min(_WAITED_LOOKS_SECONDS,
                                                _COMPARE_SHARE * seconds - windows[-1]))
         resident = sum(guest.resident_pages for guest in guests)
         self._whole = resident * PAGE_BYTES <= _WHOLE_BYTES
@@ -124,7 +125,7 @@ class Comparing:
             elif agenda:
                 pause = agenda[0][0] - now
                 # a slice that a first look may still take is not to be read twice
-                free = now >= deadline and pause > beside_seconds
+                free = (now >= deadline or not self._whole) and pause > beside_seconds
                 if not free or next(self._beside, self) is self:
                     time.sleep(min(_AGENDA_SECONDS, max(0.0, pause)))
             else:

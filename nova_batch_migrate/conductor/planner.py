@@ -4,6 +4,7 @@ Called by the reconciler. The planning itself is ``nova_batch_migrate.planning``
 asking of Nova and Placement and the writing to the database.
 """
 
+import concurrent.futures
 import dataclasses
 import datetime
 
@@ -22,6 +23,8 @@ MIB = 1024 * 1024
 # few, because they depend on how busy the hosts are
 LATEST_MIGRATIONS = 12
 UNACCOUNTED_DISK_GB = 1 << 30
+#: Of Nova, Placement and the relays, for one plan.
+QUESTIONS_AT_ONCE = 4
 
 
 class Planner:
@@ -53,14 +56,17 @@ class Planner:
         plannable = {server.id for host in hosts for server in host.servers
                      if server.error is None or server.host == host.host}
         names = self.destinations(batch)
-        nodes = {hypervisor.host: hypervisor.node for hypervisor in self._nova.hypervisors()}
-        capacity = self._placement.free_capacity(names, nodes) if pending else {}
-        groups = self._nova.server_groups() if pending else []
-        servers = {server.id: server for host in hosts for server in
-                   self._nova.servers_on(host.host) if server.id in pending}
+        # none of these waits for another's answer, and migrations wait for all
+        with concurrent.futures.ThreadPoolExecutor(QUESTIONS_AT_ONCE) as beside:
+            capacity = beside.submit(self._free_capacity, names) if pending else None
+            groups = beside.submit(self._nova.server_groups) if pending else None
+            relays = beside.submit(self._relays_of, batch, [host.host for host in hosts], names)
+            listed = [server for host in hosts for server in self._nova.servers_on(host.host)]
+        capacity = capacity.result() if capacity else {}
+        groups = groups.result() if groups else []
+        relays = _usable(relays.result(), {host.host for host in hosts}, capacity)
+        servers = {server.id: server for server in listed if server.id in pending}
         holding = self._members_elsewhere(groups, pending)
-        relays = self._relays_of(batch, [host.host for host in hosts], [
-            name for name in names if name in capacity])
         nova = self._nova_pace()
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
@@ -94,6 +100,10 @@ class Planner:
         plan = planning.make_plan(request)
         self._store(batch, pending, plan, first_group)
         return plan
+
+    def _free_capacity(self, names: list[str]) -> dict[str, dict]:
+        nodes = {hypervisor.host: hypervisor.node for hypervisor in self._nova.hypervisors()}
+        return self._placement.free_capacity(names, nodes)
 
     def _relays_of(self, batch: dict, sources: list[str], destinations: list[str]
                    ) -> tuple[plan_request.RelayHost, ...]:
@@ -161,6 +171,13 @@ class Planner:
         if batch["first_plan"] is None:
             values["first_plan"] = values["plan"]
         db.update_batch(batch["id"], values)
+
+
+def _usable(relays: tuple, sources: set[str], capacity: dict) -> tuple:
+    """Return the relays of sources and of hosts with room; none where no such host has one."""
+    if not any(each.host in capacity for each in relays):
+        return ()
+    return tuple(each for each in relays if each.host in sources or each.host in capacity)
 
 
 def _learned() -> learning.Learned | None:

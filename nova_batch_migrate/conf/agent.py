@@ -32,7 +32,7 @@ OPTS = [
     cfg.FloatOpt("read_mib_s", default=2000, min=1,
                  help="Most MiB/s at which guest memory is read, by one thread that runs only when "
                       "no guest wants its processor."),
-    cfg.FloatOpt("reuse_seconds", default=60.0, min=0,
+    cfg.FloatOpt("reuse_seconds", default=120.0, min=0,
                  help="What was measured of a server at most so long ago is used again instead of "
                       "being measured anew. 0: always measure."),
     cfg.IntOpt("portion_bytes", default=0, choices=[0, 512, 1024, 2048],

@@ -184,7 +184,8 @@ class Relay:
             else:
                 made = destination.DestinationGroup(group, self._options.mark, self._images)
             self._groups[group.id] = made
-        made.prepare()
+        # beside Nova's own preparations: the first page comes seconds later
+        threading.Thread(target=made.prepare, daemon=True).start()
         if group.role == values.SOURCE:
             try:
                 made.check()

@@ -8,6 +8,8 @@ Mbit/s, a way.
 With --quick two guests, by this project and by `nova host-evacuate-live`, on a lab that may be up.
 """
 import datetime
+import mmap
+import pathlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -32,9 +34,11 @@ GOAL_LINK = 300
 #: python-novaclient's `nova host-evacuate-live` does and is done by it here.
 NOVA = {"nova-all": 8, "nova-five": 5, "nova-two": 2, "nova-serial": 1}
 PROJECT = "project"
-#: The same command, which then plans by what is known instead of measuring first; no goal is by it.
+#: The same behind a plan that an operator has asked for and read; the same command, which then
+#: plans by what is known instead of measuring first. No goal is by them.
+PLANNED = "project-planned"
 URGENT = "project-urgent"
-OURS = {PROJECT: (), URGENT: ("--urgent",)}
+OURS = {PROJECT: (), PLANNED: (), URGENT: ("--urgent",)}
 QEMU = {"qemu-serial": 1, "qemu-all": 8}
 QUICK_WAYS = ("nova-all", PROJECT)
 LIMIT_SECONDS = 1200
@@ -45,6 +49,9 @@ POLL_SECONDS = 1.0
 #: A server that Nova has back where it was so long after the call has not moved.
 STARTED_SECONDS = 5.0
 BETWEEN_SECONDS = 3.0
+#: So long a plan is read before it is carried out.
+READING_SECONDS = 45.0
+MIB = 1 << 20
 
 
 def run(settings: Settings) -> list[dict]:
@@ -85,14 +92,15 @@ def _fleet_on_lab(fleet: str, kinds: Sequence[str], links: Sequence[int], ways: 
     booted = boot(fleet, kinds)
     shell.say(f"{fleet}: {len(booted)} guests run and are filled")
     cases = []
+    size = _size(kinds, [_resident_bytes(guest.id) for guest in booted])
     before = check.snapshot([guest.id for guest in booted])
     try:
         for link in links:
             network.cap(layout.load_options().host_list, cloud.mib(link))
             for way in ways:
                 cases.append(_emptied(booted, way) | {
-                    "fleet": fleet, "link_mbit": link, "memory_mib": filled.MEMORY_MIB,
-                    "kinds": list(kinds), "at_once": AT_ONCE, "dictionary_mib": DICTIONARY_MIB})
+                    "fleet": fleet, "link_mbit": link, "at_once": AT_ONCE,
+                    "dictionary_mib": DICTIONARY_MIB} | size)
                 cloud.enable()
                 time.sleep(BETWEEN_SECONDS)
     finally:
@@ -100,6 +108,25 @@ def _fleet_on_lab(fleet: str, kinds: Sequence[str], links: Sequence[int], ways: 
         whole, not_whole = cloud.whole(before)
         for case in cases:
             keep(case | {"whole": whole, "not_whole": not_whole})
+
+
+def _size(kinds: Sequence[str], resident_bytes: Sequence[int]) -> dict:
+    """Return what a case tells of its guests: memory, what fills it, what of their QEMUs is there.
+    """
+    return {"memory_mib": filled.MEMORY_MIB, "kinds": list(kinds),
+            "filling": {kind: filled.filling(kind) for kind in kinds},
+            "resident_mib": sorted(each // MIB for each in resident_bytes)}
+
+
+def _resident_bytes(server_id: str) -> int:
+    """Return the resident memory of the QEMU that a guest runs in; 0 where none is found."""
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if server_id.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                return int((process / "statm").read_text().split()[1]) * mmap.PAGESIZE
+        except OSError:
+            continue                   # it has ended
+    return 0
 
 
 def boot(fleet: str, kinds: Sequence[str]) -> list[Guest]:
@@ -167,11 +194,15 @@ def _emptied(booted: Sequence[Guest], way: str) -> dict:
     """Empty the host that the guests are on and return what is known of it."""
     source = next(guest.host for guest in guests.listed() if guest.id == booted[0].id)
     destination = cloud.other(source)
+    if way == PLANNED:
+        read = _plan(source)
     sent = network.sent_bytes(layout.host_named(source))
     began, move = time.time(), _Move(booted, destination)
     if way in OURS:
         facts = _by_command(move, "openstack", "server", "batch-migrate", "--host", source,
                             "--wait", *OURS[way]) | _told(source, began)
+        if way == PLANNED:
+            facts["planned_before_seconds"] = round(began - read, 1)
     elif way == "nova-all":
         facts = _by_command(move, "nova", "host-evacuate-live", "--target-host", destination,
                             source)
@@ -186,6 +217,14 @@ def _emptied(booted: Sequence[Guest], way: str) -> dict:
     shell.say(f"{way}: {case['seconds']} s, {case['moved']} moved, "
               f"{case['wire_bytes'] / 1e6:.0f} MB")
     return case
+
+
+def _plan(source: str) -> float:
+    """Plan as an operator does, who then reads; return when the plan was there."""
+    drain.openstack("server", "batch-migrate", "--host", source, "--plan-only")
+    made = time.time()
+    time.sleep(READING_SECONDS)
+    return made
 
 
 def _by_command(move: _Move, program: str, *words: str) -> dict:
@@ -242,14 +281,13 @@ def _on_qemu(settings: Settings, rig: Rig, fleet: str, kinds: Sequence[str],
     for guest in booted:
         shell.wait_for(f"all files of {guest.spec.name}", guests.BOOT_SECONDS,
                        lambda guest=guest: filled.READ in guest.console)
+    size = _size(kinds, [_resident_bytes(guest.spec.uuid) for guest in booted])
     frozen = [guest.freeze(settings.scratch / f"{guest.spec.name}.stream") for guest in booted]
     qemu = QemuOptions(multifd_channels=2, multifd_compression="zstd", zstd_level=1)
     for link in links:
         rig.link.cap(link * 1e6 / 8)
         for way in ways:
-            keep(_by_qemu(rig, frozen, way, qemu) | {
-                "fleet": fleet, "link_mbit": link, "memory_mib": filled.MEMORY_MIB,
-                "kinds": list(kinds)})
+            keep(_by_qemu(rig, frozen, way, qemu) | {"fleet": fleet, "link_mbit": link} | size)
     for state in frozen:
         state.stream.unlink()
 

@@ -138,6 +138,25 @@ class TestReuse(ScanCase):
                                           fresh["sequence"]["contents"]))
         self.assertEqual({"pairs": 1, "held": 1}, found["confirmation"])
 
+    def test_the_same_guests_while_they_are_young_are_not_looked_at_at_all(self):
+        one, two, three = (self.useFixture(Guest()) for _ in range(3))
+        for at, guest in enumerate((one, two, three)):
+            guest.write({0: 1, 1: 2 + at})
+        first = self.measure(one, two, reuse_seconds=60, sketch_key="00" * 32, sketch_key_id="a")
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova_batch_migrate.agent.memory.GuestMemory.read", None))
+        begun = self.clock.now
+        again = self.measure(one, two, reuse_seconds=60, seconds=9.0, sketch_key="00" * 32,
+                             sketch_key_id="a")
+        self.assertEqual(begun, self.clock.now)
+        self.assertEqual([True, True], [each["reused"] for each in again["servers"]])
+        for found in (first, again):
+            for each in found["servers"]:
+                del each["reused"]
+        self.assertEqual(first, again)
+        # others beside them: what they have in common is counted anew
+        self.assertRaises(TypeError, self.measure, one, two, three, reuse_seconds=60)
+
     def test_old_contents_another_key_and_another_process_are_read_anew(self):
         guest = self.useFixture(Guest())
         guest.write({0: 1})
@@ -283,6 +302,20 @@ class TestChanges(ScanCase):
         self.assertTrue(0 < counts["tracked_share"] < 0.9, counts)
         for window, wanted in zip(counts["windows"], (0.1, 3.9, 4.0), strict=True):
             self.assertAlmostEqual(wanted, window["seconds"], delta=0.06)
+
+    def test_a_host_too_large_is_read_on_in_every_pause(self):
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova_batch_migrate.agent.comparing._WHOLE_BYTES", 0))
+        guest = self.useFixture(Guest(pages=60 * memory.SLICE_PAGES))
+        guest.write({page: page + 1 for page in range(0, guest.pages, 2)})
+        begun = self.clock.now
+        counts, = self.measure(guest, windows=(0.1, 0.5, 2.0), seconds=8.0,
+                               speed=guest.pages / 2 * PAGE / 2.5)["servers"]
+        # first looks for 2.8 s, the last ones 2 s later: behind them, 2.5 s of reading make 7.3
+        self.assertLess(self.clock.now - begun, 6.2)
+        self.assertTrue(counts["complete"])
+        self.assertEqual((guest.pages // 2,) * 2,
+                         (counts["present_pages"], counts["distinct_pages"]))
 
     def test_a_slow_host_compares_a_part_and_reads_the_rest_once(self):
         guest = self.useFixture(Guest(pages=30 * memory.SLICE_PAGES))

@@ -74,7 +74,6 @@ class TestFilled(base.BaseTestCase):
         (tree / "there").write_bytes(b"x" * 400)
         for name, size in (("a", 300), ("b", 500), ("c", 200), ("d", 200)):
             (sources / name).write_bytes(name.encode() * size)
-        self.useFixture(fixtures.MonkeyPatch("nbmbench.filled.FILES_BYTES", 1000))
-        filled._fill(tree, [sources / name for name in "abcd"])
+        filled._fill(tree, [sources / name for name in "abcd"], 1000)
         held = sorted(path.name for path in (tree / "srv").rglob("*") if path.is_file())
         self.assertEqual(["a", "c"], held)

@@ -39,6 +39,12 @@ class RelaysOfTest(base.BaseTestCase):
         self.assertEqual(["cmpa", "cmpc"], alone.asked)
 
 
+    def test_a_destination_without_room_is_no_end_of_a_way(self):
+        relays = tuple(RelayHost(name) for name in ("cmpa", "cmpb", "cmpd"))
+        self.assertEqual(relays[:2], planner._usable(relays, {"cmpa"}, {"cmpb": {}, "cmpc": {}}))
+        self.assertEqual((), planner._usable(relays, {"cmpa"}, {"cmpc": {}}))
+
+
 class LearnedTest(base.BaseTestCase):
     def learned(self, *rows):
         with mock.patch.object(planner.db, "recent_migrations", return_value=list(rows)):

@@ -19,8 +19,9 @@ from nova_batch_migrate.relay.layout import PAGE_BYTES
 
 _LOW = (1 << 32) - 1
 #: What a guest sends before it may push others' pages out: blocks, or a share of the ring. It may
-#: come to content that is held.
-_PATIENCE_BLOCKS, _PATIENCE_SHARE = 2, 1 / 64
+#: come to content that is held, and once it pushes that out it finds none of it: its own heap in
+#: front must not be enough for that.
+_PATIENCE_BLOCKS, _PATIENCE_SHARE = 2, 1 / 8
 #: Blocks for which room is left: what a block might push out it can't refer to.
 _ROOM_BLOCKS = 2
 

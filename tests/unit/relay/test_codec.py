@@ -143,6 +143,17 @@ class TestCodec(base.BaseTestCase):
                            RING_PAGES // 4)
 
     @ddt.data(*LOOPS)
+    def test_a_heap_in_front_does_not_push_out_what_is_found_behind_it(self, which):
+        pages = 8 * RING_PAGES
+        log = b.log(loops=LOOPS[which], level=None, dictionary_bytes=pages * b.PAGE)
+        kin = [b.noise(i) for i in range(pages - 600)]
+        log.send(1, b.guest(kin))
+        heap = [b.noise(50_000 + i) for i in range(pages // 10)]
+        data = b.guest(heap + kin)
+        self.assertEqual(data, log.send(2, data))
+        self.assertEqual(len(kin), log.encoder.statistics(2).cross_server_bytes // b.PAGE)
+
+    @ddt.data(*LOOPS)
     def test_pages_that_differ_a_little_push_nothing_out(self, which):
         log = b.log(loops=LOOPS[which], level=None)
         kin = [b.noise(i) for i in range(RING_PAGES // 2)]

@@ -22,6 +22,7 @@ from nova_batch_migrate.agent import (
     sampler,
 )
 from nova_batch_migrate.agent.domain_xml import Definition
+from nova_batch_migrate.conductor import measuring
 from nova_batch_migrate.planning.telemetry import Bandwidth, ServerTelemetry
 
 
@@ -60,22 +61,29 @@ class Hypervisor:
         return told.get("dirty-rate") if told["status"] == "measured" else None
 
 
-def measure(guests: list[Guest], max_wait_seconds: float = 0.0) -> list[ServerTelemetry]:
+def measure(guests: list[Guest], max_wait_seconds: float = 0.0,
+            secret: str | None = None, waited_for: bool = False) -> list[ServerTelemetry]:
     """Measure guests together, with the windows of a conductor's default configuration.
 
-    With `max_wait_seconds` they are followed to find a period, as for a batch that waits so long.
+    With `max_wait_seconds` they are followed to find a period, as for a batch that waits so long;
+    with a `secret` their contents are named, as where a deployment has one. `waited_for`: in the
+    time that a conductor gives a batch that is about to move, without a limit as for a plan else.
     """
     privsep.memory_pctxt.set_client_mode(False)
     conf = _configuration()
     ids = [guest.spec.uuid for guest in guests]
+    windows, seconds = list(conf.conductor.measure_windows_seconds), 0.0
+    if waited_for:
+        seconds = measuring.most_seconds(conf.conductor,
+                                         sum(guest.spec.memory_bytes for guest in guests))
+        windows = measuring.windows(windows, seconds)
     with tempfile.TemporaryDirectory() as directory:
         hypervisor = Hypervisor(guests, pathlib.Path(directory))
         parts = measurement.Parts(
-            hypervisor, keys.KeySource(None),
+            hypervisor, keys.KeySource(secret),
             sampler.Sampler(conf, hypervisor, history.Histories(None)), feedback.Feedback())
         values = measurement.measure(
-            conf, parts, "benchmark", ids, list(conf.conductor.measure_windows_seconds),
-            max_wait_seconds)[0]
+            conf, parts, "benchmark", ids, windows, max_wait_seconds, seconds)[0]
     found = {value["id"]: ServerTelemetry.from_dict(value) for value in values}
     for server in found.values():
         if server.error:

@@ -29,6 +29,14 @@ def windows(wanted: Sequence[float], seconds: float) -> list[float]:
     return fitting if len(fitting) > 1 else told[:2]
 
 
+def most_seconds(conf, size_bytes: int) -> float:
+    """Return how long migrations may wait for measuring servers with so much memory.
+
+    ``conf`` is the group [conductor].
+    """
+    return min(conf.measure_seconds, LOOK_SECONDS + size_bytes / SURE_READ_BYTES_PER_SECOND)
+
+
 class Measurer:
     """Starts and polls measure jobs over the agents' RPC."""
 
@@ -117,8 +125,7 @@ class Measurer:
             return 0.0
         size = sum(row["memory_bytes"] or 0 for row in db.servers_of(batch["id"])
                    if row["server_id"] in servers)
-        return min(self._conf.measure_seconds,
-                   LOOK_SECONDS + size / SURE_READ_BYTES_PER_SECOND)
+        return most_seconds(self._conf, size)
 
     def _store(self, ctxt, batch: dict, host: str, servers: list[dict],
                common: dict | None) -> None:

@@ -1,28 +1,30 @@
 """What measuring costs: a busy guest's own progress, the agent's memory, the time a batch waits.
 
-A guest of the rig writes as fast as it can and counts what it wrote. Pairs of windows alternate: in
-one of them the agent measures it and its neighbours, the whole pass at the rate of production, in
-the other it does not; which of both comes first is drawn. A synthetic host of 100 guests of 4 GiB
-tells the memory of the scan and how long migrations wait for it on a link of 1 Gbit/s.
+A guest of the rig writes as fast as it can. The agent passes over it and its neighbours, again and
+again, whole passes at the rate of production; at the edges of short windows it is held where it is,
+and goes on a window later as if no time had passed. So windows in which it measures and windows in
+which it does not alternate, in pairs whose order is drawn, close enough that a machine whose own
+speed drifts is the same one in both; and the measured windows together are whole passes, with each
+phase as long as it is. The guest's progress is read from its memory. A synthetic host of 100 guests
+of 4 GiB tells the memory of the scan and how long migrations wait for it on a link of 1 Gbit/s.
 """
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import random
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy
 from nbmlab.families import Load
 
-from nbmbench import contract, synthetic_host
-from nbmbench.rig import Guest, GuestSpec, Rig
+from nbmbench import contract, passes, synthetic_host
+from nbmbench.rig import Guest, GuestSpec, Rig, progress
 from nova_batch_migrate import conf as configuration
-from nova_batch_migrate import privsep
 from nova_batch_migrate.agent import measurement, scan
 
 NEEDS = "lab"
@@ -31,7 +33,7 @@ GOALS = {"slowdown": contract.Goal("<=", 0.01),
          "agent_bytes": contract.Goal("<=", 200 << 20)}
 MIB = 1 << 20
 #: More than any of these machines can write: the guest's processor is never idle.
-SATURATING = Load(working_set_mib=64, pages_per_second=800_000, bytes_per_write=4096)
+SATURATING = Load(working_set_mib=64, pages_per_second=8_000_000, bytes_per_write=4096)
 STILL = Load(working_set_mib=700, pages_per_second=0, compressible=True)
 SETTLE_SECONDS = 20
 #: The least share of raw bytes that a relay was seen to send: the shortest batch, the hardest case.
@@ -39,29 +41,46 @@ WIRE_SHARE = 0.16
 GOODPUT_BYTES_PER_SECOND = 117.5e6
 #: As few as the slowdown's goal takes.
 PAIRS = 30
+#: A piece of a pass between two holds, and of each window's begin what is dropped.
+WINDOW_SECONDS = 1.0
+EDGE_SECONDS = 0.03
+PAIRS_SECONDS, QUICK_SECONDS = 690, 10
+#: A window in which the agent's processor is busy for so much of the time is one of reading.
+AT_WORK_SHARE = 0.5
 HOST = {"guests": 100, "memory_bytes": 4 << 30}
 
 
 def run(settings: contract.Settings) -> list[dict]:
-    """Measure; options: "host" or "pairs" for one part, pairs=N, from=FILE to go on from."""
+    """Measure; options: "host" or "pairs" for one part, pairs=SECONDS, from=FILE to go on from."""
     words = dict(word.partition("=")[::2] for word in settings.options)
     cases = json.loads(pathlib.Path(words["from"]).read_text())["cases"] if "from" in words else []
     both = not {"host", "pairs"} & words.keys()
     if both or "host" in words:
         cases.append(_host())
     if both or "pairs" in words:
-        count = int(words.get("pairs") or (2 if settings.quick else PAIRS))
+        seconds = float(words.get("pairs") or (QUICK_SECONDS if settings.quick else PAIRS_SECONDS))
         chance = settings.held_out(f"order {len(cases)}")
-        cases += _pairs(settings, count, chance, cases)
+        cases += _pairs(settings, seconds, chance, cases)
     return cases
 
 
 def measured(cases: list[dict]) -> dict:
-    """Return the mean slowdown over the pairs, and the synthetic host's figures."""
-    slowdowns, hosts = _slowdowns(cases), [case for case in cases if case["case"] == "host"]
-    found = {"pairs": len(slowdowns)}
-    if slowdowns:
-        found["slowdown"] = float(numpy.mean(slowdowns))
+    """Return the slowdown over whole passes, of the kind that slows more, and the host's figures.
+
+    Told beside: each kind's, and that of the windows in which the agent was busy.
+    """
+    chosen, hosts = _chosen(cases), [case for case in cases if case["case"] == "host"]
+    found = {"pairs": sum(len(chosen[kind]) for kind in passes.KINDS)}
+    for name, pairs in chosen.items():
+        if pairs:
+            found |= {f"pairs_{name}": len(pairs), f"slowdown_{name}": _slowdown(pairs),
+                      f"agent_cpu_share_{name}": float(numpy.mean(
+                          [_cpu_share(pair) for pair in pairs])),
+                      f"read_bytes_per_second_{name}":
+                          sum(pair["measured"]["read_bytes"] for pair in pairs)
+                          / sum(pair["measured"]["seconds"] for pair in pairs)}
+    if all(chosen[kind] for kind in passes.KINDS):
+        found["slowdown"] = max(found[f"slowdown_{kind}"] for kind in passes.KINDS)
     if hosts:
         batch = min(case["batch_seconds"] for case in hosts)
         found["idle_share"] = max(case["seconds"] for case in hosts) / batch
@@ -72,87 +91,133 @@ def measured(cases: list[dict]) -> dict:
 
 def missing(cases: list[dict]) -> list[str]:
     """Return the pairs that are left of those that the goal asks for."""
-    left = PAIRS - len(_slowdowns(cases))
-    return [f"{left} pairs"] if left > 0 else []
+    chosen = _chosen(cases)
+    return [f"{PAIRS - len(chosen[kind])} pairs of windows in whole passes: {kind}"
+            for kind in passes.KINDS if len(chosen[kind]) < PAIRS]
 
 
 def intervals(cases: list[dict]) -> dict:
-    """Return the 95 % interval of the mean slowdown."""
-    slowdowns = _slowdowns(cases)
-    return {"slowdown": contract.bootstrap(slowdowns, numpy.mean)} if len(slowdowns) > 1 else {}
+    """Return the 95 % intervals; drawn are whole passes, whose windows are not independent."""
+    found = {}
+    for name, pairs in _chosen(cases).items():
+        by_pass: dict[tuple, list[float]] = {}
+        for pair in pairs:
+            by_pass.setdefault((pair["run"], pair["pass"]), []).append(_log_ratio(pair))
+        if len(by_pass) > 1:
+            sums = numpy.array([(sum(values), len(values)) for values in by_pass.values()])
+            found[f"slowdown_{name}"] = contract.bootstrap(
+                range(len(sums)),
+                lambda drawn, sums=sums: 1 - math.exp(-numpy.divide(
+                    *sums[drawn.astype(int)].sum(axis=0))))
+    kinds = [found.get(f"slowdown_{kind}") for kind in passes.KINDS]
+    if all(kinds):
+        found["slowdown"] = tuple(max(ends) for ends in zip(*kinds, strict=True))
+    return found
 
 
-def _slowdowns(cases: list[dict]) -> list[float]:
-    return [1 - case["measured_pages_per_second"] / case["unmeasured_pages_per_second"]
-            for case in cases if case["case"] == "pair"]
+def _chosen(cases: list[dict]) -> dict[str, list[dict]]:
+    """Return the pairs of each kind of pass, and those of either in which the agent was at work.
+
+    Only those of passes that came to their end: phases have their weight only there.
+    """
+    kinds = {(case["run"], case["pass"]): case["kind"] for case in cases if case["case"] == "pass"}
+    pairs = [(kinds.get((case["run"], case["pass"])), case)
+             for case in cases if case["case"] == "pair"]
+    return {kind: [pair for of, pair in pairs if of == kind] for kind in passes.KINDS} | {
+        "at_work": [pair for of, pair in pairs if of and _cpu_share(pair) >= AT_WORK_SHARE]}
 
 
-def _pairs(settings: contract.Settings, count: int, chance: random.Random,
+def _log_ratio(pair: dict) -> float:
+    """Return how much faster the guest is unmeasured, as a logarithm: no side of it is favoured."""
+    rates = [pair[name]["pages"] / pair[name]["seconds"] for name in ("unmeasured", "measured")]
+    return math.log(rates[0] / rates[1])
+
+
+def _slowdown(pairs: list[dict]) -> float:
+    return 1 - math.exp(-numpy.mean([_log_ratio(pair) for pair in pairs]))
+
+
+def _cpu_share(pair: dict) -> float:
+    return pair["measured"]["agent_cpu_seconds"] / pair["measured"]["seconds"]
+
+
+def _pairs(settings: contract.Settings, seconds: float, chance: random.Random,
            before: list[dict]) -> list[dict]:
-    privsep.memory_pctxt.set_client_mode(False)
+    run = 1 + max((case["run"] for case in before if case["case"] == "pair"), default=0)
     with Rig(settings.scratch / "rig") as rig:
-        guests = rig.boot_all([
+        guests = [rig.boot(spec) for spec in (
             GuestSpec.writer("busy", SATURATING),
             GuestSpec.writer("still1", STILL, memory_mib=1024),
-            GuestSpec.writer("still2", STILL, memory_mib=1024, kernel="6.12")])
+            GuestSpec.writer("still2", STILL, memory_mib=1024, kernel="6.12"))]
+        for guest in guests[1:]:
+            guest.wait_ticks()
+        watch = Watch(guests[0])
         time.sleep(SETTLE_SECONDS)
-        cases = []
-        for number in range(count):
-            first_measured = chance.random() < 0.5
-            case = {"case": "pair", "pair": number, "measured_first": first_measured}
-            for is_measured in (first_measured, not first_measured):
-                case |= _window(guests, is_measured, case.get("seconds"))
-            cases.append(case)
-            settings.keep([*before, *cases])
+        cases, told = [], 0
+        with passes.over(guests, settings.scratch) as measuring:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end or told < len(passes.KINDS):
+                first_measured = chance.random() < 0.5
+                case = {"case": "pair", "run": run, "pair": len(cases) - told,
+                        "pass": measuring.done, "measured_first": first_measured}
+                for is_measured in (first_measured, not first_measured):
+                    name = "measured" if is_measured else "unmeasured"
+                    case[name] = _window(watch, measuring, is_measured)
+                cases.append(case)
+                if measuring.done > told:
+                    for each in measuring.told()[told:]:
+                        cases.append({"case": "pass", "run": run, "pass": told, **each})
+                        told += 1
+                    settings.keep([*before, *cases])
+        watch.check()
         return cases
 
 
-def _window(guests: list[Guest], is_measured: bool, seconds: float | None) -> dict:
-    """Watch the busy guest for one pass, or as long without one; return its progress."""
-    busy, begun = guests[0], time.monotonic()
-    before = busy.last_tick().tick
-    found = {}
+def _window(watch: "Watch", measuring: passes.Held, is_measured: bool) -> dict:
+    """Watch the busy guest for a window, but for its begin: what was before echoes there."""
     if is_measured:
-        found["scan"] = _pass(guests)
-    else:
-        time.sleep(seconds or _usual_seconds())
-    took = time.monotonic() - begun
-    # whole ticks inside of the window only
-    inside = [tick for tick in busy.ticks() if tick.tick > before]
-    done = inside[-1].wrote_pages - inside[0].wrote_pages
-    rate = done / (inside[-1].up_seconds - inside[0].up_seconds)
-    if rate > 0.9 * SATURATING.pages_per_second:
-        raise RuntimeError(f"the guest wrote all it was asked to, {rate:.0f} pages/s: a slowdown "
-                           "could not be seen; ask for more")
-    name = "measured" if is_measured else "unmeasured"
-    return found | {"seconds": took, f"{name}_ticks": len(inside),
-                    f"{name}_pages_per_second": rate}
+        measuring.go_on()
+    time.sleep(EDGE_SECONDS)
+    cpu, read, begun = measuring.cpu_seconds, measuring.read_bytes, watch.look()
+    time.sleep(WINDOW_SECONDS)
+    ended = watch.look()
+    found = {name: ended[name] - begun[name] for name in ended}
+    if found["pages"] > 0.9 * SATURATING.pages_per_second * found["seconds"]:
+        raise RuntimeError("the guest wrote all it was asked to: a slowdown could not be seen")
+    if is_measured:
+        found |= {"agent_cpu_seconds": measuring.cpu_seconds - cpu,
+                  "read_bytes": measuring.read_bytes - read}
+        measuring.hold()
+    return found
 
 
-def _usual_seconds() -> float:
-    return max(_configuration().conductor.measure_windows_seconds) + 3.0
+class Watch:
+    """The busy guest's progress, and what its processor and the machine's did meanwhile."""
 
+    def __init__(self, guest: Guest):
+        self._guest = guest
+        self._progress = progress.Progress(guest)
+        self._begun = self._progress.pages()
+        self._thread = next(
+            task for task in pathlib.Path(f"/proc/{guest.pid}/task").iterdir()
+            if (task / "comm").read_text().startswith("CPU 0"))
 
-def _pass(guests: list[Guest]) -> dict:
-    """Measure as the agent does for a conductor, but for libvirt and the process's border."""
-    conf = _configuration()
-    servers = []
-    with tempfile.TemporaryDirectory() as directory:
-        for guest in guests:
-            pid_file = pathlib.Path(directory) / f"{guest.spec.name}.pid"
-            pid_file.write_text(str(guest.pid))
-            servers.append({"id": guest.spec.uuid, "pid_file": str(pid_file),
-                            "blocks_bytes": [guest.spec.memory_bytes]})
-        before = os.times()
-        found = scan.measure("benchmark", servers, list(conf.conductor.measure_windows_seconds),
-                             _settings(conf))
-        after = os.times()
-    for server in found["servers"]:
-        if "error" in server:
-            raise RuntimeError(f"{server['id']} was not measured: {server['error']}")
-    return {"cpu_seconds": after.user + after.system - before.user - before.system,
-            "present_bytes": 4096 * sum(server["present_pages"] for server in found["servers"]),
-            "tracked_share": min(server["tracked_share"] for server in found["servers"])}
+    def look(self) -> dict:
+        """Return counters: seconds, pages written, seconds its processor ran and waited to run,
+        seconds that the machine's processors were taken from it.
+        """
+        ran, waited = (self._thread / "schedstat").read_text().split()[:2]
+        stolen = pathlib.Path("/proc/stat").read_text().split()[8]
+        return {"seconds": time.monotonic(), "pages": self._progress.pages(),
+                "guest_cpu_seconds": int(ran) / 1e9, "guest_waited_seconds": int(waited) / 1e9,
+                "stolen_seconds": int(stolen) / os.sysconf("SC_CLK_TCK")}
+
+    def check(self) -> None:
+        """Hold what was read against what the guest itself told last."""
+        now, tick = self._progress.pages(), self._guest.last_tick()
+        if tick is None or not self._begun <= tick.wrote_pages <= now:
+            raise RuntimeError(f"the guest's table of writes says {self._begun} to {now}, "
+                               f"the guest {tick and tick.wrote_pages}")
 
 
 def _host() -> dict:

@@ -1,0 +1,179 @@
+"""The slowdown that pairs of windows give, and the parts that make the pairs, on real processes."""
+import ctypes
+import mmap
+import os
+import pathlib
+import sys
+import threading
+import time
+import types
+
+import fixtures
+import numpy
+from oslotest import base
+
+from tests.unit.benchmarks import paths  # noqa: F401
+
+from nbmbench import cli, passes  # noqa: E402  isort: skip
+from nbmbench.rig import progress  # noqa: E402  isort: skip
+from nbmbench.suite import telemetry_cost  # noqa: E402  isort: skip
+
+#: Tells every 10 ms what time it is by its clock.
+CLOCK_TELLER = """
+import json, pathlib, sys
+from nbmbench import passes
+clock = passes.HeldClock(passes.shared(pathlib.Path(sys.argv[1])))
+print(flush=True)
+begun = clock.monotonic()
+while True:
+    clock.sleep(0.01)
+    print(json.dumps(clock.monotonic() - begun), flush=True)
+"""
+
+
+def pair(number: int, of_pass: int, slowdown: float, unmeasured: float = 1000.0,
+         cpu_seconds: float = 0.0, run: int = 1) -> dict:
+    window = {"seconds": 2.0, "pages": 2 * unmeasured}
+    return {"case": "pair", "run": run, "pair": number, "pass": of_pass, "unmeasured": window,
+            "measured": {"seconds": 1.0, "pages": unmeasured * (1 - slowdown),
+                         "agent_cpu_seconds": cpu_seconds, "read_bytes": 7}}
+
+
+def whole(of_pass: int, kind: str = "plan", run: int = 1) -> dict:
+    return {"case": "pass", "run": run, "pass": of_pass, "kind": kind}
+
+
+class TestFigures(base.BaseTestCase):
+    def test_the_slowdown_is_that_of_the_rates(self):
+        found = telemetry_cost.measured([pair(0, 0, 0.02), pair(1, 0, 0.02), whole(0)])
+        self.assertAlmostEqual(0.02, found["slowdown_plan"])
+        self.assertEqual((2, 2), (found["pairs"], found["pairs_plan"]))
+
+    def test_the_kind_that_slows_more_decides(self):
+        cases = [pair(0, 0, 0.001), pair(1, 1, 0.02), whole(0)]
+        self.assertNotIn("slowdown", telemetry_cost.measured(cases))
+        self.assertAlmostEqual(
+            0.02, telemetry_cost.measured([*cases, whole(1, "move")])["slowdown"])
+
+    def test_no_side_is_favoured_where_only_the_machine_changes(self):
+        """Its speed halves between two windows as often as it doubles."""
+        found = telemetry_cost.measured([pair(0, 0, 0.5), pair(1, 0, -1.0), whole(0)])
+        self.assertAlmostEqual(0.0, found["slowdown_plan"])
+
+    def test_a_pass_that_is_not_over_has_no_weight(self):
+        cases = [pair(0, 0, 0.0), whole(0), pair(1, 1, 0.5), pair(0, 0, 0.5, run=2)]
+        self.assertEqual((1, 0.0), (telemetry_cost.measured(cases)["pairs"],
+                                    telemetry_cost.measured(cases)["slowdown_plan"]))
+
+    def test_windows_at_work_are_told_apart(self):
+        found = telemetry_cost.measured(
+            [pair(0, 0, 0.0), pair(1, 0, 0.1, cpu_seconds=0.9), whole(0)])
+        self.assertEqual(1, found["pairs_at_work"])
+        self.assertAlmostEqual(0.1, found["slowdown_at_work"])
+        self.assertAlmostEqual(0.45, found["agent_cpu_share_plan"])
+
+    def test_passes_are_drawn_whole(self):
+        """In each pass one window of two is slowed: that is no chance, and no interval."""
+        cases = [each for number in range(40) for each in (
+            pair(0, number, 0.0), pair(1, number, 0.02), whole(number))]
+        low, high = telemetry_cost.intervals(cases)["slowdown_plan"]
+        self.assertAlmostEqual(low, high)
+        self.assertAlmostEqual(1 - 0.98 ** 0.5, low)
+
+    def test_noise_that_hides_the_goal_is_inconclusive(self):
+        random = numpy.random.default_rng(3)
+        noise = random.normal(0, 0.05, 60)
+        cases = [each for number in range(60) for each in (
+            pair(0, number, float(0.005 + noise[number] - noise.mean())),
+            whole(number, "plan" if number % 2 else "move"))]
+        told = cli.recompute("telemetry_cost", cases)
+        self.assertNotEqual("met", told["verdicts"]["slowdown"])
+        self.assertGreater(told["intervals"]["slowdown"][1], 0.01)
+
+    def test_thirty_pairs_of_each_kind_are_the_least(self):
+        cases = [pair(number, 0, 0.0) for number in range(29)] + [whole(0), whole(1, "move")]
+        self.assertEqual(["1 pairs of windows in whole passes: plan",
+                          "30 pairs of windows in whole passes: move"],
+                         telemetry_cost.missing(cases))
+        cases += [pair(29, 0, 0.0)] + [pair(number, 1, 0.0) for number in range(30)]
+        self.assertEqual([], telemetry_cost.missing(cases))
+
+
+class TestHeld(base.BaseTestCase):
+    def test_its_clock_stands_still_while_it_is_held(self):
+        scratch = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        went = 0.0
+        with passes.Held([sys.executable, "-c", CLOCK_TELLER], scratch) as held:
+            for _ in range(4):
+                begun = time.monotonic()
+                held.go_on()
+                time.sleep(0.1)
+                held.hold()
+                went += time.monotonic() - begun
+                told = held.told()
+                time.sleep(0.3)
+                self.assertEqual(told, held.told())
+            self.assertEqual(sorted(told), told)
+            # it was held for three times as long as it went
+            self.assertGreater(told[-1], 0.1)
+            self.assertLess(told[-1], went + 0.4)
+            self.assertGreater(held.cpu_seconds, 0)
+
+    def test_a_program_that_ends_is_told(self):
+        scratch = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        held = passes.Held([sys.executable, "-c", ""], scratch)
+        self.assertRaisesRegex(RuntimeError, "does not come up", held.__enter__)
+
+
+class TestProgress(base.BaseTestCase):
+    """The table of writes is found among other pages, in this very process."""
+
+    PAGES = 1024        # of the buffer: two pages of counts
+
+    def guest(self, ram: mmap.mmap) -> types.SimpleNamespace:
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(ram))
+        return types.SimpleNamespace(
+            pid=os.getpid(), ram=lambda: (begin, begin + len(ram)),
+            spec=types.SimpleNamespace(name="busy", family=types.SimpleNamespace(
+                load=types.SimpleNamespace(working_set_mib=self.PAGES >> 8))))
+
+    def setUp(self):
+        super().setUp()
+        self.random = numpy.random.default_rng(5)
+        ram = mmap.mmap(-1, 8 << 20)
+        self.words = numpy.frombuffer(ram, numpy.uint64).reshape(-1, 512)
+        self.words[:900] = self.random.integers(1, 1 << 63, (900, 512))
+        # alike, but nobody writes
+        self.words[1000] = 7
+        self.tables = self.words[[1500, 1203]]
+        self.tables[:] = 1
+        self.write(50_000)
+        self.found = self.guest(ram)
+
+    def write(self, count: int) -> None:
+        # as the guest does: any page is as likely as another
+        at = self.random.integers(0, self.PAGES, count)
+        self.tables += numpy.bincount(at, minlength=self.PAGES).reshape(2, 512).astype(
+            numpy.uint64)
+        self.words[[1500, 1203]] = self.tables
+
+    def writing(self, over: threading.Event) -> None:
+        while not over.wait(0.02):
+            self.write(1000)
+
+    def test_it_counts_what_was_written(self):
+        over = threading.Event()
+        writer = threading.Thread(target=self.writing, args=(over,))
+        writer.start()
+        try:
+            found = progress.Progress(self.found, seconds=20)
+        finally:
+            over.set()
+            writer.join()
+        before = found.pages()
+        self.assertEqual(int(self.tables.sum()) - self.PAGES, before)
+        self.write(4321)
+        self.assertEqual(4321, found.pages() - before)
+
+    def test_a_guest_that_does_not_write_has_none(self):
+        self.assertRaisesRegex(RuntimeError, "which has 2", progress.Progress, self.found, 0)

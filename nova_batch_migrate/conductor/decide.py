@@ -155,7 +155,11 @@ def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset(),
         if group in batch.together:
             actions += _set(batch, source, group, arriving)
             continue
-        free = _limit(batch, source, group) - sum(row.source == source for row in moving)
+        here = [row for row in moving if row.source == source]
+        free = _limit(batch, source, group) - len(here)
+        if group in batch.relayed and batch.settings.max_preparing is not None:
+            free = min(free, batch.settings.max_preparing
+                       - sum(_prepares(row, batch) for row in here))
         ready = [row for row in rows if row.group_index == group and _ready(row, batch.now)]
         for row in sorted(ready, key=lambda row: row.order_index):
             full = batch.settings.max_inbound is not None \
@@ -224,6 +228,13 @@ def _limit(batch: st.BatchState, source: str, group: int) -> int:
     settings = batch.settings
     return min(settings.relayed_parallel if group in batch.relayed else settings.max_parallel,
                batch.parallel_limits.get(source, 1))
+
+
+def _prepares(row: st.Row, batch: st.BatchState) -> bool:
+    """Tell whether Nova is at work on a migration whose stream has not begun."""
+    truth = batch.truths.get(row.server_id)
+    ours = truth and new_migrations(row.known_migrations, row.destination, truth.migrations)[1]
+    return ours is None or ours.status in st.PREPARING
 
 
 def _ready(row: st.Row, now: datetime.datetime) -> bool:

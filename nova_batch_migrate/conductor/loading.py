@@ -34,6 +34,7 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         settings=state.Settings(
             max_parallel=_parallel(batch, options),
             relayed_parallel=request["max_parallel"] or ALL_AT_ONCE,
+            max_preparing=options.max_preparing or None,
             max_attempts=options.max_attempts,
             retry_backoff_seconds=options.retry_backoff_seconds,
             start_timeout_seconds=options.start_timeout_seconds,

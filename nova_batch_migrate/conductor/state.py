@@ -16,6 +16,8 @@ SERVER_OUT = ("skipped", "failed", "aborted")
 
 IN_FLIGHT = ("accepted", "queued", "preparing", "running", "running (post-copy)",
              "post-migrating")
+#: Before a stream begins.
+PREPARING = ("accepted", "queued", "preparing")
 BROKEN = ("failed", "error", "cancelled")
 ABORTABLE = ("queued", "preparing", "running")
 
@@ -38,6 +40,8 @@ class Settings:
     max_parallel: int = 1
     #: The same of groups that relays carry.
     relayed_parallel: int = 1
+    #: Of them, those whose stream has not begun; None = any number.
+    max_preparing: int | None = None
     max_attempts: int = 3
     retry_backoff_seconds: float = 5.0
     start_grace_seconds: float = 10.0

@@ -102,6 +102,28 @@ class OrderTest(base.BaseTestCase):
                 build.row("s3", group_index=1)]
         self.assertEqual(["s2"], self._issued(*rows))
 
+    def test_through_relays_nova_prepares_a_few_at_once(self):
+        rows = [build.row(f"s{i}", "migrating" if i < 2 else "pending", order_index=i)
+                for i in range(6)]
+        settings = st.Settings(relayed_parallel=5, max_preparing=2)
+
+        def issued(*statuses, **changes):
+            truths = {f"s{i}": st.Truth(build.server(), status and (build.migration(7, status),))
+                      for i, status in enumerate(statuses)}
+            return [a.server_id for a in decide.decide(build.batch(
+                *rows, truths=truths, settings=settings,
+                parallel_limits={"cmpa": 5}, **({"relayed": frozenset({0})} | changes)))
+                if isinstance(a, st.Issue)]
+
+        self.assertEqual([], issued("preparing", "queued"))
+        self.assertEqual([], issued((), "accepted"))
+        self.assertEqual(["s2"], issued("running", "preparing"))
+        self.assertEqual(["s2", "s3"], issued("running", "post-migrating"))
+        # without relays their streams begin together in any case
+        settings = st.Settings(max_parallel=5, max_preparing=2)
+        self.assertEqual(["s2", "s3", "s4"],
+                         issued("preparing", "queued", relayed=frozenset()))
+
     def test_as_many_as_request_and_source_permit(self):
         rows = [build.row(f"s{i}", order_index=i) for i in range(5)]
         three = st.Settings(max_parallel=3)

@@ -15,8 +15,8 @@ import zstandard
 from nova_batch_migrate.agent import fingerprint, memory
 from nova_batch_migrate.agent.memory import PAGE_BYTES
 
-#: Runs of pages that are sampled of a guest.
-RUNS = 128
+#: Runs of pages that are sampled of a guest, and where migrations wait for it.
+RUNS, WAITED_RUNS = 128, 64
 RUN_PAGES = 16
 #: How far before a run the shared content may lie that tells where the like guest has its like.
 _REACH_PAGES = 96
@@ -51,8 +51,8 @@ class Gauge:
     """Measures guests of one scan, one after the other, through the scan's buffer."""
 
     def __init__(self, guests: Sequence[Guest], buffer: memory.Buffer, pace: memory.Pace,
-                 seed: int, random: numpy.random.Generator):
-        self._guests = guests
+                 seed: int, random: numpy.random.Generator, runs: int = RUNS):
+        self._guests, self._runs = guests, runs
         self._buffer, self._pace, self._random = buffer, pace, random
         self._hasher = fingerprint.Hasher(buffer.view, seed)
         self._zero = numpy.uint64(fingerprint.zero_hash(seed))
@@ -96,7 +96,7 @@ class Gauge:
         if not len(sample.pages):
             return []
         chosen = numpy.sort(self._random.choice(
-            sample.pages, min(RUNS, len(sample.pages)), replace=False).astype(numpy.int64))
+            sample.pages, min(self._runs, len(sample.pages)), replace=False).astype(numpy.int64))
         apart = numpy.concatenate(([True], numpy.diff(chosen) >= RUN_PAGES))
         return chosen[apart].tolist()
 

@@ -324,7 +324,8 @@ class _Scan:
         gauge = likeness.Gauge(
             [likeness.Guest(guest.memory, samples[guest.id], guest.contents(self._theta))
              for guest in complete],
-            self._buffer, self._pace, self._settings.seed, self._random)
+            self._buffer, self._pace, self._settings.seed, self._random,
+            likeness.RUNS if self._end is None else likeness.WAITED_RUNS)
         found = gauge.measure(in_time)
         for guest, each in zip(complete, found, strict=True):
             counts[guest.id] |= {"compress_own": each.own, "compress_shared": each.shared,

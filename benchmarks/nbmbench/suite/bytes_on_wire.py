@@ -38,7 +38,6 @@ LINK_BYTES_PER_SECOND = 300e6 / 8
 #: 300 Mbit/s: bytes first, the level as high as a core allows.
 BYTES_FIRST = {"level": zstd_level(BY_LINK, LINK_BYTES_PER_SECOND),
                "adapts_to": LINK_BYTES_PER_SECOND}
-LEVELS = (3, 6)                    # beside 1
 STATIC_PAGES = 16_384
 #: What the usual 512 MiB and 128 MiB are to guests of four times the memory.
 SMALL = {"dictionary_bytes": 96 << 20, "window_log": 25}
@@ -236,12 +235,11 @@ def _relay(bench: _Bench, scope: str, streams, groups) -> None:
     send("relay-identical", level=None, most_delta_words=0)
     send("relay-delta", level=None)
     send("relay-zstd", level=1, verify=True)
-    for level in LEVELS[:1] if bench.settings.quick else LEVELS:
-        send(f"relay-zstd-{level}", level=level)
     send(RELAY, **BYTES_FIRST)
-    # guests that the dictionary is too small for: what the scan's word is worth
-    send("relay-small", **BYTES_FIRST, **SMALL)
-    send("relay-small-scanned", scanned=True, **BYTES_FIRST, **SMALL)
+    if bench.fleet.name in ALIKE:
+        # guests that the dictionary is too small for: what the scan's word is worth
+        send("relay-small", **BYTES_FIRST, **SMALL)
+        send("relay-small-scanned", scanned=True, **BYTES_FIRST, **SMALL)
     if any(member.kind == "redis" for member in bench.fleet.members):
         image = images.DIRECTORY / "disk-redis.raw"
         send("relay-static", static=different_pages([image], STATIC_PAGES), **BYTES_FIRST)

@@ -12,6 +12,8 @@ AT_RELAY = "the counters of the relay at the source"
 #: What the relay tells apart, net of each other; bytes.
 SAVINGS = ("zero_bytes", "self_duplicate_bytes", "cross_server_bytes", "delta_bytes",
            "literal_bytes", "compressed_bytes")
+#: And beside that: wire bytes a second, and seconds of a core at the source.
+OF_A_STREAM = ("bytes_per_second", "cpu_seconds")
 UNKNOWN = "unknown: no agent saw the job"
 
 
@@ -50,7 +52,7 @@ def actual(group_started_at: datetime.datetime, issued_at: datetime.datetime,
         "actual_seconds": round(whole, 3),
         "raw_bytes": carried["raw_bytes"] if carried else sent,
         "wire_bytes": carried["wire_bytes"] if carried else sent,
-        "relay": carried and {name: carried[name] for name in SAVINGS},
+        "relay": carried and through_relay(carried),
         "downtime_seconds": downtime,
         "sources": ({"bytes": AT_RELAY} if carried else {}) | {
             "stream": source,
@@ -60,3 +62,9 @@ def actual(group_started_at: datetime.datetime, issued_at: datetime.datetime,
                     "destination",
         },
     }
+
+
+def through_relay(carried: dict) -> dict:
+    """Return what is shown of a relay's counters of a server (Relay.statistics)."""
+    return {name: carried[name] for name in SAVINGS} | {
+        name: carried.get(name) for name in OF_A_STREAM}

@@ -49,6 +49,7 @@ def shown(told: dict) -> dict:
     counted = {name: told.get(name, 0) for name in names}
     return counted | {name: told.get(name) for name in MOMENTARY} | {"servers": {
         server_id: {name: counters.get(name, 0) for name in names}
+        | {name: counters.get(name) for name in actuals.OF_A_STREAM}
         for server_id, counters in told.get("servers", {}).items()}}
 
 

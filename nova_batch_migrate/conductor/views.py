@@ -78,8 +78,7 @@ def server(row: dict, batch_started: datetime.datetime | None, now: datetime.dat
         "learned_wire_bytes": current.get("learned_wire_bytes"),
         "raw_bytes": raw,
         "wire_bytes": actual.get("wire_bytes", carried["wire_bytes"] if carried else raw),
-        "relay": actual.get("relay", carried and {
-            name: carried[name] for name in actuals.SAVINGS}),
+        "relay": actual.get("relay", carried and actuals.through_relay(carried)),
         "projected_downtime_seconds": first.get("downtime_seconds"),
         "downtime_seconds": actual.get("downtime_seconds"),
     }

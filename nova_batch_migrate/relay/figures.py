@@ -7,6 +7,7 @@ cross-server, delta and compression.
 import collections
 import threading
 import time
+from collections.abc import Collection, Mapping
 
 from nova_batch_migrate.relay import values
 
@@ -19,36 +20,51 @@ class GroupFigures:
         self._clock = clock
         self._lock = threading.Lock()
         self._streams: dict[int, tuple[str, dict[str, int], str]] = {}
+        self._cpu: dict[int, float] = {}
         self._begun: dict[int, float] = {}
         self._changed: dict[int, float] = {}
 
-    def count(self, number: int, server_id: str, counters: dict[str, int], outcome: str) -> None:
-        """Keep the newest counters of a stream."""
+    def count(self, number: int, server_id: str, counters: dict[str, int], outcome: str,
+              cpu_seconds: float = 0.0) -> None:
+        """Keep the newest counters of a stream; what of a core its thread has had."""
         now = self._clock()
         with self._lock:
             self._begun.setdefault(number, now)
             if self._streams.get(number, (None, None))[1] != counters:
                 self._changed[number] = now
             self._streams[number] = (server_id, counters, outcome)
+            self._cpu[number] = cpu_seconds
 
     def as_dict(self) -> dict:
-        """Return the group's counters, rate and those of each server."""
+        """Return the group's counters and rate, and those of each server.
+
+        Rates are wire bytes a second, from a stream's beginning until it last sent something; a
+        server's ``cpu_seconds`` are those of the threads that took, encoded and sent its streams.
+        """
         with self._lock:
-            streams = dict(self._streams)
-            seconds = max(self._changed.values(), default=0.0) \
-                - min(self._begun.values(), default=0.0)
-        servers: dict[str, dict] = {}
-        total: collections.Counter[str] = collections.Counter()
-        for server_id, counters, outcome in streams.values():
-            total.update(counters)
-            of_server = servers.setdefault(server_id, {"streams": [], "counters": {}})
-            of_server["streams"].append(outcome)
-            for name, number in counters.items():
-                of_server["counters"][name] = of_server["counters"].get(name, 0) + number
-        return {
-            "id": self._group.id,
-            **total,
-            "bytes_per_second": total["wire_bytes"] / seconds if seconds > 0 else None,
-            "servers": {server_id: {**found["counters"], "outcomes": found["streams"]}
-                        for server_id, found in servers.items()},
-        }
+            servers: dict[str, dict] = {}
+            total: collections.Counter[str] = collections.Counter()
+            for number, (server_id, counters, outcome) in self._streams.items():
+                total.update(counters)
+                found = servers.setdefault(
+                    server_id, {"numbers": [], "counters": collections.Counter(), "outcomes": []})
+                found["numbers"].append(number)
+                found["counters"].update(counters)
+                found["outcomes"].append(outcome)
+            return {
+                "id": self._group.id,
+                **total,
+                "bytes_per_second": self._rate(self._streams, total),
+                "servers": {server_id: {
+                    **found["counters"],
+                    "bytes_per_second": self._rate(found["numbers"], found["counters"]),
+                    "cpu_seconds": round(sum(self._cpu[i] for i in found["numbers"]), 3),
+                    "outcomes": found["outcomes"]} for server_id, found in servers.items()},
+            }
+
+    def _rate(self, numbers: Collection[int], counters: Mapping[str, int]) -> float | None:
+        """Return the wire bytes/s of streams together; None before the second look at them."""
+        if not numbers:
+            return None
+        seconds = max(self._changed[i] for i in numbers) - min(self._begun[i] for i in numbers)
+        return counters["wire_bytes"] / seconds if seconds > 0 else None

@@ -45,6 +45,9 @@ def _groups(groups: list[dict]) -> Iterator[core.Metric]:
     servers = core.CounterMetricFamily(
         f"{_PREFIX}_server_bytes", "Bytes of a server's streams in an open group, by what became "
         "of them.", labels=["group", "server", "kind"])
+    used = core.CounterMetricFamily(
+        f"{_PREFIX}_server_cpu_seconds", "Processor time at the source for a server's streams in "
+        "an open group.", labels=["group", "server"])
     gauges = [core.GaugeMetricFamily(f"{_PREFIX}_group_{name}", text, labels=["group"])
               for name, text in (
                   ("bytes_per_second", "What a group puts on the wire, over its streams' time."),
@@ -54,11 +57,12 @@ def _groups(groups: list[dict]) -> Iterator[core.Metric]:
         for server_id, counters in group["servers"].items():
             for kind in _KINDS:
                 servers.add_metric([group["id"], server_id, _short(kind)], counters.get(kind, 0))
+            used.add_metric([group["id"], server_id], counters.get("cpu_seconds") or 0.0)
         for gauge in gauges:
             value = group.get(gauge.name.removeprefix(f"{_PREFIX}_group_"))
             if value is not None:
                 gauge.add_metric([group["id"]], value)
-    yield from (servers, *gauges)
+    yield from (servers, used, *gauges)
 
 
 def _short(kind: str) -> str:

@@ -83,7 +83,8 @@ class SourceGroup:
         self._control: ssl.SSLSocket | None = None
         self._control_session = 0
         self._excluded: set[str] = set()
-        self._streams: dict[int, source_stream.SourceStream] = {}
+        #: Those that run, with what tells how much of a core their threads have had.
+        self._streams: dict[int, tuple[source_stream.SourceStream, _ThreadTime]] = {}
         scopes = sorted({m.scope for m in group.members if m.scope is not None})
         self._logs = {scope: self._make_log(scope, group.dictionary_bytes // len(scopes))
                       for scope in scopes}
@@ -164,21 +165,24 @@ class SourceGroup:
         number = next(self._numbers)
         stream = source_stream.SourceStream(number, connection, member, port, self,
                                             self._gang(member.server_id))
+        used = _ThreadTime()
         with self._lock:
-            self._streams[number] = stream
+            self._streams[number] = stream, used
         try:
             stream.run()
         finally:
-            self._count(number, member, stream.outcome)
+            self._count(number, member, stream.outcome, used.seconds())
             with self._lock:
                 del self._streams[number]
 
     def figures(self) -> dict:
         """Return the group's statistics as JSON can carry them."""
         with self._lock:
-            running = list(self._streams.items())
-        for number, stream in running:
-            self._count(number, stream.member, stream.outcome)
+            # while a stream is in it, its thread is there
+            running = [(number, stream, used.seconds())
+                       for number, (stream, used) in self._streams.items()]
+        for number, stream, seconds in running:
+            self._count(number, stream.member, stream.outcome, seconds)
         return self._figures.as_dict() | {
             "cpu_seconds": round(time.process_time() - self._cpu_begun, 3),
             "dictionary_bytes": self.group.dictionary_bytes,
@@ -194,10 +198,10 @@ class SourceGroup:
                 self._control.close()
                 self._control = None
 
-    def _count(self, number: int, member: values.Member, outcome: str) -> None:
+    def _count(self, number: int, member: values.Member, outcome: str, seconds: float) -> None:
         counters = self._logs[member.scope].statistics(number)
         if counters is not None:
-            self._figures.count(number, member.server_id, counters.as_dict(), outcome)
+            self._figures.count(number, member.server_id, counters.as_dict(), outcome, seconds)
 
     def _set_of(self, server_id: str) -> frozenset[str] | None:
         """Return the set that a server moves with; None where it goes alone."""
@@ -271,6 +275,17 @@ class SourceGroup:
             raise exception.RelayError(
                 reason=f"the relay of {self.group.destination} does not answer: {_why(error)}"
             ) from error
+
+
+class _ThreadTime:
+    """What the thread that made it has of a core from then on; anybody may ask while it lives."""
+
+    def __init__(self):
+        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._begun = time.clock_gettime(self._clock)
+
+    def seconds(self) -> float:
+        return time.clock_gettime(self._clock) - self._begun
 
 
 def window_log(option: int, dictionary_bytes: int) -> int:

@@ -227,12 +227,14 @@ class ExecutorTest(base.BaseTestCase):
 
     def test_what_a_relay_carried_has_raw_beside_wire_bytes(self):
         self.issue()
-        counters = dict.fromkeys(actuals.SAVINGS, 1) | {"raw_bytes": 100, "wire_bytes": 30}
+        counters = dict.fromkeys(actuals.SAVINGS, 1) | {
+            "raw_bytes": 100, "wire_bytes": 30, "cpu_seconds": 0.5}
         self.agents.relayed = {"groups": [{"id": self.carried(), "servers": {"s1": counters}}]}
         actual = self.carry_out(
             state.Complete("s1", "cmpb", build.migration(7, "completed")))["actual"]
-        self.assertEqual((100, 30, 1), (actual["raw_bytes"], actual["wire_bytes"],
-                                        actual["relay"]["cross_server_bytes"]))
+        self.assertEqual((100, 30, 1, 0.5), (
+            actual["raw_bytes"], actual["wire_bytes"], actual["relay"]["cross_server_bytes"],
+            actual["relay"]["cpu_seconds"]))
         self.assertEqual(actuals.AT_RELAY, actual["sources"]["bytes"])
 
     def test_what_failed_through_a_relay_goes_the_plain_way_next(self):

@@ -58,7 +58,8 @@ class ViewsTest(base.BaseTestCase):
         self.assertIsNone(views.batch(batch_row(), [], build.NOW)["bandwidth_bytes_per_second"])
 
     def test_what_relays_have_counted_is_shown_while_servers_migrate(self):
-        counters = dict.fromkeys(actuals.SAVINGS, 5) | {"raw_bytes": 100, "wire_bytes": 30}
+        counters = dict.fromkeys(actuals.SAVINGS, 5) | {
+            "raw_bytes": 100, "wire_bytes": 30, "bytes_per_second": 3.0, "cpu_seconds": 0.25}
         group = counters | {"bytes_per_second": 7.0, "dictionary_bytes": 64, "cpu_seconds": 0.5,
                             "dictionary_fill_bytes": 32, "servers": {"s1": counters}}
         kept = {"relay_groups": {"cmpa/0": ["cmpb"]},
@@ -71,6 +72,8 @@ class ViewsTest(base.BaseTestCase):
         self.assertEqual([30, 110, 110], [each["wire_bytes"] for each in shown["servers"]])
         self.assertEqual([5, None, None], [each["relay"] and each["relay"]["delta_bytes"]
                                            for each in shown["servers"]])
+        self.assertEqual((3.0, 0.25), tuple(shown["servers"][0]["relay"][name] for name in (
+            "bytes_per_second", "cpu_seconds")))
         one, = shown["relay_groups"]
         self.assertEqual(("cmpa", 0, "cmpb", True, 100, 30, 7.0, 32, 0.5), tuple(
             one[name] for name in (

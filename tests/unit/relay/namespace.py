@@ -22,11 +22,11 @@ def why_not() -> str | None:
     return None
 
 
-def run(function):
+def run(function, *words: str):
     """Call a function of a module's top level inside a new namespace and return its result."""
     done = subprocess.run(
         ["unshare", "--net", sys.executable, "-m", __name__, function.__module__,
-         function.__qualname__],
+         function.__qualname__, *words],
         cwd=ROOT, capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise AssertionError(done.stderr)
@@ -37,4 +37,4 @@ if __name__ == "__main__":
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     # the ports of migrations are the tests' own: no connection gets one of them for its near end
     pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("32768 49151")
-    print(json.dumps(getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()))
+    print(json.dumps(getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(*sys.argv[3:])))

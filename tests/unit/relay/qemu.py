@@ -1,12 +1,14 @@
 """Plays the destination's QEMU for the tests: a process of that name that awaits a migration.
 
-    python qemu.py [-nbd] [-stop] [-stall] -uuid UUID ADDRESS OUTPUT
+    python qemu.py [-nbd] [-stop] [-stall] [-runas USER] -uuid UUID ADDRESS PORT OUTPUT
 
 Prints its port, takes one connection, writes what comes to OUTPUT. As QEMU does, it answers on the
 return path, at the end of the stream with SHUT. With `-nbd` it speaks first, with `-stop` it dies
-behind the first bytes, with `-stall` it reads nothing for a while.
+behind the first bytes, with `-stall` it reads nothing for a while. With `-runas` it is the process
+of another user, as libvirt starts it.
 """
 
+import ctypes
 import os
 import pathlib
 import socket
@@ -17,6 +19,7 @@ import time
 
 PONG = struct.pack(">HHI", 2, 4, 7)
 SHUT = struct.pack(">HHI", 1, 4, 0)
+_PR_SET_DUMPABLE = 4
 
 
 def start(server_id: str, output: pathlib.Path, *words: str, address: str = "127.0.0.1",
@@ -32,6 +35,10 @@ def start(server_id: str, output: pathlib.Path, *words: str, address: str = "127
 
 def main() -> None:
     address, port, output = sys.argv[-3:]
+    if "-runas" in sys.argv:
+        os.setuid(int(sys.argv[sys.argv.index("-runas") + 1]))
+        # as behind an exec: its files in /proc are its own again
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -135,7 +135,10 @@ def _small_dictionary():
     first, second = two_alike(pages=3000)
     with hosts.two() as relays:
         hosts.open_group(relays, dictionary_bytes=4 << 20)
-        return [carried(relays, first), carried(relays, second, hosts.SECOND, 49153)]
+        whole = [carried(relays, first), carried(relays, second, hosts.SECOND, 49153)]
+        counted = relays.source.close_group(GROUP)
+        return {"whole": whole, "held": counted["dictionary_fill_bytes"], "found":
+                counted["servers"][hosts.SECOND]["cross_server_bytes"]}
 
 
 def _stalled():
@@ -276,7 +279,12 @@ class Faults(base.BaseTestCase):
             self.assertTrue(seen[f"{what}, then its own"])
 
     def test_a_dictionary_smaller_than_one_guest(self):
-        self.assertEqual([True, True], namespace.run(_small_dictionary))
+        seen = namespace.run(_small_dictionary)
+        self.assertEqual([True, True], seen["whole"])
+        # 2,400 pages of each guest have content, and nearly all of them are alike
+        self.assertLessEqual(seen["held"], 4 << 20)
+        self.assertLessEqual(seen["found"], seen["held"])
+        self.assertGreater(seen["found"], 3 << 20)
 
     def test_a_destination_that_stands_still_holds_up_nobody_else(self):
         seen = namespace.run(_stalled)

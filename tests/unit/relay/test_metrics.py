@@ -7,7 +7,8 @@ from nova_batch_migrate.relay import metrics
 TOLD = {
     "groups": [{"id": "b/cmpa/0/cmpb", "bytes_per_second": 5e6, "dictionary_bytes": 64 << 20,
                 "dictionary_fill_bytes": 4096,
-                "servers": {"s1": {"raw_bytes": 100, "wire_bytes": 30, "outcomes": ["running"]}}}],
+                "servers": {"s1": {"raw_bytes": 100, "wire_bytes": 30, "cpu_seconds": 0.25,
+                                   "outcomes": ["running"]}}}],
     "total": {"raw_bytes": 900, "wire_bytes": 300, "zero_bytes": 8192},
     "spliced_bytes": 7, "cpu_seconds": 1.5}
 
@@ -31,6 +32,8 @@ class MetricsTest(base.BaseTestCase):
                 'nova_batch_relay_groups 1.0',
                 'nova_batch_relay_server_bytes_total{group="b/cmpa/0/cmpb",kind="wire",'
                 'server="s1"} 30.0',
+                'nova_batch_relay_server_cpu_seconds_total{group="b/cmpa/0/cmpb",server="s1"} '
+                '0.25',
                 'nova_batch_relay_group_bytes_per_second{group="b/cmpa/0/cmpb"} 5e+06',
                 'nova_batch_relay_group_dictionary_fill_bytes{group="b/cmpa/0/cmpb"} 4096.0'):
             self.assertIn(line, lines)

@@ -1,8 +1,12 @@
+import base64
 import random
+import secrets
 import struct
 import subprocess
 import time
 
+import numpy as np
+import xxhash
 from oslotest import base
 
 from nova_batch_migrate.relay import turns
@@ -86,6 +90,28 @@ def _spliced():
         return {"whole": [off.arrived() == first, stranger.arrived() == first],
                 "spliced": told["spliced_bytes"], "servers": told["groups"][0]["servers"],
                 "raw": len(first)}
+
+
+def _recurring():
+    """The scan has seen that some pages come again: those alone are kept."""
+    generator = random.Random(3)
+    pages = [generator.randbytes(PAGE) for _ in range(200)]
+    listed = np.sort(np.array([xxhash.xxh3_64_intdigest(page, 7) & 0xffffffff
+                               for page in pages[::4]], np.uint32))
+    told = {"seed": 7, "hashes": base64.b64encode(listed.tobytes()).decode()}
+    token = secrets.token_hex(32)
+    with hosts.two() as relays:
+        relays.destination.open_group(hosts.group("destination", token))
+        relays.source.open_group(hosts.group("source", token, recurring={"project": told}))
+        whole = []
+        for at, server in enumerate((hosts.FIRST, hosts.SECOND)):
+            migration = hosts.Migration(relays, server, 49152 + at)
+            migration.send(stream(pages))
+            migration.finish()
+            whole.append(migration.arrived() == stream(pages))
+        counted = relays.source.close_group("batch:0:cmpb")
+        return {"whole": whole, "held": counted["dictionary_fill_bytes"] // PAGE,
+                "found": counted["servers"][hosts.SECOND]["cross_server_bytes"] // PAGE}
 
 
 def _without_peer():
@@ -280,6 +306,9 @@ class Relays(base.BaseTestCase):
         self.assertGreater(second["cross_server_bytes"], 1100 * PAGE)
         self.assertLess(second["wire_bytes"], first["wire_bytes"] / 5)
         self.assertEqual(["done"], first["outcomes"])
+        for each in (first, second):
+            self.assertGreater(each["bytes_per_second"], 0)
+            self.assertTrue(0 < each["cpu_seconds"] <= used, each)
         self.assertEqual({}, seen["again"])
 
     def test_what_is_not_of_the_group_or_not_to_be_shared_is_spliced(self):
@@ -287,6 +316,10 @@ class Relays(base.BaseTestCase):
         self.assertEqual([True, True], seen["whole"])
         self.assertGreaterEqual(seen["spliced"], 2 * seen["raw"])
         self.assertEqual({}, seen["servers"])
+
+    def test_what_does_not_come_again_takes_no_room(self):
+        self.assertEqual({"whole": [True, True], "held": 50, "found": 50},
+                         namespace.run(_recurring))
 
     def test_with_the_other_relay_gone_a_migration_goes_the_plain_way(self):
         self.assertTrue(namespace.run(_without_peer)["whole"])

@@ -1,12 +1,14 @@
 """Guests that go to and fro between two hosts with relays: what the tests of relays share."""
 import os
 import signal
+import subprocess
 
 from tests.lab import base
 
 from nbmlab import daemon, guests, host, layout, shell  # noqa: E402, isort: skip
 
 BATCH_SECONDS = base.BATCH_SECONDS
+_TABLE = "nbm_faults"
 
 
 class RelayTestCase(base.LabTestCase):
@@ -17,6 +19,10 @@ class RelayTestCase(base.LabTestCase):
     RELAYS = True
     #: On this one streams are surely under way when something is done to them.
     SLOW_LINK_MIB_PER_SECOND = 4.0
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(self.mend)
 
     def caught(self) -> str:
         """Begin a batch of the whole host; return its id when the first bytes have been seen."""
@@ -44,3 +50,41 @@ class RelayTestCase(base.LabTestCase):
 
     def tables(self, name: str) -> str:
         return shell.run(*host.inside(layout.host_named(name)), "nft", "list", "tables")
+
+    # -- faults of the link -----------------------------------------------------------------
+
+    def break_link(self, *rules: str) -> None:
+        """Let both hosts drop what arrives at them by these rules."""
+        text = f"add table inet {_TABLE}; add chain inet {_TABLE} input " \
+               "{ type filter hook input priority 0; }; " \
+               + "; ".join(f"add rule inet {_TABLE} input {rule}" for rule in rules)
+        for each in layout.load_options().host_list:
+            shell.run(*host.inside(each), "nft", text)
+
+    @staticmethod
+    def mend() -> None:
+        for each in layout.load_options().host_list:
+            subprocess.run([*host.inside(each), "nft", "delete", "table", "inet", _TABLE],
+                           capture_output=True)
+
+    def wait_for_redirect(self) -> None:
+        shell.wait_for("the redirect", BATCH_SECONDS,
+                       lambda: "nova_batch_relay" in self.tables(self.source),
+                       every_seconds=0.1)
+
+    def wait_for_standstill(self) -> None:
+        """Return when a guest of the source stands still for its switchover.
+
+        Told by libvirt's event: a standstill is short.
+        """
+        told = subprocess.Popen(
+            [*host.inside(layout.host_named(self.source)), "stdbuf", "-oL", "virsh", "event",
+             "--event", "lifecycle", "--loop", "--timeout", str(BATCH_SECONDS)],
+            stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertTrue(any("Suspended" in line for line in told.stdout),
+                            "no guest stood still")
+        finally:
+            told.kill()
+            told.wait()
+            told.stdout.close()

@@ -7,16 +7,14 @@ tests/unit/relay/test_faults.py.
 """
 import contextlib
 import pathlib
-import subprocess
 import time
 import uuid
 
 from tests.lab import base, relays
 
-from nbmlab import daemon, drain, host, layout, shell  # noqa: E402, isort: skip
+from nbmlab import daemon, drain, layout, shell  # noqa: E402, isort: skip
 
 _PORT = 49300
-_TABLE = "nbm_faults"
 _CUT = f"tcp dport {_PORT} drop"
 #: What the destination's relay says to the source's.
 _CUT_ANSWERS = f"tcp sport {_PORT} drop"
@@ -52,46 +50,6 @@ def little_memory(pid: int):
 
 
 class RelayFaultsTest(relays.RelayTestCase):
-    def setUp(self):
-        super().setUp()
-        self.addCleanup(self.mend)
-
-    def break_link(self, *rules: str) -> None:
-        """Let both hosts drop what arrives at them by these rules."""
-        text = f"add table inet {_TABLE}; add chain inet {_TABLE} input " \
-               "{ type filter hook input priority 0; }; " \
-               + "; ".join(f"add rule inet {_TABLE} input {rule}" for rule in rules)
-        for each in layout.load_options().host_list:
-            shell.run(*host.inside(each), "nft", text)
-
-    @staticmethod
-    def mend() -> None:
-        for each in layout.load_options().host_list:
-            subprocess.run([*host.inside(each), "nft", "delete", "table", "inet", _TABLE],
-                           capture_output=True)
-
-    def wait_for_redirect(self) -> None:
-        shell.wait_for("the redirect", relays.BATCH_SECONDS,
-                       lambda: "nova_batch_relay" in self.tables(self.source),
-                       every_seconds=0.1)
-
-    def wait_for_standstill(self) -> None:
-        """Return when a guest of the source stands still for its switchover.
-
-        Told by libvirt's event: a standstill is short.
-        """
-        told = subprocess.Popen(
-            [*host.inside(layout.host_named(self.source)), "stdbuf", "-oL", "virsh", "event",
-             "--event", "lifecycle", "--loop", "--timeout", str(relays.BATCH_SECONDS)],
-            stdout=subprocess.PIPE, text=True)
-        try:
-            self.assertTrue(any("Suspended" in line for line in told.stdout),
-                            "no guest stood still")
-        finally:
-            told.kill()
-            told.wait()
-            told.stdout.close()
-
     def fill(self, name: str) -> None:
         """Take all memory that Placement has left at a host, as another server's claim would."""
         provider, = self.admin.get("placement", f"/resource_providers?name={name}")[

@@ -5,6 +5,7 @@ sees it.
 """
 
 import collections
+import errno
 import socket
 import threading
 import time
@@ -43,6 +44,8 @@ _SLOW_LINK_SEGMENT_BYTES = 1448
 _SO_RCVBUFFORCE = 33
 _TCP_WINDOW_CLAMP = 10
 _CONNECT_SECONDS = 20
+#: Every address of both families.
+_EVERYWHERE = "::"
 _MOST_HANDSHAKES = 16
 
 
@@ -88,7 +91,8 @@ class Relay:
         self._server_context = self._credentials.context(server=True)
         self._client_context = self._credentials.context(server=False)
         options = self._options
-        peers = _listen(options.listen_address, options.port)
+        peers = _listen_everywhere(options.port) if options.listen_address == _EVERYWHERE else \
+            _listen(options.listen_address, options.port)
         self._serve(peers, self._meet)
         for address in ("127.0.0.1", "::1"):
             try:
@@ -351,14 +355,23 @@ def _bytes_of(figures: dict) -> dict[str, int]:
             if name.endswith("_bytes") and not name.startswith("dictionary")}
 
 
+def _listen_everywhere(port: int) -> socket.socket:
+    try:
+        return _listen(_EVERYWHERE, port)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        # a kernel that was started without IPv6
+        return _listen("0.0.0.0", port)
+
+
 def _listen(address: str, port: int, buffer_bytes: int | None = None,
             segment_bytes: int | None = None) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
-        # "::" stands for every address of both families
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != _EVERYWHERE))
     if buffer_bytes:
         # beyond net.core.rmem_max, too
         listener.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)

@@ -1,15 +1,18 @@
 import base64
+import errno
 import random
 import secrets
+import socket
 import struct
 import subprocess
 import time
+from unittest import mock
 
 import numpy as np
 import xxhash
 from oslotest import base
 
-from nova_batch_migrate.relay import turns
+from nova_batch_migrate.relay import service, turns
 from tests.unit.relay import hosts, namespace, qemu
 
 PAGE = 4096
@@ -367,3 +370,21 @@ class Relays(base.BaseTestCase):
         self.assertEqual("", seen["tables"])
 
 
+class Listening(base.BaseTestCase):
+    def test_a_kernel_without_ipv6_listens_at_the_addresses_that_it_has(self):
+        kernels = socket.socket
+
+        def made(family=socket.AF_INET, *words, **more):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            return kernels(family, *words, **more)
+        with mock.patch.object(service.socket, "socket", made):
+            listener = service._listen_everywhere(0)
+        with listener:
+            self.assertEqual("0.0.0.0", listener.getsockname()[0])
+
+    def test_elsewhere_at_those_of_both_families(self):
+        with service._listen_everywhere(0) as listener:
+            port = listener.getsockname()[1]
+            for address in ("127.0.0.1", "::1"):
+                socket.create_connection((address, port), timeout=5).close()

@@ -64,7 +64,13 @@ def _unrelayed(request: PlanRequest, host: HostTelemetry) -> str | None:
     if not request.relay:
         return "no relay carries the streams, which alone could let them go together"
     why = relaying.not_leaving(request, host)
-    return None if why is None else f"only a relay lets them go together: {why}"
+    if why is not None:
+        return f"only a relay lets them go together: {why}"
+    if host.options.parallel_connections > 1:
+        return (f"{host.host} sends memory over several connections "
+                f"(live_migration_parallel_connections = {host.options.parallel_connections}), "
+                "which can't be held together: set it to 1 there")
+    return None
 
 
 def unrelayed(source_reasons: Mapping[str, str], members: Sequence[str]) -> dict[str, str]:

@@ -305,6 +305,8 @@ class MigrationOptions(Value):
     bandwidth_mib_s: int = 0
     #: Outbound migrations of one nova-compute at once.
     max_concurrent: int = 1
+    #: Over how many QEMU sends a guest's memory beside the main one; 1 = over that alone.
+    parallel_connections: int = 1
     #: Names of those that could not be read and are Nova's defaults here.
     assumed: tuple[str, ...] = ()
 
@@ -337,6 +339,7 @@ _NOVA_NAMES = {
     "native_tls": "live_migration_with_native_tls",
     "bandwidth_mib_s": "live_migration_bandwidth",
     "max_concurrent": "max_concurrent_live_migrations",
+    "parallel_connections": "live_migration_parallel_connections",
 }
 
 

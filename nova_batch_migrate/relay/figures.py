@@ -24,12 +24,16 @@ class GroupFigures:
         self._begun: dict[int, float] = {}
         self._changed: dict[int, float] = {}
 
+    def begin(self, number: int) -> None:
+        """Note that a stream begins now."""
+        with self._lock:
+            self._begun[number] = self._clock()
+
     def count(self, number: int, server_id: str, counters: dict[str, int], outcome: str,
               cpu_seconds: float = 0.0) -> None:
-        """Keep the newest counters of a stream; what of a core its thread has had."""
+        """Keep the newest counters of a stream that has begun, and its thread's time of a core."""
         now = self._clock()
         with self._lock:
-            self._begun.setdefault(number, now)
             if self._streams.get(number, (None, None))[1] != counters:
                 self._changed[number] = now
             self._streams[number] = (server_id, counters, outcome)
@@ -63,7 +67,7 @@ class GroupFigures:
             }
 
     def _rate(self, numbers: Collection[int], counters: Mapping[str, int]) -> float | None:
-        """Return the wire bytes/s of streams together; None before the second look at them."""
+        """Return the wire bytes/s of streams together; None where there are none."""
         if not numbers:
             return None
         seconds = max(self._changed[i] for i in numbers) - min(self._begun[i] for i in numbers)

@@ -36,6 +36,7 @@ class MultifdChannel(Channel):
         self._offsets = np.empty(0, np.int64)   # of pages of the packet that are still to come
         self._key = 0
         self._names: list[bytes] = []
+        self._passed = 0            # pages so far, zero pages too
 
     @property
     def phase(self) -> str:
@@ -60,20 +61,26 @@ class MultifdChannel(Channel):
         cursor = Cursor(data, at, end)
         magic, version, flags = bytes(cursor.take(4)), cursor.number(4), cursor.number(4)
         allocated, normal = cursor.number(4), cursor.number(4)
+        cursor.take(12)         # length and number of the packet
+        zeros = cursor.number(4)        # before 9.0: they are on the main connection
         if magic != MAGIC or version != VERSION or flags & ~FLAG_SYNC:
             raise Unknown           # compressed, or device state
-        if normal > allocated or allocated > PACKET_PAGES:
+        if normal + zeros > allocated or allocated > PACKET_PAGES:
             raise Unknown
-        cursor.take(PACKET_BYTES - 20 - NAME_BYTES)
+        cursor.take(PACKET_BYTES - 36 - NAME_BYTES)
         name = bytes(cursor.take(NAME_BYTES)).partition(b"\0")[0]
         offsets = np.frombuffer(cursor.take(8 * PACKET_PAGES), ">i8")[:normal].astype(np.int64)
         if normal and not 0 <= int(offsets.min()) <= int(offsets.max()) < 1 << BLOCK_SHIFT:
             raise Unknown
         runs.verbatim(at, cursor.at - at)
         self._hit("multifd packet")
+        self._passed += normal + zeros
         if normal:
             self._key, self._offsets, self._next = block_key(name), offsets, self._pages
             self._note(name, offsets)
+        if not self.progress.round:
+            # places do not add up to bytes here: count pages
+            self.progress.round0_bytes = self._passed * PAGE_BYTES
         return cursor.at
 
     def _note(self, name: bytes, offsets: np.ndarray) -> None:
@@ -87,10 +94,6 @@ class MultifdChannel(Channel):
                                     np.int64), base)
         if self.progress.round:
             self.progress.changed_pages += len(offsets)
-        # places do not add up to bytes here: count pages
-        if not self.progress.round:
-            self._hit("round 0 page", len(offsets))
-        self.progress.round0_bytes = self.hits.get("round 0 page", 0) * PAGE_BYTES
 
     def _pages(self, data, at, end, runs) -> int:
         count = min((end - at) // PAGE_BYTES, len(self._offsets))

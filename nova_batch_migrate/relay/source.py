@@ -20,6 +20,7 @@ from nova_batch_migrate.relay import (
     channel,
     figures,
     greeting,
+    guest_memory,
     pacing,
     settings,
     source_log,
@@ -83,6 +84,8 @@ class SourceGroup:
         self._control: ssl.SSLSocket | None = None
         self._control_session = 0
         self._excluded: set[str] = set()
+        self._memories = {member.server_id: guest_memory.GuestMemory()
+                          for member in group.members}
         #: Those that run, with what tells how much of a core their threads have had.
         self._streams: dict[int, tuple[source_stream.SourceStream, _ThreadTime]] = {}
         scopes = sorted({m.scope for m in group.members if m.scope is not None})
@@ -110,6 +113,10 @@ class SourceGroup:
 
     def log(self, scope: str) -> source_log.SourceLog:
         return self._logs[scope]
+
+    def memory(self, server_id: str) -> guest_memory.GuestMemory:
+        """Return how far a member's memory has come, over all its connections."""
+        return self._memories[server_id]
 
     def wire_bytes_per_second(self) -> float | None:
         """Return what the wire gives this group now; None while nobody knows."""
@@ -166,6 +173,7 @@ class SourceGroup:
         stream = source_stream.SourceStream(number, connection, member, port, self,
                                             self._gang(member.server_id))
         used = _ThreadTime()
+        self._figures.begin(number)
         with self._lock:
             self._streams[number] = stream, used
         try:

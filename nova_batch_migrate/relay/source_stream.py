@@ -17,6 +17,7 @@ from oslo_log import log
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
     encoder,
+    guest_memory,
     pacing,
     qemu_stream,
     return_path,
@@ -69,6 +70,7 @@ class SourceStream:
         self._returned: queue.SimpleQueue = queue.SimpleQueue()
         self._ended = threading.Event()
         self._pace = pacing.Pace()
+        self._memory: guest_memory.GuestMemory = group.memory(member.server_id)
         self._words = b""
         self._approach: switchover.Approach | None = None
         self._held = False
@@ -133,6 +135,7 @@ class SourceStream:
                 self._gang.failed(server_id)
             self._ended.set()
             self._group.turns.leave(self._number)
+            self._memory.forget(self._number)
             self._tell()
             self._log.forget(self._number)
             self._connection.close()
@@ -188,6 +191,9 @@ class SourceStream:
             except BlockingIOError:
                 if not poll.poll(_LINGER_MS) and fresh:
                     self._log.flush(self._number)
+                    # the main connection of several has few bytes, and knows how many are to come
+                    position = self._log.position(self._number)
+                    self._memory.note(self._number, position)
                     fresh = False
                     continue
                 if not poll.poll(1000):
@@ -215,7 +221,9 @@ class SourceStream:
             self._reached("ram_end")
         if self._gang is not None and self._is_migration:
             self._keep_together(position, taken)
-        elif _carries_memory(position):
+            return
+        self._memory.note(self._number, position)
+        if guest_memory.carries_memory(position):
             self._pace.took(taken, self._speed(position))
             if position.round > 0 or self._pace.waited_share > _SLOWED_SHARE:
                 self._reached("slowed")
@@ -270,9 +278,11 @@ class SourceStream:
         link = self._group.wire_bytes_per_second()
         if link is None:
             return None
-        remaining = _remaining_bytes(position) if position.round == 0 else None
-        return pacing.taking_speed(remaining, link / self._changed_ratio(position),
-                                   self._group.group.downtime_seconds)
+        speed = pacing.taking_speed(self._memory.remaining_bytes(),
+                                    link / self._changed_ratio(position),
+                                    self._group.group.downtime_seconds)
+        # of several connections QEMU adds up what each of them takes
+        return speed / self._memory.carriers()
 
     def _changed_ratio(self, position: qemu_stream.Position) -> float:
         """Return wire bytes per byte of changed content, of what later rounds have sent so far."""

@@ -50,6 +50,15 @@ class TestPlanned(base.BaseTestCase):
         self.assertEqual(([], ["a", "b", "c"]), (groups, sorted(staying)))
         self.assertIn("max_concurrent_live_migrations there to 3 or more", staying["a"])
 
+    def test_memory_over_several_connections_can_not_be_held(self):
+        request = ask(host([server(n) for n in "abc"], max_concurrent=4, parallel_connections=2),
+                      sets=["a b"])
+        groups, staying, made = planned(request)
+        self.assertEqual((["c"], ["a", "b"]), (groups, sorted(staying)))
+        self.assertIn("live_migration_parallel_connections = 2", staying["a"])
+        # others go through a relay all the same
+        self.assertTrue(made.relay)
+
     def test_servers_of_two_hosts(self):
         request = ask(host([server("a")], max_concurrent=4),
                       host([server("b"), server("c")], name="cmpz", max_concurrent=4),

@@ -1,11 +1,12 @@
 """Plays the destination's QEMU for the tests: a process of that name that awaits a migration.
 
-    python qemu.py [-nbd] [-stop] [-stall] [-runas USER] -uuid UUID ADDRESS PORT OUTPUT
+    python qemu.py [-nbd] [-stop] [-stall] [-runas USER] [-multifd N] -uuid UUID ADDRESS PORT OUTPUT
 
 Prints its port, takes one connection, writes what comes to OUTPUT. As QEMU does, it answers on the
 return path, at the end of the stream with SHUT. With `-nbd` it speaks first, with `-stop` it dies
 behind the first bytes, with `-stall` it reads nothing for a while. With `-runas` it is the process
-of another user, as libvirt starts it.
+of another user, as libvirt starts it. With `-multifd` it takes N more connections, to OUTPUT.1 and
+so on, on which it says nothing.
 """
 
 import ctypes
@@ -15,6 +16,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 PONG = struct.pack(">HHI", 2, 4, 7)
@@ -46,6 +48,12 @@ def main() -> None:
     listener.listen()
     print(listener.getsockname()[1], flush=True)
     connection, _ = listener.accept()
+    channels = []
+    if "-multifd" in sys.argv:
+        for number in range(int(sys.argv[sys.argv.index("-multifd") + 1])):
+            channels.append(threading.Thread(
+                target=_store, args=(listener.accept()[0], f"{output}.{number + 1}")))
+            channels[-1].start()
     if "-nbd" in sys.argv:
         connection.sendall(b"NBDMAGIC")
     if "-stall" in sys.argv:
@@ -60,8 +68,16 @@ def main() -> None:
             if "-stop" in sys.argv:
                 # a full destination: it dies in the middle
                 os._exit(1)
+    for channel in channels:
+        channel.join()
     connection.sendall(SHUT)
     connection.close()
+
+
+def _store(connection: socket.socket, output: str) -> None:
+    with connection, open(output, "wb") as file:
+        while data := connection.recv(1 << 20):
+            file.write(data)
 
 
 if __name__ == "__main__":

@@ -150,9 +150,10 @@ class TestQemuStream(base.BaseTestCase):
 class TestMultifd(base.BaseTestCase):
 
     @staticmethod
-    def packet(offsets, contents, flags=0, block=b"pc.ram"):
-        return (b"\x11\x22\x33\x44" + struct.pack(">IIIIIQ", 1, flags, 128, len(contents), 0, 0)
-                + bytes(32) + block.ljust(256, b"\0")
+    def packet(offsets, contents, flags=0, block=b"pc.ram", zeros=0):
+        return (b"\x11\x22\x33\x44" + struct.pack(">IIIIIQI", 1, flags, 128, len(contents), 0, 0,
+                                                  zeros)
+                + bytes(28) + block.ljust(256, b"\0")
                 + struct.pack(">128Q", *offsets, *[0] * (128 - len(offsets))) + b"".join(contents))
 
     HELLO = b"\x11\x22\x33\x44" + struct.pack(">I", 1) + bytes(56)
@@ -167,6 +168,15 @@ class TestMultifd(base.BaseTestCase):
                           if kind == Run.BARE])
         self.assertEqual(4 * 4096, parser.position.round0_bytes)
         self.assertEqual(0, parser.position.round)
+
+    def test_zero_pages_of_a_packet_have_passed_as_well(self):
+        data = (self.HELLO + self.packet([0, 8192, 4096], [b.page(1), b.page(2)], zeros=1)
+                + self.packet([12288, 16384], [], zeros=2))
+        parser, table, at = parse(data)
+        self.assertEqual((len(data), len(data)), (at, covered(table)))
+        self.assertEqual((5 * 4096, 0), (parser.position.round0_bytes, parser.position.round))
+        parser, _, _ = parse(self.HELLO + self.packet([0], [b.page(1)], zeros=128))
+        self.assertFalse(parser.position.understood)
 
     def test_the_same_page_has_one_key_on_every_connection(self):
         _, main, _ = parse(b.guest([b.page(1)]))

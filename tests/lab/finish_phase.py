@@ -1,8 +1,7 @@
 """A guest whose stream has ended, and of which libvirt has still to say who has it.
 
 QEMU is done on both sides, the guest stands still, and libvirt's own connection is cut: the guest
-goes on at exactly one side, or is reported. Run by tools/test lab on a lab that is up with its
-relays.
+goes on at exactly one side, or is reported. Run on a lab that is up with its relays.
 """
 import os
 import re
@@ -13,7 +12,7 @@ from tests.lab import base, relays
 
 from nbmlab import daemon, host, layout, shell  # noqa: E402, isort: skip
 
-_LIBVIRT = 16509
+_LIBVIRT, _RELAY = 16509, 49300
 _CUT_LIBVIRT = f"tcp dport {_LIBVIRT} drop", f"tcp sport {_LIBVIRT} drop"
 #: Hosts do not hear each other, the controller they do.
 _CUT_ALL = f'iifname "eth0" ip saddr != {layout.CONTROLLER} drop'
@@ -104,3 +103,19 @@ class FinishPhaseTest(relays.RelayTestCase):
         self.wait_for_redirect()
         self.kill_relay(self.source)
         self.finished(batch_id)
+
+    def test_the_sources_relay_killed_behind_the_end_of_the_memory(self):
+        """All has arrived, and the source's QEMU waits to be told so."""
+        batch_id = self.planned(servers=[self.mover])
+        # the end takes longer than the rule
+        self.link_at(3.0)
+        self.start(batch_id)
+        self.wait_for_standstill()
+        self.break_link(f"tcp sport {_RELAY} drop")
+        time.sleep(1)
+        self.assertEqual([], base.running_at(self.mover))
+        self.kill_relay(self.source)
+        self.mend()
+        server, = self.ended(batch_id)["servers"]
+        self.assertEqual(2, server["attempts"], server)
+        self.assert_at(self.destination)

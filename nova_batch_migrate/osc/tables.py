@@ -128,12 +128,15 @@ def _relay_lines(servers: list[dict[str, Any]]) -> list[str]:
     def total(name: str) -> str:
         return text.size(sum(server["relay"][name] for server in carried))
     raw, wire = (sum(server[name] for server in carried) for name in ("raw_bytes", "wire_bytes"))
+    used = [seconds for server in carried
+            if (seconds := server["relay"].get("cpu_seconds")) is not None]
+    core = f"; {sum(used):.1f} s of a core at the source" if used else ""
     return [
         f"Relays: {text.size(raw)} of streams crossed as {text.size(wire)}"
         f" ({100 * wire / raw if raw else 100:.0f} %): a server's own duplicates "
         f"{total('self_duplicate_bytes')}, other servers' content "
         f"{total('cross_server_bytes')}, similar pages {total('delta_bytes')}, compression "
-        f"{total('compressed_bytes')}"
+        f"{total('compressed_bytes')}; {total('zero_bytes')} of memory were zero pages{core}"
     ]
 
 

@@ -69,6 +69,30 @@ class ReportLinesTest(base.BaseTestCase):
             rows[2].endswith("It is locked.; to move it: openstack server unlock s3"), rows[2]
         )
 
+    def test_what_relays_made_of_the_streams_is_added_up(self):
+        def carried(raw_mib, wire_mib, **relay):
+            return {"raw_bytes": raw_mib << 20, "wire_bytes": wire_mib << 20, "relay": {
+                "zero_bytes": 512 << 20, "self_duplicate_bytes": 8 << 20,
+                "cross_server_bytes": 40 << 20, "delta_bytes": 4 << 20, "literal_bytes": 48 << 20,
+                "compressed_bytes": 24 << 20} | relay}
+        plain = {"raw_bytes": 100 << 20, "wire_bytes": 100 << 20, "relay": None}
+        batch = BatchMigration.existing(**fakes.batch("completed", [
+            fakes.server("s1", "a", **carried(100, 60, cpu_seconds=1.25, bytes_per_second=1e6)),
+            fakes.server("s2", "b", **carried(100, 20, cpu_seconds=0.5, bytes_per_second=None)),
+            fakes.server("s3", "c", **plain)]))
+        self.assertEqual(
+            "Relays: 200.0 MiB of streams crossed as 80.0 MiB (40 %): a server's own duplicates "
+            "16.0 MiB, other servers' content 80.0 MiB, similar pages 8.0 MiB, compression "
+            "48.0 MiB; 1.0 GiB of memory were zero pages; 1.8 s of a core at the source",
+            tables.report_lines(batch)[-1])
+        # of an older conductor, and without relays
+        older = BatchMigration.existing(**fakes.batch("completed", [
+            fakes.server("s1", "a", **carried(100, 60))]))
+        self.assertTrue(tables.report_lines(older)[-1].endswith("were zero pages"))
+        none = BatchMigration.existing(**fakes.batch("completed", [
+            fakes.server("s3", "c", **plain)]))
+        self.assertFalse(any("Relays" in line for line in tables.report_lines(none)))
+
 
 class CommonalityLinesTest(base.BaseTestCase):
     def chart(self, count, exact=True):

@@ -5,6 +5,7 @@ the group then goes the plain way, and the events say so. A set that moves toget
 """
 
 import secrets
+from collections.abc import Iterable
 
 from oslo_log import log
 
@@ -75,9 +76,17 @@ class Relays:
         self._agents = agents
 
     def describe(self, ctxt, host: str) -> dict | None:
-        """Return what the host's agent says of its relay; None where there is none."""
+        """Return what the host's agent says of its relay; None where there is none.
+
+        What an ended batch has left open there is closed: its agent could not be reached then.
+        """
         try:
-            return self._agents.relay(ctxt, host)
+            found = self._agents.relay(ctxt, host)
+            left = [] if found is None else _left_open(found.get("group_ids") or ())
+            for group in left:
+                LOG.warning("group %s was left open at the relay of %s: closed", group, host)
+                self._agents.close_group(ctxt, host, group)
+            return self._agents.relay(ctxt, host) if left else found
         except (exception.AgentUnavailable, exception.AgentRefused) as error:
             LOG.warning("no relay of %s: %s", host, error)
             return None
@@ -220,6 +229,13 @@ class Relays:
             except (exception.AgentUnavailable, exception.AgentRefused) as error:
                 LOG.warning("group %s may still be open at %s: %s", wanted, host, error)
         return told
+
+
+def _left_open(group_ids: Iterable[str]) -> list[str]:
+    """Return those of groups that are no active batch's."""
+    ids = list(group_ids)
+    active = {batch["id"] for batch in db.active_batches()} if ids else set()
+    return [each for each in ids if each.partition("/")[0] not in active]
 
 
 def _dictionary_bytes(at_source: int, at_destination: int, telemetry: dict, rows: list[dict]

@@ -143,10 +143,10 @@ class Relay:
         """Return what an agent tells its conductor of this relay."""
         with self._lock:
             left = self._memory_left()
-            groups = len(self._groups)
+            groups = sorted(self._groups)
         return {"version": version.version_string(), "name": self._host,
-                "port": self._options.port, "groups": groups,
-                "speed": self._speed(),
+                "port": self._options.port, "groups": len(groups),
+                "group_ids": groups, "speed": self._speed(),
                 "dictionary_bytes": self._options.dictionary_mib << 20,
                 "dictionary_free_bytes": left,
                 "switchover_policy": self._options.switchover_policy}

@@ -17,12 +17,14 @@ class FakeAgents:
         self.without, self.refusing, self.said = set(), set(), []
         self.free = dict(FREE)
         self.statistics = {"groups": []}
+        self.left_open = {}
 
     def relay(self, ctxt, host):
         if host in self.without:
             return None
-        return {"address": f"{host}.example", "port": 49300,
-                "dictionary_free_bytes": self.free[host]}
+        left = self.left_open.get(host, [])
+        return {"address": f"{host}.example", "port": 49300, "group_ids": list(left),
+                "dictionary_free_bytes": 0 if left else self.free[host]}
 
     def open_group(self, ctxt, host, group):
         if host in self.refusing:
@@ -31,6 +33,8 @@ class FakeAgents:
 
     def close_group(self, ctxt, host, group_id):
         self.said.append(("close", host, group_id))
+        if group_id in self.left_open.get(host, ()):
+            self.left_open[host].remove(group_id)
         return {"raw_bytes": 50 << 20, "wire_bytes": 20 << 20} if host == "cmpa" else {}
 
     def relay_statistics(self, ctxt, host):
@@ -158,6 +162,18 @@ class RelaysTest(base.BaseTestCase):
         self.assertEqual({"cmpa", "cmpb"},
                          {host for what, host, told in self.agents.said[-2:]
                           if (what, told) == ("close", group_id)})
+
+    def test_what_an_ended_batch_has_left_open_is_closed_and_its_memory_had(self):
+        ended = self.make_batch()
+        db.finish_batch(ended["id"], "completed", None, None)
+        mine, other = self.batch["id"], self.make_batch()["id"]
+        open_now = [f"{mine}/cmpz/1/cmpb", f"{other}/cmpy/0/cmpb"]
+        self.agents.left_open = {"cmpb": [f"{ended['id']}/cmpz/0/cmpb", "purged/cmpz/0/cmpb",
+                                          *open_now]}
+        self.relays.describe(self.ctxt, "cmpb")
+        self.assertEqual(open_now, self.agents.left_open["cmpb"])
+        self.agents.left_open = {"cmpb": [f"{ended['id']}/cmpz/0/cmpb"]}
+        self.assertEqual(["cmpb"], self.begin("cmpb"))
 
     def test_closing_tells_raw_beside_wire(self):
         self.begin("cmpb")

@@ -210,6 +210,7 @@ def _full():
     seen = []
     with hosts.two(dictionary_mib=64) as relays:
         hosts.open_group(relays)
+        open_now = [each.hello()["group_ids"] for each in (relays.source, relays.destination)]
         for changes in ({"id": "second"}, {"members": []}, {"id": "x", "source": "cmpc"}):
             try:
                 relays.source.open_group(
@@ -224,7 +225,8 @@ def _full():
         except exception.RelayError as error:
             seen.append(str(error))
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True)
-        return {"seen": seen, "tables": tables.stdout, "groups": relays.source.hello()["groups"]}
+        return {"seen": seen, "tables": tables.stdout, "open": open_now,
+                "groups": relays.source.hello()["groups"]}
 
 
 def _excluded():
@@ -316,7 +318,7 @@ class Faults(base.BaseTestCase):
         self.assertIn("none of cmpa", strange)
         self.assertIn("lets nobody in", unreachable)
         self.assertEqual("", seen["tables"])
-        self.assertEqual(0, seen["groups"])
+        self.assertEqual(([[GROUP], [GROUP]], 0), (seen["open"], seen["groups"]))
 
     def test_a_server_that_left_its_group_goes_the_plain_way(self):
         seen = namespace.run(_excluded)

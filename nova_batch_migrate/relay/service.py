@@ -134,7 +134,13 @@ class Relay:
                 except OSError as error:
                     LOG.info("no longer listening: %s", error)
                     return
-                threading.Thread(target=handle, args=(connection,), daemon=True).start()
+                try:
+                    threading.Thread(target=handle, args=(connection,), daemon=True).start()
+                except RuntimeError as error:
+                    # no thread left: who comes later may find one
+                    LOG.error("a connection is turned away: %s; see TasksMax of the unit", error)
+                    source_stream.reset_on_close(connection)
+                    connection.close()
         threading.Thread(target=accept, daemon=True).start()
 
     # ---- what the agent asks (control.Server calls these) ---------------------------------

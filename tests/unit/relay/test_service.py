@@ -388,3 +388,20 @@ class Listening(base.BaseTestCase):
             port = listener.getsockname()[1]
             for address in ("127.0.0.1", "::1"):
                 socket.create_connection((address, port), timeout=5).close()
+
+    def test_who_finds_no_thread_is_turned_away_and_the_next_is_served(self):
+        relay, heard = service.Relay.__new__(service.Relay), []
+        relay._listeners = []
+        listener = service._listen("127.0.0.1", 0)
+        relay._serve(listener, lambda connection: heard.append(connection.recv(1)))
+        self.addCleanup(lambda: service.splice.shut(listener, socket.SHUT_RDWR))
+        with mock.patch.object(service.threading.Thread, "start",
+                               side_effect=RuntimeError("can't start new thread")), \
+                socket.create_connection(listener.getsockname(), timeout=5) as first:
+            self.assertRaises(ConnectionResetError, first.recv, 1)
+        with socket.create_connection(listener.getsockname(), timeout=5) as second:
+            second.sendall(b"x")
+            end = time.monotonic() + 5
+            while not heard and time.monotonic() < end:
+                time.sleep(0.01)
+        self.assertEqual([b"x"], heard)

@@ -159,7 +159,10 @@ class Channel:
 
     def _wait(self, event: int) -> None:
         poll = select.poll()
-        poll.register(self._connection, event)
+        with self._tls:
+            if self._closed:
+                raise ConnectionAbortedError("the channel was closed")
+            poll.register(self._connection, event)
         poll.poll(1000)
 
     def close(self) -> None:

@@ -181,7 +181,9 @@ class SourceLog:
         """End the connection; streams that still run are reset."""
         self._closed = True
         self._broke(self._channel, "the group was closed")
-        self._ahead.put(None)
+        # behind what has been handed over already
+        with self._order:
+            self._ahead.put(None)
 
     def _emit(self, produce, raw_bytes: int = 0, ahead: bool = False) -> None:
         self._encode.acquire()
@@ -196,7 +198,8 @@ class SourceLog:
             self._order.acquire()
         finally:
             self._encode.release()
-        if ahead and self._wire_is_slow() and sum(map(len, frames)) > _AHEAD_LEAST_BYTES:
+        if ahead and not self._closed and self._wire_is_slow() \
+                and sum(map(len, frames)) > _AHEAD_LEAST_BYTES:
             # whoever sends them gives the order back
             self._hand_over(line, frames, encoding, raw_bytes)
             return

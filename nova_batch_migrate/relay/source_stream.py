@@ -23,7 +23,6 @@ from nova_batch_migrate.relay import (
     return_path,
     splice,
     switchover,
-    wire,
 )
 
 LOG = log.getLogger(__name__)
@@ -127,7 +126,8 @@ class SourceStream:
             back.join()
             if self.outcome == "running":
                 self.outcome = "done"
-        except (OSError, exception.RelayError, wire.RelayError) as error:
+        except (OSError, exception.RelayError, ValueError) as error:
+            # a ValueError is the core's, or a socket's that was closed before it was waited for
             self._log.abort(self._number, str(error))
             self.reset(str(error))
         finally:

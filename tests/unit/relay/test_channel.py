@@ -184,6 +184,19 @@ class Bytes(ChannelTestCase):
         threading.Timer(0.2, mine.close).start()
         self.assertRaises(OSError, self.read_to_end, mine)
 
+    def test_a_channel_that_is_closed_before_somebody_waits_is_a_broken_one(self):
+        port, _, _ = self.listening(lambda connection: connection.recv(1))
+        mine = channel.Channel(
+            channel.connect("127.0.0.1", port, "cmpb", self.context("cmpa", False)))
+        tried = mine._try
+
+        def closed_meanwhile(call, buffer):
+            found = tried(call, buffer)
+            mine.close()
+            return found
+        mine._try = closed_meanwhile
+        self.assertRaises(OSError, mine.receive_into, memoryview(bytearray(10)))
+
     @staticmethod
     def read_to_end(mine):
         while mine.receive_into(memoryview(bytearray(10))):

@@ -1,0 +1,60 @@
+import threading
+import types
+
+from nova_batch_migrate.relay import channel, pacing, settings, source_log
+from tests.unit.relay import builders
+from tests.unit.relay.test_channel import ChannelTestCase
+
+
+class SourceLog(ChannelTestCase):
+    def setUp(self):
+        super().setUp()
+        self.heard = bytearray()
+        port, _, self.reader = self.listening(self.listen)
+        self.log = source_log.SourceLog(
+            lambda session, anew: (channel.connect("127.0.0.1", port, "cmpb",
+                                                   self.context("cmpa", False)),
+                                   {"dictionary_bytes": 4 << 20}),
+            settings.LogSettings(dictionary_bytes=4 << 20), pacing.TokenBucket(None),
+            pacing.WireRate(1e6))
+        self.reasons = []
+        self.log.open(1, "s1", b"metadata", types.SimpleNamespace(reset=self.reasons.append))
+
+    def listen(self, connection):
+        while data := connection.recv(1 << 16):
+            self.heard += data
+
+    def write(self):
+        """Bring a block of pages, which is left to a thread to be sent."""
+        data = builders.guest([builders.noise(i) for i in range(300)])
+        with self.log.buffer(1) as buffer:
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+        self.log.commit(1, size, ahead=True)
+
+    def test_what_is_sent_ahead_arrives(self):
+        self.write()
+        self.log.flush(1)
+        self.log.close()
+        self.reader.join(10)
+        self.assertGreater(len(self.heard), 300 * builders.PAGE * 0.8)
+
+    def test_a_log_that_is_closed_between_a_block_and_its_sender_keeps_nobody(self):
+        """The last work before the end would otherwise hold the order for good."""
+        closing = threading.Thread(target=self.log.close)
+        slow = self.log._wire_is_slow
+
+        def meanwhile():
+            closing.start()
+            closing.join(0.5)
+            return slow()
+        self.log._wire_is_slow = meanwhile
+        self.write()
+        closing.join(5)
+        self.assertFalse(closing.is_alive())
+        self.assertTrue(self.log._order.acquire(timeout=5))
+        self.log._order.release()
+        # as the threads of streams that end now do
+        self.log.abort(1, "the group was closed")
+        self.assertGreater(self.log.statistics(1).raw_bytes, 0)
+        self.assertEqual(["the group was closed"], self.reasons)

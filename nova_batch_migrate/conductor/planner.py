@@ -82,6 +82,7 @@ class Planner:
             strategy=batch["request"]["strategy"],
             max_parallel=batch["request"]["max_parallel"] or self._conf.conductor.max_parallel,
             relay_max_parallel=batch["request"]["max_parallel"] or loading.ALL_AT_ONCE,
+            relay_max_preparing=self._conf.conductor.max_preparing or None,
             max_bandwidth_bytes_per_second=_bytes_per_second(batch["request"]),
             nova_seconds=nova.seconds,
             nova_before_share=nova.before_share,

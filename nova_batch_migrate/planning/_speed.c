@@ -53,7 +53,7 @@ typedef struct { double starts, downtime; } Step;
 
 typedef struct { double free, cap, stream_cap, relay; } Link;
 
-typedef struct { double parallel, nova_seconds, before_share, sharing, setup, begins, turns; } Timing;
+typedef struct { double parallel, nova_seconds, before_share, sharing, setup, begins, turns, at_once; } Timing;
 
 enum { SETUP, DISK, MEMORY, LAST, COMPLETED, FAILED };
 
@@ -691,13 +691,16 @@ static int follow(Run *runs, Run **active, Py_ssize_t count, const Link *link, c
     double now = 0.0, rates[2], before = timing->nova_seconds * timing->before_share;
     Run *turn = NULL;
     while (next < count || here) {
-        while (next < count && here < timing->parallel) {
+        int moving = 0, at_start = 0, kept = 0;
+        for (int i = 0; i < here; i++)
+            at_start += active[i]->before_left > 0;
+        while (next < count && here < timing->parallel && at_start < timing->at_once) {
             Run *run = &runs[next++];
+            at_start += run->before_left > 0;
             run->queue = now;
             run->begins = (isnan(timing->begins) ? 0.0 : timing->begins) + now + before;
             active[here++] = run;
         }
-        int moving = 0, at_start = 0, kept = 0;
         for (int i = 0; i < here; i++)
             moving += transferring(active[i]);
         link_rates(link, moving, rates);
@@ -706,7 +709,6 @@ static int follow(Run *runs, Run **active, Py_ssize_t count, const Link *link, c
         for (int i = 0; i < here; i++) {
             if (!turns || !transferring(active[i]))
                 memcpy(active[i]->rates, rates, sizeof rates);
-            at_start += active[i]->before_left > 0;
         }
         double step = INFINITY;
         for (int i = 0; i < here; i++) {
@@ -761,7 +763,7 @@ static int tables(const Py_buffer *b)
     for (Py_ssize_t i = 0; i < b[0].len / (Py_ssize_t)sizeof(Load); i++)
         if (!(loads[i].first_step >= 0 && loads[i].steps >= 1 && loads[i].first_step + loads[i].steps <= steps))
             return 0;
-    return timing->parallel >= 1;
+    return timing->parallel >= 1 && timing->at_once >= 1;
 }
 
 /* simulate(loads, steps, link, timing): arrays of doubles, as simulation.py fills them

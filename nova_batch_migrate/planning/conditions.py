@@ -51,6 +51,8 @@ class NovaWork:
     #: By what share of the time each further migration under way delays one in Nova's hands: its
     #: services share processors, and some of them with guests.
     sharing: float = 0.0
+    #: Migrations that it works on at once before their streams; further ones wait to be issued.
+    at_once: float = math.inf
 
     def pace(self, beside: float) -> float:
         """Return the seconds of work done in a second beside so many others (`beside_before`)."""

@@ -37,8 +37,10 @@ def simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing, alone: boo
     active: list[_Run] = []
     now = 0.0
     while waiting or active:
-        while waiting and len(active) < timing.parallel:
+        at_start = sum(run.before_left > 0 for run in active)
+        while waiting and len(active) < timing.parallel and at_start < nova.at_once:
             run = waiting.popleft()
+            at_start += run.before_left > 0
             run.queue_seconds = now
             run.stream.begins_seconds = (timing.begins_seconds or 0.0) + now + before
             active.append(run)
@@ -48,7 +50,6 @@ def simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing, alone: boo
         for run in active:
             if turns is None or not run.stream.transferring:
                 run.rates = rates
-        at_start = sum(run.before_left > 0 for run in active)
         paces = [run.nova_pace(nova, at_start, len(active)) for run in active]
         step = min([run.wait(pace) for run, pace in zip(active, paces, strict=True)])
         if math.isinf(step):

@@ -104,6 +104,8 @@ class PlanRequest(Value):
     relays: tuple[RelayHost, ...] | None = None
     #: `max_parallel` of streams that relays carry; null: the same.
     relay_max_parallel: int | None = None
+    #: Of them, those at once whose stream has not begun; null: any number.
+    relay_max_preparing: int | None = None
     dedup_scope: DedupScope = "project"
     dictionary_bytes: int = 512 * 1024 * 1024
     #: What becomes of a server that does not converge by itself: it stays, or Nova ends its

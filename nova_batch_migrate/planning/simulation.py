@@ -113,4 +113,4 @@ def _tables(loads: Sequence[StreamLoad], link: Link, timing: Timing, alone: bool
             array.array("d", (link.free, link.cap, link.stream_cap, link.relay)),
             array.array("d", (timing.parallel, nova.seconds, nova.before_share, nova.sharing,
                               timing.setup_seconds, math.nan if begins is None else begins,
-                              not alone)))
+                              not alone, nova.at_once)))

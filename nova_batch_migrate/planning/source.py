@@ -224,9 +224,16 @@ class Source:
             self._loads[i] for i in ids]
         return projection.project(
             members, self._links[relayed], parallel, projection.NovaWork(
-                request.nova_seconds, request.nova_before_share, request.nova_sharing),
+                request.nova_seconds, request.nova_before_share, request.nova_sharing,
+                self._preparing(ids) if relayed else math.inf),
             request.setup_seconds, at, request.learned,
             memo=None if relayed else self._runs, bounded=bounded)
+
+    def _preparing(self, ids: Sequence[str]) -> float:
+        """Return how many Nova prepares at once; of a set that moves together all."""
+        together = any(not members.isdisjoint(ids)
+                       for members in map(frozenset, self._request.synchronized))
+        return math.inf if together else self._request.relay_max_preparing or math.inf
 
     def _periodic(self, ids: Sequence[str]) -> bool:
         return any(self._loads[i].nominal.cycle is not None for i in ids)

@@ -121,6 +121,13 @@ class TestNova(base.BaseTestCase):
         self.assertEqual((4.0, 4.0), (first.nova_seconds, second.nova_seconds))
         self.assertAlmostEqual(first.projected_seconds, second.queue_seconds)
 
+    def test_of_those_at_once_it_prepares_so_many(self):
+        member = MemberLoad(*[load(1000)] * 3)
+        found = projection.project([member] * 4, HUNDRED_PAGES_A_SECOND, 4,
+                                   projection.NovaWork(4.0, 0.75, at_once=2), 0.0)
+        # 3 s of work before each stream
+        self.assertEqual([0.0, 0.0, 3.0, 3.0], [each.queue_seconds for each in found])
+
     def test_a_place_is_free_when_nova_is_done_with_it(self):
         member = MemberLoad(*[load(1000)] * 3)
         first, _, third = projection.project(

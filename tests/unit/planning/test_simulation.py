@@ -53,7 +53,8 @@ class Groups:
         link = Link(rate, draw.choice([math.inf, 0.5 * rate]), draw.choice([math.inf, 0.3 * rate]),
                     relay=draw.random() < 0.6)
         timing = Timing(draw.randint(1, 5), NovaWork(
-            draw.choice([0.0, 4.0]), draw.uniform(0.1, 0.9), draw.choice([0.0, 0.4])), 0.2,
+            draw.choice([0.0, 4.0]), draw.uniform(0.1, 0.9), draw.choice([0.0, 0.4]),
+            draw.choice([math.inf, 1, 2])), 0.2,
             draw.choice([None, 1e9 + draw.uniform(0, 50)]))
         return [self.load(rate) for _ in range(draw.randint(1, 7))], link, timing
 

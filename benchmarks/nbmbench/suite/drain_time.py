@@ -32,14 +32,14 @@ LINKS = (300, 1000, 100)               # Mbit/s, the goals' first
 GOAL_LINK = 300
 #: Migrations under way at once: one by one, Watcher's two, KubeVirt's five, and all, which is what
 #: python-novaclient's `nova host-evacuate-live` does and is done by it here.
-NOVA = {"nova-all": 8, "nova-five": 5, "nova-two": 2, "nova-serial": 1}
+NOVA = {"nova-two": 2, "nova-all": 8, "nova-five": 5, "nova-serial": 1}
 PROJECT = "project"
 #: The same behind a plan that an operator has asked for and read; the same command, which then
 #: plans by what is known instead of measuring first. No goal is by them.
 PLANNED = "project-planned"
 URGENT = "project-urgent"
 OURS = {PROJECT: (), PLANNED: (), URGENT: ("--urgent",)}
-QEMU = {"qemu-serial": 1, "qemu-all": 8}
+QEMU = {"qemu-all": 8, "qemu-serial": 1}
 QUICK_WAYS = ("nova-all", PROJECT)
 LIMIT_SECONDS = 1200
 AT_ONCE = 8                            # Nova's max_concurrent_live_migrations, for all ways
@@ -63,7 +63,7 @@ def run(settings: Settings) -> list[dict]:
     fleets = {fleet: table[fleet] for fleet in chosen(list(table))}
     links = [GOAL_LINK] if settings.quick else [
         int(link) for link in chosen([str(link) for link in LINKS])]
-    ways = list(QUICK_WAYS) if settings.quick else chosen([*NOVA, *OURS, *QEMU])
+    ways = list(QUICK_WAYS) if settings.quick else chosen([*OURS, *NOVA, *QEMU])
     cases: list[dict] = []
 
     def keep(case: dict) -> None:

@@ -83,6 +83,6 @@ class TestDrainTime(base.BaseTestCase):
         ways = (*drain_time.NOVA, "project", *drain_time.QEMU)
         cases = [self.case(way, 10, fleet=fleet) for fleet in drain_time.FLEETS for way in ways]
         self.assertEqual([], drain_time.missing(cases))
-        self.assertEqual(["alike 300 nova-all"], drain_time.missing(cases[1:]))
+        self.assertEqual(["alike 300 nova-two"], drain_time.missing(cases[1:]))
         self.assertIn("mixed 300 project", drain_time.missing(
             [case | {"link_mbit": 1000} for case in cases]))

@@ -91,6 +91,7 @@ class Planner:
             relay=bool(relays),
             relays=relays,
             dedup_scope=batch["request"]["dedup_scope"],
+            dictionary_bytes=_dictionary_bytes(relays),
             on_non_convergence=batch["request"]["on_non_convergence"],
             learned=_learned(),
             synchronized=_synchronized(batch["request"], rows),
@@ -115,7 +116,8 @@ class Planner:
             found |= {host: self._relays.describe(ctxt, host) for host in destinations}
         if not any(found.get(host) for host in destinations):
             return ()
-        return tuple(plan_request.RelayHost(host, **(relay.get("speed") or {}))
+        return tuple(plan_request.RelayHost(host, **(relay.get("speed") or {}),
+                                            dictionary_bytes=relay.get("dictionary_bytes"))
                      for host, relay in found.items() if relay)
 
     def _members_elsewhere(self, groups: list[dict], pending: dict) -> dict[str, tuple[str, ...]]:
@@ -179,6 +181,13 @@ def _usable(relays: tuple, sources: set[str], capacity: dict) -> tuple:
     if not any(each.host in capacity for each in relays):
         return ()
     return tuple(each for each in relays if each.host in sources or each.host in capacity)
+
+
+def _dictionary_bytes(relays: tuple[plan_request.RelayHost, ...]) -> int:
+    """Return what the relays have for dictionaries, the least of them; a usual one's where untold.
+    """
+    return min((each.dictionary_bytes for each in relays if each.dictionary_bytes),
+               default=plan_request.PlanRequest.dictionary_bytes)
 
 
 def _learned() -> learning.Learned | None:

@@ -75,6 +75,8 @@ class RelayHost(Value):
     #: of content that it knows; null: not measured.
     new_bytes_per_second: float | None = None
     known_bytes_per_second: float | None = None
+    #: Of its dictionaries in all; null: not told.
+    dictionary_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

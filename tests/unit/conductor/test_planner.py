@@ -28,8 +28,9 @@ class RelaysOfTest(base.BaseTestCase):
         return made._relays_of({"request_id": "req-1"}, list(sources), list(destinations))
 
     def test_hosts_with_a_relay_and_what_it_was_measured_to_do(self):
-        played = PlayedRelays(cmpa={"speed": SPEED}, cmpb={"speed": None}, cmpd={})
-        self.assertEqual((RelayHost("cmpa", 4e8, 1e9), RelayHost("cmpb")),
+        played = PlayedRelays(cmpa={"speed": SPEED}, cmpd={},
+                              cmpb={"speed": None, "dictionary_bytes": 1 << 30})
+        self.assertEqual((RelayHost("cmpa", 4e8, 1e9), RelayHost("cmpb", None, None, 1 << 30)),
                          self.relays_of(played, destinations=("cmpb",)))
 
     def test_there_is_no_way_with_a_relay_at_one_end_only(self):
@@ -38,6 +39,12 @@ class RelaysOfTest(base.BaseTestCase):
         self.assertEqual((), self.relays_of(alone))
         self.assertEqual(["cmpa", "cmpc"], alone.asked)
 
+
+    def test_a_plan_reckons_with_the_smallest_dictionary(self):
+        self.assertEqual(512 << 20, planner._dictionary_bytes(()))
+        self.assertEqual(1 << 28, planner._dictionary_bytes((
+            RelayHost("a"), RelayHost("b", dictionary_bytes=1 << 30),
+            RelayHost("c", dictionary_bytes=1 << 28))))
 
     def test_a_destination_without_room_is_no_end_of_a_way(self):
         relays = tuple(RelayHost(name) for name in ("cmpa", "cmpb", "cmpd"))

@@ -94,7 +94,8 @@ class Measurer:
 
     def _step(self, ctxt, batch: dict, host: str, job: dict, purpose: str) -> None:
         if batch["request"].get("urgent") and purpose != "regroup":
-            self._store(ctxt, batch, host, self._agents.recall(ctxt, host, job["servers"]), None)
+            self._store(ctxt, batch, host, self._agents.recall(ctxt, host, job["servers"]), None,
+                        self._agents.preflight(ctxt, host))
             job["done"] = True
             return
         if job["job"] is None:
@@ -110,13 +111,16 @@ class Measurer:
         if answer["state"] == "failed":
             raise exception.AgentRefused(
                 reason=f"The agent of {host} could not measure: {answer['error']}")
+        if "preflight" not in job:
+            # beside the measuring, so that nobody waits for it
+            job["preflight"] = self._agents.preflight(ctxt, host)
         if answer["state"] != "done":
             return
         servers = list(answer["servers"])
         while answer["next_offset"] is not None:
             answer = self._agents.get_measure(ctxt, host, job["job"], answer["next_offset"])
             servers += answer["servers"]
-        self._store(ctxt, batch, host, servers, answer["host"])
+        self._store(ctxt, batch, host, servers, answer["host"], job.pop("preflight"))
         job["done"] = True
 
     def _seconds(self, batch: dict, servers: list[str]) -> float:
@@ -128,13 +132,12 @@ class Measurer:
         return most_seconds(self._conf, size)
 
     def _store(self, ctxt, batch: dict, host: str, servers: list[dict],
-               common: dict | None) -> None:
+               common: dict | None, preflight: dict) -> None:
         """Merge a host's figures: new ones replace old ones, server by server.
 
         Numbers of page sequences are those of one measurement: older sequences mean nothing beside
         new ones, and are dropped.
         """
-        preflight = self._agents.preflight(ctxt, host)
         names = {row["server_id"]: row["name"] for row in db.servers_of(batch["id"])}
         servers = [_readable(server, host, names.get(server["id"]) or "") for server in servers]
         stored = dict(db.get_batch(batch["id"])["telemetry"] or {})

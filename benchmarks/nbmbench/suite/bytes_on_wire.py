@@ -49,7 +49,6 @@ ALIKE, ALIKE_RANDOM, HELD_OUT = ("alike", "alike-redis"), "alike-random", "held-
 FLEETS = {"idle": (*ALIKE, "mixed", "unlike"),
           "busy": (*ALIKE, "mixed", "unlike", ALIKE_RANDOM)}
 STEPS = ("guests", "live", "files")
-LIVE = {"idle": (MULTIFD_NAME,), "busy": (STOCK, MULTIFD_NAME, RIVAL, RELAY)}
 QUICK_SIZE = 3
 
 
@@ -132,7 +131,8 @@ def _send(settings: Settings, rig: Rig | None, fleet: Fleet, copies: list[pathli
     moving = _Bench(settings, fleet, "live", cases) if busy else same
     everybody = [list(range(len(fleet.members)))]
     groups = fleet.groups(SCOPES[0])
-    for contender in _chosen(settings, LIVE[fleet.activity]) if "live" in steps else ():
+    for contender in _chosen(settings, _live_ones(fleet.name, fleet.activity)) \
+            if "live" in steps else ():
         if contender == STOCK:
             _live(moving, rig, STOCK, everybody, lambda size: codecs.Raw(copies))
         elif contender == MULTIFD_NAME:
@@ -145,6 +145,13 @@ def _send(settings: Settings, rig: Rig | None, fleet: Fleet, copies: list[pathli
                   scope=SCOPES[0])
     if "files" in steps:
         _from_files(same, streams)
+
+
+def _live_ones(fleet: str, activity: str) -> tuple[str, ...]:
+    """Return who sends a fleet from QEMU itself; the rival those that have a goal against it."""
+    if activity == "idle":
+        return (MULTIFD_NAME,)
+    return (STOCK, MULTIFD_NAME, *([RIVAL] if fleet in (*ALIKE, ALIKE_RANDOM) else []), RELAY)
 
 
 def _live(bench: _Bench, rig: Rig, contender: str, groups: list[list[int]], codec_of,
@@ -285,11 +292,10 @@ def _needed(fleet: str, activity: str) -> list[tuple[str, str, str]]:
     """Return mode, contender and scope of the cases that a fleet needs."""
     live = "live" if activity == "busy" else "stream"
     over_groups = (RIVAL, RELAY) + ((FLOOR,) if fleet in (*ALIKE, ALIKE_RANDOM) else ())
-    needed = [(live, MULTIFD_NAME, "guest"), ("stream", STOCK, "guest"),
-              *(("stream", each, scope) for each in over_groups for scope in SCOPES)]
-    if activity == "busy":
-        needed += [(live, STOCK, "guest"), (live, RIVAL, SCOPES[0]), (live, RELAY, SCOPES[0])]
-    return needed
+    return [("stream", STOCK, "guest"),
+            *(("stream", each, scope) for each in over_groups for scope in SCOPES),
+            *((live, each, "guest" if each in (STOCK, MULTIFD_NAME) else SCOPES[0])
+              for each in _live_ones(fleet, activity))]
 
 
 def _ratios(cases, contender, wanted, rival, same):

@@ -12,16 +12,14 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from nova_batch_migrate import context
-from nova_batch_migrate.conductor import loading, survey
+from nova_batch_migrate.conductor import lessons, loading, survey
 from nova_batch_migrate.db import api as db
-from nova_batch_migrate.planning import learning, telemetry
 from nova_batch_migrate.planning import plan as planning
 from nova_batch_migrate.planning import request as plan_request
+from nova_batch_migrate.planning import telemetry
 
 LOG = log.getLogger(__name__)
 MIB = 1024 * 1024
-# few, because they depend on how busy the hosts are
-LATEST_MIGRATIONS = 12
 UNACCOUNTED_DISK_GB = 1 << 30
 #: Of Nova, Placement and the relays, for one plan.
 QUESTIONS_AT_ONCE = 4
@@ -67,7 +65,12 @@ class Planner:
         relays = _usable(relays.result(), {host.host for host in hosts}, capacity)
         servers = {server.id: server for server in listed if server.id in pending}
         holding = self._members_elsewhere(groups, pending)
-        nova = self._nova_pace()
+        max_parallel = batch["request"]["max_parallel"] or self._conf.conductor.max_parallel
+        relay_max_parallel = batch["request"]["max_parallel"] or loading.ALL_AT_ONCE
+        taught = lessons.lessons(
+            self._conf.conductor, timeutils.utcnow(), hosts,
+            sum(row["status"] != "skipped" for row in rows), bool(relays),
+            relay_max_parallel if relays else max_parallel)
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
             movable=tuple(_movable(servers[server_id], names, groups)
@@ -80,20 +83,22 @@ class Planner:
             + tuple(_unmeasured(pending[server_id], hosts) for server_id in sorted(pending)
                     if server_id not in plannable),
             strategy=batch["request"]["strategy"],
-            max_parallel=batch["request"]["max_parallel"] or self._conf.conductor.max_parallel,
-            relay_max_parallel=batch["request"]["max_parallel"] or loading.ALL_AT_ONCE,
+            max_parallel=max_parallel,
+            relay_max_parallel=relay_max_parallel,
             relay_max_preparing=self._conf.conductor.max_preparing or None,
             max_bandwidth_bytes_per_second=_bytes_per_second(batch["request"]),
-            nova_seconds=nova.seconds,
-            nova_before_share=nova.before_share,
-            nova_sharing=nova.sharing,
+            nova_seconds=taught.nova.seconds,
+            nova_before_share=taught.nova.before_share,
+            nova_sharing=taught.nova.sharing,
+            nova_deviation=taught.nova.deviation,
             setup_seconds=self._conf.conductor.setup_seconds,
             relay=bool(relays),
             relays=relays,
             dedup_scope=batch["request"]["dedup_scope"],
             dictionary_bytes=_dictionary_bytes(relays),
             on_non_convergence=batch["request"]["on_non_convergence"],
-            learned=_learned(),
+            learned=taught.learned,
+            learned_relayed=taught.learned_relayed,
             synchronized=_synchronized(batch["request"], rows),
             deadline_seconds=_seconds_until(batch["request"].get("deadline")),
             max_wait_seconds=float(batch["request"].get("max_wait_seconds") or 0),
@@ -138,20 +143,6 @@ class Planner:
         return dataclasses.replace(
             value, servers=tuple(s for s in value.servers if s.id in pending))
 
-    def _nova_pace(self) -> learning.NovaPace:
-        """Return how long Nova takes around a stream, as it was lately or as it is configured."""
-        conf = self._conf.conductor
-        usual = plan_request.PlanRequest.nova_before_share
-        seen = learning.learn_nova([
-            learning.NovaStay(
-                issued_seconds=row["issued_at"].timestamp()
-                + row["actual"].get("nova_queued_seconds", 0.0),
-                finished_seconds=row["finished_at"].timestamp(),
-                nova_seconds=row["actual"]["nova_seconds"],
-                before_seconds=row["actual"].get("nova_before_seconds"))
-            for row in db.recent_nova_work(limit=LATEST_MIGRATIONS)], usual)
-        return seen or learning.NovaPace(conf.nova_seconds, usual, conf.nova_sharing)
-
     def _store(self, batch: dict, pending: dict, plan, first_group: int) -> None:
         """Write the plan to the batch and to its rows; a first projection is frozen."""
         plan = dataclasses.replace(plan, groups=tuple(
@@ -188,18 +179,6 @@ def _dictionary_bytes(relays: tuple[plan_request.RelayHost, ...]) -> int:
     """
     return min((each.dictionary_bytes for each in relays if each.dictionary_bytes),
                default=plan_request.PlanRequest.dictionary_bytes)
-
-
-def _learned() -> learning.Learned | None:
-    """Return what the latest migrations of this cloud teach, however their batches ended."""
-    return learning.learn([
-        learning.Finished(
-            projection["stream_seconds"], actual["stream_seconds"],
-            projection["downtime_seconds"], actual["downtime_seconds"],
-            projection["wire_bytes"] if projection.get("relay") else 0.0,
-            actual["wire_bytes"] if actual.get("relay") else None)
-        for projection, actual in db.recent_migrations(limit=learning.MOST_MIGRATIONS)
-        if actual.get("stream_seconds") is not None])
 
 
 def _movable(server, destinations: list[str], groups: list[dict]) -> plan_request.Movable:

@@ -292,34 +292,24 @@ def purge(before: datetime.datetime) -> int:
 
 
 @_read_retry
-def recent_nova_work(limit: int = 20) -> list[dict]:
-    """Return issued_at, finished_at and actual of the last completed migrations, the latest last.
+def recent_migrations(limit: int, since: datetime.datetime) -> list[dict]:
+    """Return the last migrations that completed since a moment, the latest last.
 
-    Only of those whose Nova's own seconds are known (``actual["nova_seconds"]``).
+    Each with batch_id, source, attempts, issued_at, finished_at, actual, and projection: that with
+    which it was issued. Only of those that have all of these: we moved them.
     """
+    columns = _SERVERS.c
     with engine.reader() as session:
         rows = session.execute(
-            sa.select(_SERVERS.c.issued_at, _SERVERS.c.finished_at, _SERVERS.c.actual)
-            .where(_SERVERS.c.status == "completed", _SERVERS.c.actual.is_not(None),
-                   _SERVERS.c.issued_at.is_not(None))
-            .order_by(_SERVERS.c.finished_at.desc(), _SERVERS.c.id.desc())
-            .limit(limit)).all()
-    return [{"issued_at": issued, "finished_at": finished, "actual": actual}
-            for issued, finished, actual in reversed(rows)
-            if actual.get("nova_seconds") is not None]
-
-
-def recent_migrations(limit: int = 30) -> list[tuple[dict, dict]]:
-    """Return (projection as issued, actual) of the last completed migrations, the latest last."""
-    with engine.reader() as session:
-        rows = session.execute(
-            sa.select(_SERVERS.c.current_projection, _SERVERS.c.actual)
-            .where(_SERVERS.c.status == "completed", _SERVERS.c.actual.is_not(None),
-                   _SERVERS.c.current_projection.is_not(None))
-            .order_by(_SERVERS.c.finished_at.desc(), _SERVERS.c.id.desc())
-            .limit(limit)).all()
-    return [(projection, actual) for projection, actual in reversed(rows)
-            if projection and actual]
+            sa.select(columns.batch_id, columns.source, columns.attempts, columns.issued_at,
+                      columns.finished_at, columns.actual,
+                      columns.current_projection.label("projection"))
+            .where(columns.status == "completed", columns.finished_at >= since,
+                   columns.issued_at.is_not(None), columns.actual.is_not(None),
+                   columns.current_projection.is_not(None))
+            .order_by(columns.finished_at.desc(), columns.id.desc())
+            .limit(limit))
+        return [row for row in reversed(_dicts(rows)) if row["actual"] and row["projection"]]
 
 
 def _batch_columns(heavy: bool) -> list[sa.Column]:

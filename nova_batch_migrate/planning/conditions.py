@@ -8,6 +8,14 @@ import math
 
 #: Share of Nova's own seconds that pass before the stream; the rest comes behind it.
 NOVA_SECONDS_BEFORE = 0.5
+#: A migration that streams, or is behind its stream, weighs on one before its own: others
+#: before their streams keep the same services busy (measured with four at once on two cores).
+_REST_WEIGHT = 0.25
+
+
+def beside_before(before: float, rest: float) -> float:
+    """Return how much others weigh on a migration before its stream: those there, and the rest."""
+    return before + _REST_WEIGHT * rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +61,13 @@ class NovaWork:
     sharing: float = 0.0
     #: Migrations that it works on at once before their streams; further ones wait to be issued.
     at_once: float = math.inf
+    #: Standard deviation of the logarithm of the seconds: another hour, another load of Nova.
+    deviation: float = 0.0
+
+    def off(self, deviations: float) -> "NovaWork":
+        """Return the work as it is so many standard deviations off."""
+        return dataclasses.replace(self, seconds=self.seconds * math.exp(
+            deviations * self.deviation))
 
     def pace(self, beside: float) -> float:
         """Return the seconds of work done in a second beside so many others (`beside_before`)."""

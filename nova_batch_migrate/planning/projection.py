@@ -9,7 +9,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from nova_batch_migrate.planning import allocation, dirty_model, learning, nova_schedule
+from nova_batch_migrate.planning import (
+    allocation,
+    dirty_model,
+    evidence,
+    learning,
+    nova_schedule,
+)
 from nova_batch_migrate.planning.conditions import Link, NovaWork, Timing
 from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.replay import Hits
@@ -186,10 +192,10 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova: Nova
             bounded: bool = True) -> tuple[Projection, ...]:
     """Project members that are issued in this order, at most `parallel` at once.
 
-    The interval (90 %) comes from two more simulations: everything dirties less and the link is
-    faster, and the other way round, each by its own uncertainty; it is never narrower than QEMU's
-    step. What finished migrations have taught goes into fields of its own. `memo` keeps runs of
-    these very loads from one call to the next. Not `bounded`: without the intervals, for a third
+    The interval (90 %) comes from two more simulations: everything dirties less, the link and Nova
+    are faster, and the other way round, each by its own uncertainty; it is never narrower than
+    QEMU's step. What finished migrations have taught goes into fields of its own. `memo` keeps runs
+    of these very loads from one call to the next. Not `bounded`: without the intervals, for a third
     of the work.
     """
     nova = nova if isinstance(nova, NovaWork) else NovaWork(nova)
@@ -233,8 +239,10 @@ def _intervals(members: Sequence[MemberLoad], link: Link, timing: Timing,
     """Return the interval of each member; [0, null] for all where one does not converge."""
     if not all(found.completed for found in nominal):
         return [(0.0, None)] * len(nominal)
-    best = simulate([m.best for m in members], link.scaled(1 + link.error), timing)
-    worst = simulate([m.worst for m in members], link.scaled(1 - link.error), timing)
+    best, worst = (
+        simulate(loads, link.scaled(1 + side * link.error), dataclasses.replace(
+            timing, nova=timing.nova.off(-side * evidence.NINETY_PERCENT)))
+        for side, loads in ((1, [m.best for m in members]), (-1, [m.worst for m in members])))
     intervals = []
     # Who waits behind an unmeasured or endless one has no upper end either.
     bounded = True

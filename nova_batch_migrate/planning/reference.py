@@ -11,8 +11,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from nova_batch_migrate.planning import learning
-from nova_batch_migrate.planning.conditions import Link, NovaWork, Timing
+from nova_batch_migrate.planning.conditions import Link, NovaWork, Timing, beside_before
 from nova_batch_migrate.planning.stream import Stream, StreamLoad
 
 #: A relay lets a stream in its later rounds go before others for so long; it may never end.
@@ -107,7 +106,7 @@ class _Run:
         if not nova.sharing or not self.in_nova:
             return 1.0
         if self.before_left > 0:
-            return nova.pace(learning.beside_before(before - 1, active - before))
+            return nova.pace(beside_before(before - 1, active - before))
         return nova.pace(active - 1)
 
     @property

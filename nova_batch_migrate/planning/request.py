@@ -98,6 +98,8 @@ class PlanRequest(Value):
     nova_before_share: float = 0.5
     #: By what share of its time each further migration under way delays one that Nova works on.
     nova_sharing: float = 0.0
+    #: Standard deviation of the logarithm of nova_seconds; it widens the intervals.
+    nova_deviation: float = 0.0
     #: Of the stream, before its first page.
     setup_seconds: float = 0.2
     #: Whether relays carry streams where they can: content in common then crosses once.
@@ -117,8 +119,10 @@ class PlanRequest(Value):
     synchronized: tuple[tuple[str, ...], ...] = ()
     #: Seconds from now until the whole batch is to be done.
     deadline_seconds: float | None = None
-    #: From the latest finished migrations of the cloud; null: there are too few.
+    #: From the latest finished migrations of the cloud, past relays and through them; null: there
+    #: are too few.
     learned: Learned | None = None
+    learned_relayed: Learned | None = None
     #: How long a server may wait for its quiet moment when its turn has come; 0 = nobody waits.
     max_wait_seconds: float = 0.0
     #: When the plan is made, seconds since the epoch; null: unknown, so nobody waits.

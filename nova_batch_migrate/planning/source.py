@@ -225,8 +225,8 @@ class Source:
         return projection.project(
             members, self._links[relayed], parallel, projection.NovaWork(
                 request.nova_seconds, request.nova_before_share, request.nova_sharing,
-                self._preparing(ids) if relayed else math.inf),
-            request.setup_seconds, at, request.learned,
+                self._preparing(ids) if relayed else math.inf, request.nova_deviation),
+            request.setup_seconds, at, request.learned_relayed if relayed else request.learned,
             memo=None if relayed else self._runs, bounded=bounded)
 
     def _preparing(self, ids: Sequence[str]) -> float:

@@ -1,7 +1,6 @@
-"""Which hosts a plan counts on as having a relay, and what finished migrations teach it."""
+"""Which hosts a plan counts on as having a relay, and who stays because nobody measured it."""
 
 from types import SimpleNamespace
-from unittest import mock
 
 from oslotest import base
 
@@ -39,7 +38,6 @@ class RelaysOfTest(base.BaseTestCase):
         self.assertEqual((), self.relays_of(alone))
         self.assertEqual(["cmpa", "cmpc"], alone.asked)
 
-
     def test_a_plan_reckons_with_the_smallest_dictionary(self):
         self.assertEqual(512 << 20, planner._dictionary_bytes(()))
         self.assertEqual(1 << 28, planner._dictionary_bytes((
@@ -50,21 +48,6 @@ class RelaysOfTest(base.BaseTestCase):
         relays = tuple(RelayHost(name) for name in ("cmpa", "cmpb", "cmpd"))
         self.assertEqual(relays[:2], planner._usable(relays, {"cmpa"}, {"cmpb": {}, "cmpc": {}}))
         self.assertEqual((), planner._usable(relays, {"cmpa"}, {"cmpc": {}}))
-
-
-class LearnedTest(base.BaseTestCase):
-    def learned(self, *rows):
-        with mock.patch.object(planner.db, "recent_migrations", return_value=list(rows)):
-            return planner._learned()
-
-    def test_wire_bytes_teach_where_a_relay_carried_what_it_was_to_carry(self):
-        times = {"stream_seconds": 10.0, "downtime_seconds": 0.1}
-        to_carry = times | {"wire_bytes": 100, "relay": True}
-        carried = times | {"wire_bytes": 80, "relay": {"literal_bytes": 70}}
-        past = times | {"wire_bytes": 400, "relay": None}
-        self.assertEqual(0.8, self.learned(*[(to_carry, carried)] * 3, (to_carry, past),
-                                           (times | {"wire_bytes": 400}, carried)).wire_factor)
-        self.assertIsNone(self.learned(*[(to_carry, past)] * 3).wire_factor)
 
 
 class UnmeasuredTest(base.BaseTestCase):

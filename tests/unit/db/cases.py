@@ -396,40 +396,31 @@ class ApiCases:
                          {batch["id"] for batch in api.list_batches()})
         self.assertRaises(exception.BatchNotFound, api.get_batch, old["id"])
 
-    def test_novas_work_is_that_of_the_last_completed(self):
-        finished = datetime.datetime(2026, 11, 23, 8, 0, 0)
-        rows = [
-            server(f"s{number}", status=status, actual=actual, issued_at=finished,
-                   finished_at=finished + datetime.timedelta(seconds=number))
-            for number, (status, actual) in enumerate([
-                ("completed", {"nova_seconds": 4.0}), ("completed", {"nova_seconds": 3.5}),
-                ("failed", {"nova_seconds": 99.0}), ("completed", None),
-                ("completed", {"stream_seconds": 2.0}), ("completed", {"nova_seconds": 3.0})])]
-        api.create_batch({"request": {}}, rows)
-
-        self.assertEqual(
-            [(0, 4.0), (1, 3.5), (5, 3.0)],
-            [((row["finished_at"] - row["issued_at"]).seconds, row["actual"]["nova_seconds"])
-             for row in api.recent_nova_work()])
-        self.assertEqual([3.0], [row["actual"]["nova_seconds"]
-                                 for row in api.recent_nova_work(limit=2)])
-
     def test_migrations_to_learn_from_are_the_last_completed_ones(self):
         finished = datetime.datetime(2026, 11, 23, 8, 0, 0)
+        told = {"stream_seconds": 1.0}
         rows = [
-            server(f"s{number}", status=status, actual={"stream_seconds": number},
-                   current_projection=projection,
+            server(f"s{number}", status=status, actual=actual, current_projection=projection,
+                   issued_at=issued, attempts=1,
                    finished_at=finished + datetime.timedelta(seconds=number))
-            for number, (status, projection) in enumerate([
-                ("completed", {"stream_seconds": 1.0}), ("failed", {"stream_seconds": 1.0}),
-                ("completed", None), ("completed", {"stream_seconds": 3.0})])]
-        api.create_batch({"request": {}}, rows)
+            for number, (status, issued, projection, actual) in enumerate([
+                ("completed", finished, told, {"nova_seconds": 4.0}),
+                ("completed", finished, {"stream_seconds": 2.0}, {"nova_seconds": 3.5}),
+                ("failed", finished, told, {"nova_seconds": 99.0}),
+                ("completed", finished, told, None), ("completed", finished, None, told),
+                ("completed", None, told, told),
+                ("completed", finished, told, {"nova_seconds": 3.0})])]
+        batch = api.create_batch({"request": {}}, rows)
 
-        self.assertEqual([({"stream_seconds": 1.0}, {"stream_seconds": 0}),
-                          ({"stream_seconds": 3.0}, {"stream_seconds": 3})],
-                         api.recent_migrations())
-        self.assertEqual([({"stream_seconds": 3.0}, {"stream_seconds": 3})],
-                         api.recent_migrations(limit=1))
+        found = api.recent_migrations(10, finished)
+        self.assertEqual([4.0, 3.5, 3.0], [row["actual"]["nova_seconds"] for row in found])
+        self.assertEqual(
+            {"batch_id": batch["id"], "source": rows[1]["source"], "attempts": 1,
+             "issued_at": finished, "finished_at": finished + datetime.timedelta(seconds=1),
+             "projection": {"stream_seconds": 2.0}, "actual": {"nova_seconds": 3.5}}, found[1])
+        self.assertEqual(found[2:], api.recent_migrations(1, finished))
+        self.assertEqual(found[1:], api.recent_migrations(
+            10, finished + datetime.timedelta(seconds=1)))
 
     @staticmethod
     def _clock():

@@ -9,7 +9,14 @@ from nova_batch_migrate.planning.learning import Finished, Learned
 
 
 def finished(*actual, projected=10.0, **fields):
-    return [Finished(projected, seconds, **fields) for seconds in actual]
+    """Return one batch for each."""
+    return [Finished(projected, seconds, **({"batch": str(number)} | fields))
+            for number, seconds in enumerate(actual)]
+
+
+def relayed(*wire_bytes, batch="r", projected=100.0):
+    return [Finished(10.0, 10.0, projected_wire_bytes=projected, actual_wire_bytes=actual,
+                     batch=batch) for actual in wire_bytes]
 
 
 @ddt.ddt
@@ -19,36 +26,73 @@ class TestLearn(base.BaseTestCase):
         self.assertIsNone(learning.learn(finished(11.0, 12.0)))
         self.assertIsNone(learning.learn(finished(11.0, 12.0, 13.0, projected=0.0)))
 
-    def test_the_median_counts_not_the_outlier(self):
-        found = learning.learn(finished(11.0, 11.0, 10.0, 12.0, 300.0))
-        self.assertEqual((5, 1.1), (found.migrations, found.stream_factor))
-        # Distances 0, 0, 0.1, 0.1 and a huge one: the median is 0.1.
-        self.assertAlmostEqual(0.14826, found.stream_factor_spread)
+    def test_the_more_batches_say_the_same_the_nearer_it_gets(self):
+        three, thirty = (learning.learn(finished(*[12.0] * count)) for count in (3, 30))
+        self.assertEqual((3, 30), (three.migrations, thirty.migrations))
+        self.assertTrue(1.08 < three.stream_factor < thirty.stream_factor < 1.2)
+        self.assertAlmostEqual(1.19, thirty.stream_factor, delta=0.01)
 
-    def test_only_the_latest_count(self):
-        old, new = finished(*[20.0] * 40), finished(*[10.0] * learning.MOST_MIGRATIONS)
-        self.assertEqual(Learned(30, 1.0, 0.0), learning.learn(old + new))
+    def test_one_batch_says_little_however_many_it_has(self):
+        found = learning.learn(finished(*[12.0] * 30, batch="one"))
+        self.assertLess(found.stream_factor, 1.13)
 
-    @ddt.data((100.0, 2.0), (1.0, 0.5))
+    def test_the_outlier_counts_little(self):
+        self.assertAlmostEqual(1.1, learning.learn(finished(
+            *[11.0] * 20, 300.0)).stream_factor, delta=0.02)
+
+    def test_what_is_old_counts_less(self):
+        new, old = (learning.learn(finished(*[15.0] * 4, age_seconds=days * 86400.0)).stream_factor
+                    for days in (0, 28))
+        self.assertLess(old - 1, 0.6 * (new - 1))
+
+    @ddt.data((1000.0, 2.0), (0.01, 0.5))
     @ddt.unpack
     def test_it_never_goes_far(self, actual, factor):
-        self.assertEqual(factor, learning.learn(finished(*[actual] * 3)).stream_factor)
+        self.assertEqual(factor, learning.learn(finished(*[actual] * 90)).stream_factor)
+
+    def test_scatter_is_of_batches_and_of_what_is_not_known(self):
+        few, many = (learning.learn(finished(*[10.0] * count)).stream_factor_spread
+                     for count in (3, 60))
+        self.assertTrue(0.15 <= many < few < 0.25, (many, few))
 
     def test_downtime(self):
         found = learning.learn(finished(
-            10.0, 10.0, 10.0, projected_downtime_seconds=0.1, actual_downtime_seconds=0.3))
-        self.assertAlmostEqual(0.2, found.downtime_seconds)
+            *[10.0] * 9, projected_downtime_seconds=0.1, actual_downtime_seconds=0.3))
+        self.assertAlmostEqual(0.9 * 0.2, found.downtime_seconds)
 
-    def test_wire_bytes_of_all_that_relays_carried_together(self):
+    def test_streams_past_relays_and_through_them_are_told_apart(self):
+        both = finished(*[12.0] * 9) + relayed(*[80.0] * 4)
+        self.assertEqual((9, None), self.facts(learning.learn(both)))
+        self.assertEqual(4, learning.learn(both, relay=True).migrations)
+        self.assertEqual(1.0, learning.learn(both, relay=True).stream_factor)
+
+    def test_who_went_another_way_than_planned_teaches_nothing(self):
+        lost = [Finished(20.0, 0.7, projected_wire_bytes=100.0) for _ in range(9)]
+        for relay in (False, True):
+            self.assertIsNone(learning.learn(lost, relay))
+        usual = relayed(*[100.0] * 3)
+        self.assertEqual(learning.learn(usual, True), learning.learn(usual + lost, True))
+
+    @staticmethod
+    def facts(found):
+        return found.migrations, found.wire_factor
+
+    def test_wire_bytes_of_all_that_a_batch_s_relays_carried_together(self):
         # who came first brought what the others referred to: not as projected, but the sum is
-        relayed = [Finished(10.0, 10.0, projected_wire_bytes=p, actual_wire_bytes=a)
-                   for p, a in ((100.0, 20.0), (20.0, 70.0), (40.0, 38.0))]
-        self.assertEqual(0.8, learning.learn(relayed).wire_factor)
-        past = [Finished(10.0, 10.0, projected_wire_bytes=100.0), *finished(10.0)]
-        self.assertEqual(0.8, learning.learn(past + relayed).wire_factor)
-        self.assertIsNone(learning.learn(past + relayed[1:]).wire_factor)
-        self.assertEqual(0.5, learning.learn([dataclasses.replace(
-            f, actual_wire_bytes=1.0) for f in relayed]).wire_factor)
+        batch = [Finished(10.0, 10.0, projected_wire_bytes=p, actual_wire_bytes=a)
+                 for p, a in ((100.0, 20.0), (20.0, 70.0), (40.0, 38.0))]
+        even = [Finished(10.0, 10.0, projected_wire_bytes=p, actual_wire_bytes=0.8 * p)
+                for p in (100.0, 20.0, 40.0)]
+        found = learning.learn(batch, relay=True).wire_factor
+        self.assertEqual(learning.learn(even, relay=True).wire_factor, found)
+        self.assertTrue(0.8 < found < 0.9, found)
+
+    def test_wire_bytes_the_more_batches_the_nearer(self):
+        many = [each for number in range(30)
+                for each in relayed(80.0, 80.0, batch=str(number))]
+        self.assertAlmostEqual(0.8, learning.learn(many, relay=True).wire_factor, delta=0.01)
+        self.assertEqual(0.5, learning.learn([dataclasses.replace(each, actual_wire_bytes=1.0)
+                                              for each in many], relay=True).wire_factor)
 
     def test_json(self):
         found = Learned(3, 1.0, 0.1, -0.05, 0.8)
@@ -81,36 +125,3 @@ class TestCorrected(base.BaseTestCase):
         self.assertEqual(sure, seconds)
         self.assertLessEqual(wide[0], narrow[0] + 1e-6)
         self.assertGreaterEqual(wide[1], narrow[1] - 1e-6)
-
-
-class TestLearnNova(base.BaseTestCase):
-
-    @staticmethod
-    def stays(sharing, starts, before=2.0, behind=1.0, stream=10.0):
-        """Play migrations whose stretches before the stream all lie within the others'."""
-        ends = []
-        for start in starts:
-            beside = sum(other == start for other in starts) - 1
-            slow = 1 + sharing * beside
-            ends.append(learning.NovaStay(start, start + slow * (before + behind) + stream,
-                                          slow * (before + behind), slow * before))
-        return ends
-
-    def test_two_teach_nothing(self):
-        self.assertIsNone(learning.learn_nova(self.stays(0.5, [0.0, 100.0]), 0.5))
-
-    def test_what_others_cost_is_told_from_what_one_alone_takes(self):
-        found = learning.learn_nova(self.stays(0.5, [0.0, 0.0, 0.0, 0.0, 100.0, 200.0, 300.0]), 0.5)
-        self.assertEqual((3.0, 0.667, 0.5), (found.seconds, found.before_share, found.sharing))
-
-    def test_those_that_never_meet_are_not_slowed_by_each_other(self):
-        found = learning.learn_nova(self.stays(0.5, [0.0, 100.0, 200.0]), 0.5)
-        self.assertEqual((3.0, 0.0), (found.seconds, found.sharing))
-
-    def test_where_always_as_many_meet_it_is_all_one_work(self):
-        found = learning.learn_nova(self.stays(0.5, [0.0, 0.0, 100.0, 100.0]), 0.5)
-        self.assertEqual((4.5, 0.0), (found.seconds, found.sharing))
-
-    def test_without_a_look_at_the_stream_the_usual_share_counts(self):
-        stays = [learning.NovaStay(at, at + 14.0, 4.0) for at in (0.0, 100.0, 200.0)]
-        self.assertEqual(learning.NovaPace(4.0, 0.25, 0.0), learning.learn_nova(stays, 0.25))

@@ -120,6 +120,26 @@ class TestPlan(base.BaseTestCase):
                                found.learned_seconds)
         self.assertAlmostEqual(plain.downtime_seconds + 0.2, found.learned_downtime_seconds)
 
+    def test_streams_through_relays_have_their_own_lessons(self):
+        host = builders.host([server("a")])
+        for relay, factor in ((False, 1.5), (True, 0.9)):
+            found = plan.make_plan(plan_request(
+                host, relay=relay, learned=Learned(5, 1.5, 0.1),
+                learned_relayed=Learned(5, 0.9, 0.1))).groups[0].members[0].projection
+            self.assertAlmostEqual(factor * found.stream_seconds + found.nova_seconds,
+                                   found.learned_seconds)
+
+    def test_what_is_not_known_of_nova_widens_the_interval(self):
+        host = builders.host([server("a")])
+        sure, unsure = (plan.make_plan(plan_request(host, nova_seconds=4.0, nova_deviation=each))
+                        .groups[0].members[0].projection for each in (0.0, 0.4))
+        self.assertEqual(sure.projected_seconds, unsure.projected_seconds)
+        # 90 % of them lie within 1.645 deviations: 4 s x exp(0.658), and divided by it.
+        self.assertAlmostEqual(4 * 0.931, unsure.interval_seconds[1] - sure.interval_seconds[1],
+                               delta=0.1)
+        self.assertAlmostEqual(4 * 0.482, sure.interval_seconds[0] - unsure.interval_seconds[0],
+                               delta=0.1)
+
     def test_common_content_counts_per_destination(self):
         found = plan.make_plan(plan_request(
             builders.host([server("a"), server("b"), server("c"), server("d")],

@@ -1,0 +1,69 @@
+"""What the cloud's finished migrations tell the next plan: read from the database, made pure.
+
+Called by the planner. What is made of it is planning.learning and planning.nova_pace.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+
+from nova_batch_migrate.db import api as db
+from nova_batch_migrate.planning import learning, nova_pace
+from nova_batch_migrate.planning import request as plan_request
+from nova_batch_migrate.planning.telemetry import HostTelemetry
+
+#: What is older tells nothing any more; of the rest the latest so many.
+OLDEST_DAYS = 30
+LATEST_MIGRATIONS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Lessons:
+    """What a plan takes from the past; its frozen projections know nothing of the streams'."""
+
+    nova: nova_pace.NovaPace
+    #: Of streams past relays, and through them.
+    learned: learning.Learned | None
+    learned_relayed: learning.Learned | None
+
+
+def lessons(conf, now: datetime.datetime, hosts: Sequence[HostTelemetry], servers: int,
+            relay: bool, max_parallel: int) -> Lessons:
+    """Return what the latest migrations teach, however their batches ended.
+
+    ``hosts`` are the sources with what has yet to move, ``servers`` all that the batch moves,
+    ``max_parallel`` what it asks for (many: as many at once as Nova permits), ``conf`` the options
+    of [conductor].
+    """
+    rows = db.recent_migrations(LATEST_MIGRATIONS, now - datetime.timedelta(days=OLDEST_DAYS))
+    usual = nova_pace.NovaPace(conf.nova_seconds, plan_request.PlanRequest.nova_before_share,
+                               conf.nova_sharing)
+    ahead = nova_pace.Ahead(
+        now.timestamp(), frozenset(host.host for host in hosts), relay, servers,
+        sum(min(max_parallel, host.options.max_concurrent, len(host.servers)) for host in hosts))
+    finished = [_finished(row, now) for row in rows if row["actual"].get("stream_seconds")]
+    return Lessons(
+        nova_pace.learn([_stay(row) for row in rows
+                         if row["actual"].get("nova_seconds") is not None], usual, ahead),
+        *(learning.learn(finished, carried) for carried in (False, True)))
+
+
+def _stay(row: dict) -> nova_pace.NovaStay:
+    actual = row["actual"]
+    carried = bool(actual.get("relay"))
+    return nova_pace.NovaStay(
+        issued_seconds=row["issued_at"].timestamp() + actual.get("nova_queued_seconds", 0.0),
+        finished_seconds=row["finished_at"].timestamp(),
+        nova_seconds=actual["nova_seconds"], before_seconds=actual.get("nova_before_seconds"),
+        batch=row["batch_id"], source=row["source"], relay=carried,
+        usual=row["attempts"] == 1 and carried == bool(row["projection"].get("relay")))
+
+
+def _finished(row: dict, now: datetime.datetime) -> learning.Finished:
+    projection, actual = row["projection"], row["actual"]
+    return learning.Finished(
+        projection["stream_seconds"], actual["stream_seconds"],
+        projection["downtime_seconds"], actual["downtime_seconds"],
+        projection["wire_bytes"] if projection.get("relay") else 0.0,
+        actual["wire_bytes"] if actual.get("relay") else None,
+        row["batch_id"], (now - row["finished_at"]).total_seconds())

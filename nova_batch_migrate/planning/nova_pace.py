@@ -1,0 +1,192 @@
+"""How long Nova works on a migration besides its stream, told from the latest ones of the cloud.
+
+The conductor gives what it has seen and what is configured; what comes out goes into the request of
+the next plan.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+
+from nova_batch_migrate.planning import evidence
+from nova_batch_migrate.planning.conditions import beside_before
+
+#: Nova's seconds are a guess where nobody has seen any, and vary with the load of its hosts.
+_SCATTER = evidence.Scatter(assumed=0.3, batch=0.35, migration=0.2)
+#: Standard deviation of log(1 + sharing) before anything was seen.
+_SHARING_DEVIATION = 0.25
+_SHARINGS = tuple(0.05 * step for step in range(41))
+#: So unlike, in doublings of load, are another source host, and streams that go another way.
+_OTHER_SOURCE, _OTHER_WAY = 0.5, 1.0
+#: A stretch shorter than this is taken for this long: clocks are looked at so often.
+_LEAST_SECONDS = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class NovaStay:
+    """A completed migration's time in Nova's hands; seconds, the first two since any epoch."""
+
+    issued_seconds: float
+    finished_seconds: float
+    nova_seconds: float
+    #: Of them, before the stream; None: nobody saw it begin.
+    before_seconds: float | None = None
+    batch: str = ""
+    source: str = ""
+    #: Whether a relay carried its stream.
+    relay: bool = False
+    #: False: it went another way than planned, or not at the first attempt. It tells nothing, but
+    #: others had it beside them.
+    usual: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Ahead:
+    """What the next migrations will run under."""
+
+    #: When the plan is made; of the epoch of the stays.
+    now_seconds: float
+    sources: frozenset[str]
+    relay: bool
+    #: Servers of the batch, and how many of them migrate at once.
+    servers: int
+    at_once: int
+
+
+@dataclasses.dataclass(frozen=True)
+class NovaPace:
+    """Nova's own work around a stream: what a migration costs that has Nova for itself."""
+
+    seconds: float
+    before_share: float
+    #: By what share of its time each further migration delays the others (conditions.NovaWork).
+    sharing: float
+    #: Standard deviation of the logarithm of these seconds, from one batch to the next.
+    deviation: float = 0.0
+
+
+def learn(stays: Sequence[NovaStay], usual: NovaPace, ahead: Ahead) -> NovaPace:
+    """Return how Nova will work, by what is assumed (`usual`) and the latest migrations.
+
+    Each stretch in Nova's hands was as long as its work times 1 + sharing x (how many others were
+    under way meanwhile, on average; `beside_before`). How much evidence that is tells
+    planning.evidence: batches of another size, with another number at once, from other hosts, past
+    or through relays, or long ago, say less. `sharing` moves only as far as migrations with more
+    and with fewer beside them tell it from slow work.
+    """
+    ends = [_ends(stay, usual.before_share) for stay in stays]
+    beside = [_beside(ends, at) for at in range(len(ends))]
+    sizes: dict[str, int] = {}
+    for stay in stays:
+        sizes[stay.batch] = sizes.get(stay.batch, 0) + 1
+    seen = [_Stretches(stay.batch, _unlike(stay, 1 + others[1], sizes[stay.batch], ahead),
+                       tuple(max(_LEAST_SECONDS, until - since) for since, until in at), others)
+            for stay, at, others in zip(stays, ends, beside, strict=True) if stay.usual]
+    works = (usual.seconds * usual.before_share, usual.seconds * (1 - usual.before_share))
+    sharing = _sharing(seen, works, usual.sharing)
+    found = [evidence.estimate(_values(seen, part, work, sharing, usual.sharing), _SCATTER)
+             for part, work in enumerate(works)]
+    before, behind = (work * math.exp(part.mean) * _at_usual(seen, at, usual.sharing)
+                      / _at_usual(seen, at, sharing)
+                      for at, (work, part) in enumerate(zip(works, found, strict=True)))
+    seconds = before + behind
+    return NovaPace(
+        seconds=round(seconds, 3), sharing=round(sharing, 2),
+        before_share=round(before / seconds, 3) if seconds else usual.before_share,
+        deviation=round(statistics.fmean(part.deviation for part in found), 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stretches:
+    """A migration's two stretches in Nova's hands: before its stream, and behind it."""
+
+    batch: str
+    unlike: float
+    seconds: tuple[float, float]
+    #: How many others weighed on them.
+    beside: tuple[float, float]
+
+
+def _unlike(stay: NovaStay, at_once: float, servers: int, ahead: Ahead) -> float:
+    return (evidence.age(ahead.now_seconds - stay.finished_seconds)
+            + evidence.doublings(at_once, max(1, ahead.at_once))
+            + evidence.doublings(servers, max(1, ahead.servers))
+            + (0.0 if stay.source in ahead.sources else _OTHER_SOURCE)
+            + (0.0 if stay.relay == ahead.relay else _OTHER_WAY))
+
+
+def _values(seen: Sequence[_Stretches], part: int, work: float, sharing: float, usual: float
+            ) -> list[evidence.Seen]:
+    """Return how long the stretches were beside what was to be expected, as logarithms.
+
+    What `sharing` explains is taken from those with more beside them than the mean, and given to
+    those with fewer: what all of them have in common stays what it was.
+    """
+    common = work * _at_usual(seen, part, usual)
+    return [evidence.Seen(math.log(each.seconds[part] / common)
+                          - math.log((1.0 + sharing * each.beside[part])
+                                     / _at_usual(seen, part, sharing)),
+                          each.batch, each.unlike) for each in seen] if common > 0 else []
+
+
+def _at_usual(seen: Sequence[_Stretches], part: int, sharing: float) -> float:
+    """Return what the mean number of others makes of a second of work."""
+    if not seen:
+        return 1.0
+    weights = [1.0 / (1.0 + each.unlike) for each in seen]
+    mean = sum(weight * each.beside[part] for weight, each in zip(weights, seen, strict=True)
+               ) / sum(weights)
+    return 1.0 + sharing * mean
+
+
+def _sharing(seen: Sequence[_Stretches], works: tuple[float, float], usual: float) -> float:
+    """Return the sharing for which the stretches are most alike, in doubt what is assumed."""
+    if not seen:
+        return usual
+    sizes: dict[str, int] = {}
+    for each in seen:
+        sizes[each.batch] = sizes.get(each.batch, 0) + 1
+    weights = [1.0 / ((1.0 + each.unlike) * (sizes[each.batch] * _SCATTER.batch ** 2
+                                             + _SCATTER.migration ** 2)) for each in seen]
+
+    def cost(sharing: float) -> float:
+        found = ((math.log1p(sharing) - math.log1p(usual)) / _SHARING_DEVIATION) ** 2
+        for part, work in enumerate(works):
+            values = [each.value for each in _values(seen, part, work, sharing, usual)]
+            if values:
+                middle = statistics.median(values)
+                found += sum(weight * min(abs(value - middle), 2 * _SCATTER.batch) ** 2
+                             for weight, value in zip(weights, values, strict=True)) / len(works)
+        return found
+
+    return min({*_SHARINGS, usual}, key=lambda tried: (round(cost(tried), 6), abs(tried - usual)))
+
+
+def _ends(stay: NovaStay, usual_before_share: float) -> tuple[tuple[float, float], ...]:
+    """Return when Nova worked on a migration: before the stream, and behind it."""
+    before = stay.before_seconds
+    if before is None:
+        before = usual_before_share * stay.nova_seconds
+    behind = max(0.0, stay.nova_seconds - before)
+    return ((stay.issued_seconds, stay.issued_seconds + before),
+            (stay.finished_seconds - behind, stay.finished_seconds))
+
+
+def _beside(ends: list, own: int) -> tuple[float, float]:
+    """Return how much others weighed on a migration before its stream, and behind it."""
+    before, behind = ends[own]
+    rest = [pair for at, pair in enumerate(ends) if at != own]
+    at_start = _overlap(before, [start for start, _ in rest])
+    later = _overlap(before, [(start[1], end[1]) for start, end in rest])
+    return (beside_before(at_start, later),
+            _overlap(behind, [(start[0], end[1]) for start, end in rest]))
+
+
+def _overlap(stretch: tuple[float, float], others: list[tuple[float, float]]) -> float:
+    """Return how many of the others' stretches ran during this one, on average."""
+    begun, ended = stretch
+    if ended <= begun:
+        return 0.0
+    return sum(max(0.0, min(ended, until) - max(begun, since))
+               for since, until in others) / (ended - begun)

@@ -10,7 +10,7 @@ import datetime
 from oslo_log import log
 from oslo_utils import timeutils
 
-from nova_batch_migrate.conductor import healing, loading, relays, state
+from nova_batch_migrate.conductor import healing, keeping, loading, relays, state
 from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
@@ -61,7 +61,8 @@ class Gangs:
         key = loading.group_key(source, index)
         before = batch["state"].get("relay_groups") or {}
         # the intent first: what is open is closed at the end, whoever opened it
-        _save(batch, relay_groups=before | {key: sorted({row["destination"] for row in members})})
+        keeping.save(batch, relay_groups=before | {
+            key: sorted({row["destination"] for row in members})})
         going, left = list(members), {}
         while going:
             opened, refused = self._relays.begin(ctxt, batch, source, index, going, True)
@@ -73,7 +74,7 @@ class Gangs:
             going = [row for row in going if row["destination"] not in refused]
             if policy == TOGETHER:
                 going = []
-        _save(batch, relay_groups=before | {
+        keeping.save(batch, relay_groups=before | {
             key: sorted({row["destination"] for row in going})})
         self._note(batch, members[0], open=bool(going), left_out=sorted(
             {*left, *(row["server_id"] for row in gone)}))
@@ -195,12 +196,7 @@ class Gangs:
     def _note(batch: dict, row: dict, **changes) -> None:
         key = loading.group_key(row["source"], row["group_index"])
         before = batch["state"].get("gangs", {})
-        _save(batch, gangs=before | {key: before.get(key, {}) | changes})
-
-
-def _save(batch: dict, **changes) -> None:
-    batch["state"] = batch["state"] | changes
-    db.update_batch(batch["id"], {"state": batch["state"]})
+        keeping.save(batch, gangs=before | {key: before.get(key, {}) | changes})
 
 
 def _name(row: dict) -> str:

@@ -138,6 +138,17 @@ def held_up_seconds(batch: dict, now: datetime.datetime) -> float:
     return kept.get("held_up_seconds", 0.0) + running
 
 
+def go_on(batch: dict, now: datetime.datetime) -> dict:
+    """Return the changes of state with which measuring holds nothing up any more."""
+    measure = batch["state"].get("measure")
+    held = held_up_seconds(batch, now)
+    if measure and measure["purpose"] == "initial" and not batch["request"]["plan_only"]:
+        # nothing migrated while everything was measured for the first time
+        begun = datetime.datetime.fromisoformat(measure["started_at"])
+        held += (now - begun).total_seconds()
+    return {"held_up_seconds": round(held, 3), "held_up_since": None}
+
+
 def _patience(batch: dict, now: datetime.datetime) -> float:
     """Return how long measuring may still hold the batch up: a share of all it is to take."""
     whole = max(batch["state"].get("projected_seconds", 0.0), spent_seconds(batch, now))

@@ -12,7 +12,7 @@ from oslo_log import log
 from oslo_utils import timeutils
 
 from nova_batch_migrate import context
-from nova_batch_migrate.conductor import lessons, loading, survey
+from nova_batch_migrate.conductor import keeping, lessons, loading, survey
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import plan as planning
 from nova_batch_migrate.planning import request as plan_request
@@ -44,6 +44,43 @@ class Planner:
                  if host not in excluded and (not wanted or host in wanted)]
         claimed = db.claims_of([(db.HOST, host) for host in hosts])
         return [host for host in hosts if (db.HOST, host) not in claimed]
+
+    def step(self, ctxt, batch: dict) -> None:
+        """Plan what has yet to move, and note what the next passes need of the plan."""
+        fresh = db.get_batch(batch["id"])
+        current = db.servers_of(batch["id"])
+        first_group = max((row["group_index"] for row in current
+                           if row["group_index"] is not None), default=-1) + 1
+        plan = self.make(fresh, current, first_group)
+        kind = "planned" if fresh["first_plan"] is None else "replanned"
+        db.add_event(
+            batch["id"], kind,
+            f"{sum(len(group.members) for group in plan.groups)} servers in {len(plan.groups)} "
+            f"groups, {plan.projected_seconds:.0f} s, {len(plan.staying)} stay",
+            request_id=ctxt.request_id)
+        if batch["control"]["replan"]:
+            batch["control"] = batch["control"] | {"replan": False}
+            db.update_batch(batch["id"], {"control": batch["control"]})
+        keeping.save(batch, **loading.go_on(batch, timeutils.utcnow()))
+        # a set of an earlier plan may still be on its way
+        still = {row["group_index"] for row in current if row["status"] in ("waiting", "migrating")}
+        keeping.save(batch, measure=None, surveyed=False,
+                   told=loading.told(plan, fresh["first_plan"]),
+                   projected_seconds=loading.spent_seconds(batch, timeutils.utcnow())
+                   + plan.projected_seconds,
+                   relayed=sorted({*batch["state"].get("relayed", ()), *(
+                       group.index for group in plan.groups
+                       if any(member.projection.relay for member in group.members))}),
+                   together=[*(index for index in batch["state"].get("together", ())
+                               if index in still),
+                             *(group.index for group in plan.groups if group.synchronized)],
+                   dirty={server.id: round(server.round_model.rate_pages_per_second
+                                           * telemetry.PAGE_BYTES)
+                          for host in plan.request.hosts for server in host.servers},
+                   limits={host.host: host.options.max_concurrent for host in plan.request.hosts},
+                   plan_groups={group.source: min(g.index for g in plan.groups
+                                                  if g.source == group.source)
+                                for group in plan.groups})
 
     def make(self, batch: dict, rows: list[dict], first_group: int) -> planning.Plan:
         """Plan what is still pending; groups are numbered from ``first_group`` on."""

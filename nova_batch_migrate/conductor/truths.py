@@ -1,0 +1,62 @@
+"""What Nova says of servers that migrate, in as few questions as will do: each takes it a while.
+
+Called by the reconciler in every pass.
+"""
+
+import collections
+
+from oslo_utils import timeutils
+
+from nova_batch_migrate.conductor import decide, state
+
+#: While a migration is in flight its server is looked at so often: Nova asks Neutron each time.
+SERVER_LOOK_SECONDS = 60.0
+#: Of a source's migrations, those that may be younger than ours: servers that others move.
+FOREIGN_MIGRATIONS = 20
+
+
+class Truths:
+    """Asks Nova; keeps nothing."""
+
+    def __init__(self, nova):
+        self._nova = nova
+
+    def of(self, migrating: list[dict]) -> dict[str, state.Truth]:
+        """Return what Nova says of servers that migrate, by id; one list serves all of a source."""
+        sources = collections.Counter(row["source"] for row in migrating)
+        listed: dict[str, list] = {}
+        for source, number in sources.items():
+            if number > 1:
+                for migration in self._nova.migrations_from(source, number + FOREIGN_MIGRATIONS):
+                    listed.setdefault(migration.server_id, []).append(migration)
+        return {row["server_id"]: self._truth(row, tuple(listed.get(row["server_id"], ())))
+                for row in migrating}
+
+    def _truth(self, row: dict, migrations: tuple) -> state.Truth:
+        """``migrations`` are what is known already of the server's; ours may not be among them."""
+        def ours_of(found: tuple):
+            return decide.new_migrations(row["known_migrations"], row["destination"], found)[1]
+
+        # the migrations first: one that completes in between shows as running once more
+        ours = ours_of(migrations)
+        if ours is None:
+            migrations = tuple(self._nova.migrations(row["server_id"]))
+            ours = ours_of(migrations)
+        progress, now = row["progress"] or {}, timeutils.utcnow_ts(True)
+        if ours is not None and ours.status in state.IN_FLIGHT \
+                and now - progress.get("server_seen", 0.0) < SERVER_LOOK_SECONDS:
+            return state.Truth(None, migrations, asked=False)
+        row["progress"] = progress | {"server_seen": now}
+        return state.Truth(self._nova.server(row["server_id"]), migrations)
+
+    def look_at_next(self, rows: dict, actions: list) -> None:
+        """Look at servers that are about to be asked for, in one call where they are several."""
+        next_of: dict[str, list[str]] = {}
+        for action in actions:
+            if isinstance(action, state.Issue):
+                next_of.setdefault(rows[action.server_id]["source"], []).append(action.server_id)
+        for source, wanted in next_of.items():
+            if len(wanted) > 1:
+                shown = {server.id: server for server in self._nova.servers_on(source)}
+                for server_id in wanted:
+                    rows[server_id]["shown"] = shown.get(server_id)

@@ -69,6 +69,7 @@ def _group_lines(group: dict[str, Any]) -> list[str]:
         rows.append((
             member["order"] + 1, member["name"], member["destination"],
             text.seconds(projection["projected_seconds"]),
+            text.interval(projection["interval_seconds"]),
             text.seconds(projection["stream_seconds"]),
             text.seconds(projection["queue_seconds"]),
             text.seconds(projection["nova_seconds"]),
@@ -77,8 +78,9 @@ def _group_lines(group: dict[str, Any]) -> list[str]:
             projection["verdict"],
         ))
     table = grid(
-        ("#", "SERVER", "TO", "SECONDS", "STREAM", "QUEUE", "NOVA", "DATA", "DOWNTIME", "VERDICT"),
-        rows, right="# SECONDS STREAM QUEUE NOVA DATA DOWNTIME",
+        ("#", "SERVER", "TO", "SECONDS", "RANGE", "STREAM", "QUEUE", "NOVA", "DATA", "DOWNTIME",
+         "VERDICT"),
+        rows, right="# SECONDS RANGE STREAM QUEUE NOVA DATA DOWNTIME",
     )
     title = (
         f"Group {group['index'] + 1} on {text.escape(group['source'])}: "

@@ -5,6 +5,7 @@ sequences, newlines or text that reverses its direction; none of them may reach 
 """
 
 import unicodedata
+from collections.abc import Sequence
 
 _MIB = 1024**2
 # Control, format (bidirectional overrides, zero width), surrogates, line and paragraph separators.
@@ -71,6 +72,12 @@ def clock(seconds: float | None) -> str:
 def seconds(value: float | None) -> str:
     """Return seconds with one decimal."""
     return "" if value is None else f"{value:.1f}"
+
+
+def interval(ends: Sequence[float | None]) -> str:
+    """Return an interval as whole seconds; one that is open above ends with a plus."""
+    low, high = ends
+    return f"{low:.0f}+" if high is None else f"{low:.0f}-{high:.0f}"
 
 
 def milliseconds(value_seconds: float | None) -> str:

@@ -32,3 +32,4 @@ class TextTest(base.BaseTestCase):
         self.assertEqual(("0:59", "1:00", "1:00:01", ""), (
             text.clock(59.4), text.clock(59.6), text.clock(3601), text.clock(None)))
         self.assertEqual("72 ms", text.milliseconds(0.0724))
+        self.assertEqual(("10-23", "10+"), (text.interval((9.6, 23.4)), text.interval([10, None])))

@@ -27,7 +27,7 @@ class PlanLinesTest(base.BaseTestCase):
         ], tables.plan_lines(plan)[:5])
         header, first, second, *rest = tables.plan_lines(plan)[5:]
         self.assertEqual(
-            ["1", "web", "cmpb", "24.0", "20.0", "0.0", "4.0", "1.0", "MiB", "50", "ms",
+            ["1", "web", "cmpb", "24.0", "20-30", "20.0", "0.0", "4.0", "1.0", "MiB", "50", "ms",
              "converges"], first.split(),
         )
         self.assertIn(fakes.HOSTILE_ESCAPED, second)

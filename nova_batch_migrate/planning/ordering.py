@@ -79,12 +79,3 @@ def inbound_parallel(hosts: Iterable[str], destinations: Iterable[Destination]) 
     if not limits or None in limits:
         return float("inf")
     return sum(limits)
-
-
-def missed_deadline(deadline_seconds: float | None, projected_seconds: float) -> str | None:
-    """Say that the deadline of the batch will be missed, by how much, and what may help."""
-    if deadline_seconds is None or projected_seconds <= deadline_seconds:
-        return None
-    return (f"The deadline is in {deadline_seconds:.0f} s and cannot be met: the projected end is "
-            f"in {projected_seconds:.0f} s, {projected_seconds - deadline_seconds:.0f} s late. "
-            "Begin earlier, raise max_bandwidth_mib_s or max_parallel, or move fewer servers.")

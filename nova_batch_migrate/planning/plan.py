@@ -9,7 +9,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.planning import commonality, ordering, relaying, synchronized, timing
+from nova_batch_migrate.planning import (
+    commonality,
+    deadlines,
+    ordering,
+    relaying,
+    synchronized,
+    timing,
+)
 from nova_batch_migrate.planning.grouping import Grouping
 from nova_batch_migrate.planning.placement import Place, Room, place_groups
 from nova_batch_migrate.planning.request import Movable, PlanRequest, Staying
@@ -69,16 +76,15 @@ def make_plan(request: PlanRequest) -> Plan:
         kept = _without(kept, lost)
         planned += _plan_source(source, kept, places, request, len(planned))
     seconds = ordering.whole_seconds(planned, request.destinations)
-    late = ordering.missed_deadline(request.deadline_seconds, seconds)
     relayed = any(m.projection.relay for group in planned for m in group.members)
     return Plan(
         strategy=request.strategy, relay=relayed,
-        notes=(*_notes(request, sources, relayed or not planned), *([late] if late else []),
-               *_late_members(request, planned)),
+        notes=(*_notes(request, sources, relayed or not planned),
+               *deadlines.notes(request, planned, seconds)),
         groups=tuple(planned), staying=tuple(staying), projected_seconds=seconds,
         raw_bytes=sum(g.raw_bytes for g in planned),
         wire_bytes=sum(g.wire_bytes for g in planned),
-        deadline_met=None if request.deadline_seconds is None else late is None,
+        deadline_met=deadlines.met(request, seconds),
         request=request)
 
 
@@ -332,22 +338,6 @@ def _help_words(source: Source, server_id: str) -> str:
     does = {"pause": "pauses it", "post-copy": "switches to post-copy"}[help_]
     return (f"; {source.why_help(server_id)}; Nova {does} once its memory has crossed "
             "(on_non_convergence)")
-
-
-def _late_members(request: PlanRequest, groups: Sequence[PlanGroup]) -> list[str]:
-    """Say which servers will miss a deadline of their own."""
-    deadlines = {m.id: m.deadline_seconds for m in request.movable
-                 if m.deadline_seconds is not None}
-    notes, begins = [], collections.Counter()
-    for group in groups:
-        for member in group.members:
-            ends = begins[group.source] + member.projection.projected_seconds
-            if ends > deadlines.get(member.server_id, ends):
-                notes.append(f"{member.name} is to be moved within "
-                             f"{deadlines[member.server_id]:.0f} s and cannot be: projected in "
-                             f"{ends:.0f} s.")
-        begins[group.source] += group.projected_seconds
-    return notes
 
 
 def _left_out(sources: Sequence[Source], told: Sequence[str]) -> list[str]:

@@ -85,24 +85,3 @@ class TestEnds(base.BaseTestCase):
                 destinations=(dataclasses.replace(builders.destination(), inbound_limit=limit),)))
             group, = made.groups
             self.assertEqual(waiting, sum(m.projection.queue_seconds > 0 for m in group.members))
-
-    def test_a_deadline_that_cannot_be_met_is_said(self):
-        seconds = self.plan().projected_seconds
-        self.assertIsNone(self.plan().deadline_met)
-        self.assertIs(True, self.plan(deadline_seconds=seconds + 1).deadline_met)
-        late = self.plan(deadline_seconds=1.0)
-        self.assertIs(False, late.deadline_met)
-        self.assertTrue(any(f"projected end is in {seconds:.0f} s" in note
-                            for note in late.notes), late.notes)
-
-    def test_a_members_own_deadline(self):
-        servers = [builders.server("small", 50), builders.server("large", 200)]
-        request = builders.plan_request(builders.host(servers), strategy="none")
-        request = dataclasses.replace(request, movable=tuple(
-            dataclasses.replace(m, deadline_seconds=4.0 if m.id == "id-large" else None)
-            for m in request.movable))
-        made = plan.make_plan(request)
-        names = [m.name for group in made.groups for m in group.members]
-        self.assertEqual(["large", "small"], names)
-        self.assertIn("large is to be moved within 4 s and cannot be",
-                      " ".join(made.notes))

@@ -19,9 +19,9 @@ LATEST_MIGRATIONS = 100
 
 @dataclasses.dataclass(frozen=True)
 class Lessons:
-    """What a plan takes from the past; its frozen projections know nothing of the streams'."""
+    """What a plan takes from the past; each null where nothing, or too little, is known."""
 
-    nova: nova_pace.NovaPace
+    nova: nova_pace.NovaPace | None
     #: Of streams past relays, and through them.
     learned: learning.Learned | None
     learned_relayed: learning.Learned | None

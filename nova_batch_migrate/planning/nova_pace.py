@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 from nova_batch_migrate.planning import evidence
 from nova_batch_migrate.planning.conditions import beside_before
+from nova_batch_migrate.planning.values import Value
 
 #: Nova's seconds are a guess where nobody has seen any, and vary with the load of its hosts.
 _SCATTER = evidence.Scatter(assumed=0.3, batch=0.35, migration=0.2)
+#: Standard deviation of the logarithm of what is assumed, for one batch: from nothing seen.
+ASSUMED_DEVIATION = round(evidence.estimate((), _SCATTER).deviation, 3)
 #: Standard deviation of log(1 + sharing) before anything was seen.
 _SHARING_DEVIATION = 0.25
 _SHARINGS = tuple(0.05 * step for step in range(41))
@@ -55,19 +58,24 @@ class Ahead:
 
 
 @dataclasses.dataclass(frozen=True)
-class NovaPace:
+class NovaPace(Value):
     """Nova's own work around a stream: what a migration costs that has Nova for itself."""
 
     seconds: float
+    #: What of them comes before the stream.
     before_share: float
-    #: By what share of its time each further migration delays the others (conditions.NovaWork).
+    #: By what share of its time each further migration under way delays one that Nova works on.
     sharing: float
-    #: Standard deviation of the logarithm of these seconds, from one batch to the next.
+    #: Standard deviation of the logarithm of the seconds, from one batch to the next.
     deviation: float = 0.0
+    #: From so many.
+    migrations: int = 0
 
 
-def learn(stays: Sequence[NovaStay], usual: NovaPace, ahead: Ahead) -> NovaPace:
+def learn(stays: Sequence[NovaStay], usual: NovaPace, ahead: Ahead) -> NovaPace | None:
     """Return how Nova will work, by what is assumed (`usual`) and the latest migrations.
+
+    None where none of them went as planned.
 
     Each stretch in Nova's hands was as long as its work times 1 + sharing x (how many others were
     under way meanwhile, on average; `beside_before`). How much evidence that is tells
@@ -83,6 +91,8 @@ def learn(stays: Sequence[NovaStay], usual: NovaPace, ahead: Ahead) -> NovaPace:
     seen = [_Stretches(stay.batch, _unlike(stay, 1 + others[1], sizes[stay.batch], ahead),
                        tuple(max(_LEAST_SECONDS, until - since) for since, until in at), others)
             for stay, at, others in zip(stays, ends, beside, strict=True) if stay.usual]
+    if not seen:
+        return None
     works = (usual.seconds * usual.before_share, usual.seconds * (1 - usual.before_share))
     sharing = _sharing(seen, works, usual.sharing)
     found = [evidence.estimate(_values(seen, part, work, sharing, usual.sharing), _SCATTER)
@@ -94,7 +104,8 @@ def learn(stays: Sequence[NovaStay], usual: NovaPace, ahead: Ahead) -> NovaPace:
     return NovaPace(
         seconds=round(seconds, 3), sharing=round(sharing, 2),
         before_share=round(before / seconds, 3) if seconds else usual.before_share,
-        deviation=round(statistics.fmean(part.deviation for part in found), 3))
+        deviation=round(statistics.fmean(part.deviation for part in found), 3),
+        migrations=len(seen))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,13 +138,11 @@ def _values(seen: Sequence[_Stretches], part: int, work: float, sharing: float, 
     return [evidence.Seen(math.log(each.seconds[part] / common)
                           - math.log((1.0 + sharing * each.beside[part])
                                      / _at_usual(seen, part, sharing)),
-                          each.batch, each.unlike) for each in seen] if common > 0 else []
+                          each.batch, each.unlike) for each in seen]
 
 
 def _at_usual(seen: Sequence[_Stretches], part: int, sharing: float) -> float:
     """Return what the mean number of others makes of a second of work."""
-    if not seen:
-        return 1.0
     weights = [1.0 / (1.0 + each.unlike) for each in seen]
     mean = sum(weight * each.beside[part] for weight, each in zip(weights, seen, strict=True)
                ) / sum(weights)
@@ -142,8 +151,6 @@ def _at_usual(seen: Sequence[_Stretches], part: int, sharing: float) -> float:
 
 def _sharing(seen: Sequence[_Stretches], works: tuple[float, float], usual: float) -> float:
     """Return the sharing for which the stretches are most alike, in doubt what is assumed."""
-    if not seen:
-        return usual
     sizes: dict[str, int] = {}
     for each in seen:
         sizes[each.batch] = sizes.get(each.batch, 0) + 1

@@ -360,6 +360,11 @@ def _notes(request: PlanRequest, sources: Sequence[Source], relayed: bool) -> tu
                      f"each of {len(sources)} sources; while they migrate it is shared by need.")
     for source in sources:
         notes += source.notes()
+    if sources and (pace := request.learned_nova) is not None:
+        notes.append(f"Nova's own part is taken as {pace.seconds:.1f} s, "
+                     f"{100 * pace.sharing:.0f} % more for each other migration beside it, as "
+                     f"{pace.migrations} migrations of this cloud tell; without them "
+                     f"{request.nova_seconds:.1f} s and {100 * request.nova_sharing:.0f} %.")
     return (*notes, *_host_notes(request, sources))
 
 

@@ -7,7 +7,9 @@ import dataclasses
 import typing
 
 from nova_batch_migrate.planning import values
+from nova_batch_migrate.planning.conditions import NovaWork
 from nova_batch_migrate.planning.learning import Learned
+from nova_batch_migrate.planning.nova_pace import NovaPace
 from nova_batch_migrate.planning.telemetry import HostTelemetry
 from nova_batch_migrate.planning.values import Value
 
@@ -92,7 +94,7 @@ class PlanRequest(Value):
     max_parallel: int = 1
     #: Wire bytes of the whole batch; projected as shared equally by the sources.
     max_bandwidth_bytes_per_second: float | None = None
-    #: Nova's time per migration outside of the stream, where it works on no other.
+    #: Nova's time per migration outside of the stream, where it works on no other; as assumed.
     nova_seconds: float = 4.0
     #: What of them comes before the stream.
     nova_before_share: float = 0.5
@@ -100,6 +102,9 @@ class PlanRequest(Value):
     nova_sharing: float = 0.0
     #: Standard deviation of the logarithm of nova_seconds; it widens the intervals.
     nova_deviation: float = 0.0
+    #: The same four as finished migrations of the cloud tell them: they count instead; null: none
+    #: is known.
+    learned_nova: NovaPace | None = None
     #: Of the stream, before its first page.
     setup_seconds: float = 0.2
     #: Whether relays carry streams where they can: content in common then crosses once.
@@ -128,3 +133,12 @@ class PlanRequest(Value):
     #: When the plan is made, seconds since the epoch; null: unknown, so nobody waits.
     now_seconds: float | None = None
     schema_version: str = values.SCHEMA_VERSION
+
+    @property
+    def nova(self) -> NovaWork:
+        """Nova's work as it counts: learned, else assumed."""
+        pace = self.learned_nova
+        if pace is None:
+            return NovaWork(self.nova_seconds, self.nova_before_share, self.nova_sharing,
+                            deviation=self.nova_deviation)
+        return NovaWork(pace.seconds, pace.before_share, pace.sharing, deviation=pace.deviation)

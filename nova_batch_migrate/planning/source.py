@@ -90,7 +90,7 @@ class Source:
             if verdict != "converges":
                 continue
             wait = timing.best_moment(
-                periodicity, seconds, request.nova_seconds * request.nova_before_share,
+                periodicity, seconds, request.nova.seconds * request.nova.before_share,
                 usual_seconds if usual == "converges" else None, request.max_wait_seconds,
                 self.servers[server_id].name)
             if wait is not None:
@@ -223,9 +223,8 @@ class Source:
         members = self._members(ids, destinations, bounded) if relayed else [
             self._loads[i] for i in ids]
         return projection.project(
-            members, self._links[relayed], parallel, projection.NovaWork(
-                request.nova_seconds, request.nova_before_share, request.nova_sharing,
-                self._preparing(ids) if relayed else math.inf, request.nova_deviation),
+            members, self._links[relayed], parallel, dataclasses.replace(
+                request.nova, at_once=self._preparing(ids) if relayed else math.inf),
             request.setup_seconds, at, request.learned_relayed if relayed else request.learned,
             memo=None if relayed else self._runs, bounded=bounded)
 

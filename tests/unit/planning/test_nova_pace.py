@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import pathlib
@@ -39,10 +40,11 @@ def alone(count, works, **fields):
 
 class LearnTest(base.BaseTestCase):
 
-    def test_nothing_seen_is_what_is_assumed_and_not_sure(self):
-        found = nova_pace.learn([], USUAL, ahead())
-        self.assertEqual((4.0, 0.5, 0.0), (found.seconds, found.before_share, found.sharing))
-        self.assertAlmostEqual(0.46, found.deviation, delta=0.01)
+    def test_nothing_seen_teaches_nothing_and_what_is_assumed_is_not_sure(self):
+        self.assertIsNone(nova_pace.learn([], USUAL, ahead()))
+        self.assertAlmostEqual(0.46, nova_pace.ASSUMED_DEVIATION, delta=0.01)
+        self.assertLess(nova_pace.learn(alone(40, (2.0, 2.0)), USUAL, ahead(now=0.0)).deviation,
+                        0.9 * nova_pace.ASSUMED_DEVIATION)
 
     def test_the_more_alike_batches_the_nearer_to_them(self):
         # All took 8 s, 4 were assumed.
@@ -72,8 +74,15 @@ class LearnTest(base.BaseTestCase):
             self.assertTrue(4.0 < found < alike, (unlike, found, alike))
 
     def test_who_went_another_way_than_planned_teaches_nothing(self):
-        self.assertEqual(4.0, nova_pace.learn(
-            alone(9, (4.0, 4.0), usual=False), USUAL, ahead(now=0.0)).seconds)
+        lost = [dataclasses.replace(stay, batch="lost" + stay.batch)
+                for stay in alone(9, (40.0, 40.0), usual=False)]
+        self.assertIsNone(nova_pace.learn(lost, USUAL, ahead(now=0.0)))
+        usual = [dataclasses.replace(stay, issued_seconds=stay.issued_seconds + 1e5,
+                                     finished_seconds=stay.finished_seconds + 1e5)
+                 for stay in alone(1, (2.0, 2.0))]
+        found = nova_pace.learn(lost + usual, USUAL, ahead(now=0.0))
+        self.assertEqual(3, found.migrations)
+        self.assertLess(found.seconds, 4.1)
 
     def test_where_always_as_many_meet_sharing_stays_what_is_assumed(self):
         for assumed in (0.0, 0.7):

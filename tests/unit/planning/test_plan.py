@@ -8,6 +8,7 @@ from oslotest import base
 from nova_batch_migrate import exception
 from nova_batch_migrate.planning import plan, relaying
 from nova_batch_migrate.planning.learning import Learned
+from nova_batch_migrate.planning.nova_pace import NovaPace
 from nova_batch_migrate.planning.request import Staying
 from nova_batch_migrate.planning.telemetry import (
     DirtyModel,
@@ -128,6 +129,19 @@ class TestPlan(base.BaseTestCase):
                 learned_relayed=Learned(5, 0.9, 0.1))).groups[0].members[0].projection
             self.assertAlmostEqual(factor * found.stream_seconds + found.nova_seconds,
                                    found.learned_seconds)
+
+    def test_what_was_learned_of_nova_counts_and_stands_beside_what_is_assumed(self):
+        host = builders.host([server("a")])
+        assumed, learned = (plan.make_plan(plan_request(
+            host, nova_seconds=4.0, learned_nova=pace))
+            for pace in (None, NovaPace(6.0, 0.4, 0.3, 0.1, 12)))
+        for made, seconds in ((assumed, 4.0), (learned, 6.0)):
+            self.assertEqual(seconds, made.groups[0].members[0].projection.nova_seconds)
+            self.assertEqual(4.0, made.request.nova_seconds)
+        told, = set(learned.notes) - set(assumed.notes)
+        self.assertIn("6.0 s, 30 % more for each other migration beside it, as 12 migrations", told)
+        self.assertEqual(learned, plan.make_plan(plan.PlanRequest.from_dict(
+            learned.request.to_dict())))
 
     def test_what_is_not_known_of_nova_widens_the_interval(self):
         host = builders.host([server("a")])

@@ -18,7 +18,7 @@ LIKE = 1 << 32
 PAGES = 2 * 512 + 3
 
 _PROGRAM = """
-import mmap, os, random, sys
+import ctypes, mmap, os, random, sys
 kind, pages = sys.argv[1], int(sys.argv[2])
 size = pages * 4096
 if kind.startswith("/"):
@@ -35,6 +35,10 @@ else:
 ram.madvise(mmap.MADV_DONTFORK)
 if kind != "hugetlb":
     ram.madvise(mmap.MADV_NOHUGEPAGE)
+if sys.argv[5:]:
+    # its files in /proc are then that user's, as those of QEMU are
+    os.setuid(int(sys.argv[5]))
+    ctypes.CDLL(None).prctl(4, 1)
 print(fd, flush=True)
 for line in sys.stdin:
     page, seed = map(int, line.split())
@@ -59,16 +63,18 @@ def content(seed: int) -> bytes:
 class Guest(fixtures.Fixture):
     """A process with ``pages`` pages of RAM, none present until written.
 
-    ``kind``: anonymous, memfd, hugetlb, or the path of a file of shared memory.
+    ``kind``: anonymous, memfd, hugetlb, or the path of a file of shared memory; ``user``: whose
+    process it is, if not this one's.
     """
 
-    def __init__(self, kind: str = "anonymous", pages: int = PAGES):
-        self.kind, self.pages = kind, pages
+    def __init__(self, kind: str = "anonymous", pages: int = PAGES, user: int | None = None):
+        self.kind, self.pages, self.user = kind, pages, user
         self.id = str(uuid.uuid4())
 
     def _setUp(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, self.kind, str(self.pages), "-uuid", self.id],
+            [sys.executable, "-c", _PROGRAM, self.kind, str(self.pages), "-uuid", self.id,
+             *([] if self.user is None else [str(self.user)])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.addCleanup(self.end)
         self.fd = int(self._process.stdout.readline())

@@ -118,6 +118,11 @@ class PlanningError(BatchMigrateError):
     msg_fmt = "No plan could be made: %(reason)s"
     code = 500
 
+    @property
+    def reason(self) -> str:
+        """The reason alone, for a plan that is made all the same."""
+        return self.kwargs.get("reason", self.text)
+
 
 class RelayError(BatchMigrateError):
     """What a relay cannot do; the migration then goes the plain way or fails cleanly."""

@@ -11,7 +11,7 @@ from oslo_utils import timeutils
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.db import api as db
-from nova_batch_migrate.planning import telemetry
+from nova_batch_migrate.planning import reading, telemetry
 
 MAX_REFUSALS = 3
 #: To compare pages before and after, and to read all of them once, on a host that is busy: what
@@ -139,7 +139,9 @@ class Measurer:
         new ones, and are dropped.
         """
         names = {row["server_id"]: row["name"] for row in db.servers_of(batch["id"])}
-        servers = [_readable(server, host, names.get(server["id"]) or "") for server in servers]
+        # a wrong figure of one server is no reason to give a whole batch up
+        servers = [reading.server(server, host, names.get(server["id"]) or "").to_dict()
+                   for server in servers]
         stored = dict(db.get_batch(batch["id"])["telemetry"] or {})
         known = {server["id"]: server | {"sequence": None}
                  for server in stored.get(host, {}).get("servers", ())}
@@ -150,27 +152,8 @@ class Measurer:
             "bandwidth": self._agents.bandwidth(ctxt, host),
             "options": telemetry.MigrationOptions.from_nova(preflight["nova_options"]).to_dict(),
             "servers": [known[key] for key in sorted(known)]}
-        try:
-            value = telemetry.HostTelemetry.from_dict({**(common or {}), **whole})
-        except exception.PlanningError as error:
-            value = telemetry.HostTelemetry.from_dict(whole)
-            db.add_event(batch["id"], "warning", f"{host}: nothing is known to be in common, the "
-                         f"agent's figures are none: {error}")
+        value = reading.host({**(common or {}), **whole}, host)
         stored[host] = value.to_dict()
         db.update_batch(batch["id"], {"telemetry": stored})
-        for problem in preflight["problems"]:
-            db.add_event(batch["id"], "warning", f"{host}: {problem}")
-
-
-def _readable(server: dict, host: str, name: str) -> dict:
-    """Return a server's figures, or, where a value is none (NaN, below 0), that it has none.
-
-    A wrong figure of one server is no reason to give a whole batch up: it is planned by its memory
-    size, and the plan says why.
-    """
-    try:
-        telemetry.ServerTelemetry.from_dict(server)
-    except exception.PlanningError as error:
-        return {"id": server["id"], "name": name, "host": host,
-                "error": f"its figures cannot be true: {error}"}
-    return server
+        for problem in (*value.unreadable, *(f"{host}: {told}" for told in preflight["problems"])):
+            db.add_event(batch["id"], "warning", problem)

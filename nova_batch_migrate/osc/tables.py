@@ -170,21 +170,28 @@ def commonality_lines(chart: dict[str, Any]) -> list[str]:
         ],
         right="DISTINCT REPEATED_WITHIN COMMON_WITH_ANOTHER",
     )
+    # what was not looked for has no column
+    apart = [(name, header) for name, header in (("mapped_bytes", "MAPPED_BY_BOTH"),
+                                                 ("portion_bytes", "BLOCKS_BESIDE"))
+             if any(pair[name] is not None for pair in pairs)]
     lines += ["", *grid(
-        ("SERVER", "AND", "IN_COMMON", "SHARE_OF_SMALLER"),
+        ("SERVER", "AND", "IN_COMMON", "SHARE_OF_SMALLER", *(header for _, header in apart)),
         [
             (names.get(pair["a"], pair["a"]), names.get(pair["b"], pair["b"]),
-             text.size(pair["bytes"]), f"{pair['share'] * 100:.0f} %")
+             text.size(pair["bytes"]), f"{pair['share'] * 100:.0f} %",
+             *("" if pair[name] is None else text.size(pair[name]) for name, _ in apart))
             for pair in pairs[:_PAIRS_SHOWN]
         ],
-        right="IN_COMMON SHARE_OF_SMALLER",
+        right="IN_COMMON SHARE_OF_SMALLER MAPPED_BY_BOTH BLOCKS_BESIDE",
     )]
     if len(pairs) > _PAIRS_SHOWN:
         lines.append(f"... and {len(pairs) - _PAIRS_SHOWN} pairs with less; -f json has them all")
     lines += _told_apart(chart["pairs"])
     lines += [f"{text.escape(pair['a'])} and {text.escape(pair['b'])} have "
               f"{text.size(pair['bytes'])} in common (+- {text.size(pair['error_bytes'])})."
-              for pair in chart["host_pairs"] if pair["bytes"] is not None]
+              if pair["bytes"] is not None else
+              f"{text.escape(pair['a'])} and {text.escape(pair['b'])}: what they have in common is "
+              f"not known: {text.escape(pair['reason'])}" for pair in chart["host_pairs"]]
     if not chart["exact"]:
         lines.append("Estimated from a sample of the contents.")
     confirmed = chart["confirmation"]

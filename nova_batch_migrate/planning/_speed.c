@@ -406,7 +406,7 @@ static int read_log(Run *run, double rate)
     run->rounds++;
     if (load->auto_converge)
         throttle(run, dirtied);
-    if (remains < limit) {
+    if (remains < limit || remains <= 0) {
         run->pages_left = least(run->pages_left, limit);
         stop_guest(run);
         return 0;
@@ -450,7 +450,9 @@ static int pass_memory(Run *run, double seconds, double rate)
         send_pages(run, run->pages_left);
     }
     double tests = run->since_test / run->step_seconds;
-    if ((exhausted || fabs(tests - rint(tests)) < 1e-6) && run->pages_left < switchover_pages(run, rate)) {
+    /* QEMU also tests when nothing is left, whatever the downtime limit is */
+    if ((exhausted || fabs(tests - rint(tests)) < 1e-6)
+        && (run->pages_left <= 0 || run->pages_left < switchover_pages(run, rate))) {
         run->since_test = 0.0;
         return read_log(run, rate);
     }

@@ -40,9 +40,11 @@ def make_plan(request: PlanRequest) -> Plan:
     Servers that do not converge, or find no room, are added to `staying`. Raises PlanningError
     for a request that contradicts itself.
     """
+    asked = request
     _check(request)
+    request = _all_named(request)
     sources = _sources(request)
-    staying = list(request.staying)
+    staying = [*request.staying, *_nowhere(asked, request)]
     groups: dict[str, list[Grouping]] = {}
     dictionary_bytes = request.dictionary_bytes if request.relay else 0
     with_relay = None if request.relays is None else {relay.host for relay in request.relays}
@@ -85,7 +87,7 @@ def make_plan(request: PlanRequest) -> Plan:
         raw_bytes=sum(g.raw_bytes for g in planned),
         wire_bytes=sum(g.wire_bytes for g in planned),
         deadline_met=deadlines.met(request, seconds),
-        request=request)
+        request=asked)
 
 
 def _able(source: Source, sets, refused: dict[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -121,10 +123,48 @@ def _check(request: PlanRequest) -> None:
         twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
         if twice:
             raise exception.PlanningError(reason=f"{what} {', '.join(twice)} is there twice")
-    missing = sorted(set(wanted) - set(measured))
-    if missing:
+    cap = request.max_bandwidth_bytes_per_second
+    if cap is not None and cap <= 0:
         raise exception.PlanningError(
-            reason=f"no host's telemetry names {', '.join(missing)}; measure the source again")
+            reason="max_bandwidth_bytes_per_second must be above 0; leave it out for no limit")
+    if request.nova_before_share > 1:
+        raise exception.PlanningError(reason="nova_before_share is a share, and at most 1")
+
+
+def _unnamed(request: PlanRequest) -> list[Movable]:
+    """Return who is to move and is in no host's telemetry."""
+    measured = {server.id for host in request.hosts for server in host.servers}
+    return [movable for movable in request.movable if movable.id not in measured]
+
+
+def _all_named(request: PlanRequest) -> PlanRequest:
+    """Return the request with those that the telemetry lacks as not measured.
+
+    Of several hosts nobody knows which one they are on: they are left out.
+    """
+    missing = _unnamed(request)
+    if not missing:
+        return request
+    if len(request.hosts) != 1:
+        lacking = {each.id for each in missing}
+        return dataclasses.replace(request, movable=tuple(
+            each for each in request.movable if each.id not in lacking))
+    host = request.hosts[0]
+    servers = tuple(ServerTelemetry(
+        id=each.id, name=each.id, host=host.host, memory_bytes=each.memory_bytes, vcpus=each.vcpus,
+        error="the telemetry lacks it; measure the host again") for each in missing)
+    return dataclasses.replace(
+        request, hosts=(dataclasses.replace(host, servers=(*host.servers, *servers)),))
+
+
+def _nowhere(asked: PlanRequest, request: PlanRequest) -> list[Staying]:
+    """Say of those that were left out that nobody knows where they are."""
+    known = {each.id for each in request.movable}
+    return [Staying(
+        server_id=each.id, name=each.id, source="unknown", certainty="likely",
+        reason="no host's telemetry names it, so it cannot be planned; measure its host again",
+        command=f"openstack server migrate --live-migration --wait {each.id}")
+        for each in sorted(asked.movable, key=lambda each: each.id) if each.id not in known]
 
 
 def _sources(request: PlanRequest) -> list[Source]:

@@ -42,6 +42,8 @@ class Source:
         self.servers: dict[str, ServerTelemetry] = {s.id: s for s in host.servers if s.id in ids}
         self.movable = {server.id: server for server in movable}
         self.known = commonality.of_host(host)
+        self._told_apart = [f"{self.name}: {words}" for words in commonality.told_apart(
+            host, list(self.servers))]
         self.scope = Scope(request.dedup_scope, host.servers)
         cap = request.max_bandwidth_bytes_per_second
         plain, relayed = (projection.usable_link(
@@ -380,6 +382,7 @@ class Source:
             free = self._links[False].free / MIB
             notes.append(f"{self.name}: the speed of the migration link is not known; "
                          f"{free:.0f} MiB/s are assumed. Set [agent] link_mib_s there.")
+        notes += self._crowded()
         if self.options.assumed:
             notes.append(f"{self.name}: Nova's options could not be read and are taken as Nova's "
                          f"defaults: {', '.join(self.options.assumed)}.")
@@ -396,6 +399,7 @@ class Source:
                          "intervals are as wide as the hour was.")
         elif not self.known.exact:
             notes.append(f"{self.name}: content in common is estimated (sampled or folded).")
+        notes += self._told_apart
         recurring = self.known.recurring_pages(list(self.servers)) * PAGE_BYTES
         if self._request.strategy != "none" and 0 < recurring <= self._request.dictionary_bytes:
             needs = "the relay needs" if self.replay is not None else "a relay would need"
@@ -403,6 +407,16 @@ class Source:
                          f"({recurring / MIB:.0f} MiB) fits a dictionary of "
                          f"{self._request.dictionary_bytes // MIB} MiB: {needs} no groups.")
         return notes
+
+    def _crowded(self) -> list[str]:
+        """Say with how much of the link is reckoned where others take nearly all of it."""
+        goodput, other = (self.bandwidth.goodput_bytes_per_second,
+                          self.bandwidth.other_bytes_per_second)
+        if goodput - other >= projection.LEAST_LINK_SHARE * goodput:
+            return []
+        return [f"{self.name}: other traffic takes {other / MIB:.0f} of the link's "
+                f"{goodput / MIB:.0f} MiB/s; {self._links[False].free / MIB:.1f} MiB/s, which TCP "
+                "gets beside any of it, are reckoned with. Move when less is sent."]
 
 
 def _last_done(projections: Sequence[Projection]) -> float:

@@ -364,7 +364,8 @@ class Stream:
             self._send(self._pages_left)
         tests = self._since_test / self._step_seconds
         if exhausted or abs(tests - round(tests)) < 1e-6:
-            if self._pages_left < self._switchover_pages(rate):
+            # QEMU also tests when nothing is left, whatever the downtime limit is
+            if not self._pages_left or self._pages_left < self._switchover_pages(rate):
                 self._since_test = 0.0
                 self._sync(rate)
 
@@ -388,7 +389,7 @@ class Stream:
         self.rounds += 1
         if self._throttle:
             self._throttle.dirtied(dirtied)
-        if least < limit:
+        if least < limit or not least:
             self._pages_left = min(self._pages_left, limit)
             self._stop(rate)
             return

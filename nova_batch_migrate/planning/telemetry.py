@@ -8,6 +8,7 @@ import dataclasses
 import math
 import typing
 
+from nova_batch_migrate import exception
 from nova_batch_migrate.planning import values
 from nova_batch_migrate.planning.values import PAGE_BYTES, Value
 
@@ -314,18 +315,25 @@ class MigrationOptions(Value):
     def from_nova(cls, nova_options: dict) -> typing.Self:
         """Read Nova's option names and values as `preflight` gives them.
 
-        What is absent or "unknown" keeps Nova's default and is named in `assumed`.
+        What is absent, "unknown" or no such option's value keeps Nova's default and is named in
+        `assumed`.
         """
         found, assumed = {}, []
         for field, option in _NOVA_NAMES.items():
             value = nova_options.get(option, "unknown")
-            if value is None or value == "unknown":
+            try:
+                # no option's value is "unknown"
+                found[field] = values.read(cls, field, "unknown" if value is None else value)
+            except exception.PlanningError:
                 assumed.append(option)
-            else:
-                found[field] = value
         if found.get("max_concurrent") == 0:
             found["max_concurrent"] = NOVA_UNSET_CONCURRENCY
         return cls.from_dict({**found, "assumed": assumed})
+
+    @staticmethod
+    def nova_name(field: str) -> str:
+        """Return the name that Nova has for a field."""
+        return _NOVA_NAMES.get(field, field)
 
 
 _NOVA_NAMES = {
@@ -358,4 +366,6 @@ class HostTelemetry(Value):
     portions: Portions | None = None
     confirmation: Confirmation | None = None
     sketch: Sketch | None = None
+    #: What could not be read of all this and is planned without, in words (planning.reading).
+    unreadable: tuple[str, ...] = ()
     schema_version: str = values.SCHEMA_VERSION

@@ -15,6 +15,9 @@ from nova_batch_migrate import exception
 PAGE_BYTES = 4096
 SCHEMA_VERSION = "1.0"
 
+#: Characters of a wrong value in a message.
+_MOST_SHOWN = 80
+
 #: What may be below 0, like the room on a host that Placement counts as overcommitted.
 SignedInt = typing.NewType("SignedInt", int)
 SignedFloat = typing.NewType("SignedFloat", float)
@@ -42,6 +45,7 @@ class Value:
         where = where or cls.__name__
         if not isinstance(data, dict):
             raise _wrong(where, "an object", data)
+        _same_version(cls, data, where)
         hints = _field_types(cls)
         values = {}
         for field in dataclasses.fields(cls):
@@ -52,6 +56,15 @@ class Value:
                     and field.default_factory is dataclasses.MISSING):
                 raise exception.PlanningError(reason=f"{where}.{field.name} is missing")
         return cls(**values)
+
+
+def read(kind: type[Value], field: str, data):
+    """Return the value of one field from JSON types; any for a field that there is not.
+
+    Raises PlanningError as `from_dict` does.
+    """
+    hint = _field_types(kind).get(field)
+    return data if hint is None else _from_json(hint, data, f"{kind.__name__}.{field}")
 
 
 def _to_json(value):
@@ -80,7 +93,7 @@ def _from_json(kind, data, where: str):
     if origin is tuple:
         return _tuple_from_json(typing.get_args(kind), data, where)
     if isinstance(kind, type) and issubclass(kind, Value):
-        return kind.from_dict(data, where)
+        return data if isinstance(data, kind) else kind.from_dict(data, where)
     return _scalar_from_json(kind, data, where)
 
 
@@ -115,5 +128,21 @@ def _number_from_json(kind, data, where: str, least: float):
     raise _wrong(where, words if least < 0 else words + " not below 0", data)
 
 
+def _same_version(cls, data: dict, where: str) -> None:
+    """Raise PlanningError for a value of another major version of the schema."""
+    told = data.get("schema_version", SCHEMA_VERSION)
+    if told != SCHEMA_VERSION and "schema_version" in _field_types(cls) \
+            and str(told).partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
+        raise exception.PlanningError(
+            reason=f"{where}.schema_version is {_short(told)}, and version {SCHEMA_VERSION} can be "
+                   "read: use the nova-batch-plan of the release that wrote it")
+
+
 def _wrong(where: str, expected: str, data) -> exception.PlanningError:
-    return exception.PlanningError(reason=f"{where} must be {expected}, not {data!r}")
+    return exception.PlanningError(reason=f"{where} must be {expected}, not {_short(data)}")
+
+
+def _short(data) -> str:
+    """Return what was found instead, but not all of a whole file."""
+    found = repr(data)
+    return found if len(found) <= _MOST_SHOWN else f"{found[:_MOST_SHOWN]}..."

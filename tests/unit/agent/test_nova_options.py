@@ -44,6 +44,7 @@ class TestRead(base.BaseTestCase):
     def test_a_bad_value_is_unknown_and_the_others_are_not(self):
         found = nova_options.read([self.file(
             "nova.conf", "[libvirt]\nlive_migration_downtime = soon\n"
-            "live_migration_downtime_steps = 20\n")])
+            "live_migration_timeout_action = hope\nlive_migration_downtime_steps = 20\n")])
+        self.assertEqual("unknown", found["live_migration_timeout_action"])
         self.assertEqual(("unknown", 20), (found["live_migration_downtime"],
                                            found["live_migration_downtime_steps"]))

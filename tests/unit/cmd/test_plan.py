@@ -66,24 +66,56 @@ class PlanTest(base.BaseTestCase):
         status, out, _ = self.run_with("", "--schema")
         self.assertEqual("PlanRequest", json.loads(out)["title"])
 
+    def test_the_answer_of_the_api_and_a_byte_order_mark_do(self):
+        _, expected, _ = self.run_with(json.dumps(self.made.to_dict()))
+        for text in (json.dumps({"plan": self.made.to_dict()}),
+                     "\ufeff" + json.dumps(self.made.to_dict())):
+            self.assertEqual((0, expected, ""), self.run_with(text))
+
+    def test_telemetry_of_several_hosts(self):
+        other = builders.host([builders.server("other")], name="cmpz")
+        hosts = [self.request.hosts[0].to_dict(), other.to_dict()]
+        status, out, _ = self.run_with(json.dumps(hosts), "--json")
+        self.assertEqual((0, {"cmpa", "cmpz"}),
+                         (status, {group["source"] for group in json.loads(out)["groups"]}))
+
     def test_figures_that_are_none_are_named_with_their_place(self):
-        wrong = self.request.to_dict()
-        wrong["hosts"][0]["servers"][1]["changed"]["rate_pages_per_second"] = float("nan")
-        status, _, err = self.run_with(json.dumps(wrong))
-        self.assertEqual(1, status)
-        self.assertIn("PlanRequest.hosts[0].servers[1].changed.rate_pages_per_second must be a "
-                      "number not below 0, not nan", err)
+        for text in (float("nan"), -1):
+            wrong = self.request.to_dict()
+            wrong["hosts"][0]["servers"][1]["changed"]["rate_pages_per_second"] = text
+            status, out, _ = self.run_with(json.dumps(wrong))
+            self.assertEqual(0, status)
+            self.assertIn("db: could not be measured (its figures cannot be true: PlanRequest."
+                          "hosts[0].servers[1].changed.rate_pages_per_second must be a number not "
+                          f"below 0, not {text})", out)
 
     def test_a_server_without_telemetry_is_named(self):
         wrong = self.request.to_dict()
         del wrong["hosts"][0]["servers"][1]
-        status, _, err = self.run_with(json.dumps(wrong))
-        self.assertEqual(1, status)
-        self.assertIn("no host's telemetry names id-db; measure the source again", err)
+        status, out, _ = self.run_with(json.dumps(wrong))
+        self.assertEqual(0, status)
+        self.assertIn("id-db: could not be measured (the telemetry lacks it; measure the host "
+                      "again)", out)
 
-    def test_what_is_no_plan_is_named(self):
-        for text, word in (("{", "no JSON"), ("[]", "PlanRequest"), ("{}", "hosts"),
-                           (json.dumps({"request": {"hosts": 3}}), "PlanRequest.hosts")):
+    def test_who_has_no_size_stays(self):
+        host = self.request.hosts[0].to_dict()
+        host["servers"][1] = {"id": "id-db", "error": "it left"}
+        status, out, _ = self.run_with(json.dumps(host), "--json")
+        staying, = json.loads(out)["staying"]
+        self.assertEqual((0, "id-db"), (status, staying["server_id"]))
+        self.assertIn("not even its size is known (it left); measure it again", staying["reason"])
+
+    def test_what_is_no_plan_is_named_with_what_to_give(self):
+        for text, word in (("{", "no JSON"), ("[]", "neither a plan nor telemetry"),
+                           ("{}", "neither a plan nor telemetry"), ("3", "neither")):
             status, out, err = self.run_with(text)
             self.assertEqual((1, ""), (status, out))
             self.assertIn(word, err)
+            self.assertIn("batch migration plan BATCH -f json", err)
+        for text, word in (({"request": {"hosts": 3}}, "PlanRequest.hosts must be a list"),
+                           ([3], "HostTelemetry[0] must be an object"),
+                           ({"hosts": [], "schema_version": "9.0"}, "version 1.0 can be read")):
+            status, out, err = self.run_with(json.dumps(text))
+            self.assertEqual((1, ""), (status, out))
+            self.assertIn(word, err)
+            self.assertLess(len(err), 400)

@@ -4,6 +4,7 @@ from unittest import mock
 from oslotest import base
 
 from nova_batch_migrate.conductor import measuring
+from nova_batch_migrate.planning.telemetry import HostTelemetry
 
 GIB = 1 << 30
 WINDOWS = (8.0, 0.1, 2.0, 0.5)
@@ -36,18 +37,42 @@ class TestSeconds(base.BaseTestCase):
         self.assertEqual(20.0, self.seconds(4.0, plan_only=True, started=True))
 
 
-class TestReadable(base.BaseTestCase):
-    def test_what_is_a_figure_is_left_as_it_is(self):
-        server = {"id": "a", "present_pages": 5, "changed": {"rate_pages_per_second": 3.0,
-                                                             "working_set_pages": 9.0}}
-        self.assertIs(server, measuring._readable(server, "cmpa", "web"))
+class TestWrongFigures(base.BaseTestCase):
+    """An agent whose answers are no figures costs a batch what they stand for, and no more."""
 
-    def test_what_is_none_is_no_figure_of_that_server(self):
-        for wrong, words in (({"present_pages": -5}, "present_pages must be a whole number"),
-                             ({"memory_bytes": float("nan")}, "memory_bytes"),
-                             ({"compress_changed": float("inf")}, "compress_changed"),
-                             ({"windows": [{"seconds": 2.0}]}, "changed_pages is missing")):
-            found = measuring._readable({"id": "a"} | wrong, "cmpa", "web")
-            self.assertEqual(("a", "web", "cmpa"), (found["id"], found["name"], found["host"]))
-            self.assertIn("its figures cannot be true", found["error"])
-            self.assertIn(words, found["error"])
+    def stored(self, servers, common, link, options):
+        agents = mock.Mock()
+        agents.bandwidth.return_value = link
+        events = []
+        with mock.patch.multiple(
+                measuring.db, servers_of=lambda batch: [{"server_id": "a", "name": "web"}],
+                get_batch=lambda batch: {"telemetry": None}, update_batch=mock.DEFAULT,
+                add_event=lambda batch, kind, words: events.append((kind, words))) as patched:
+            measuring.Measurer(mock.Mock(), agents)._store(
+                None, {"id": "b"}, "cmpa", servers, common,
+                {"nova_options": options, "problems": ["too old"]})
+            values = patched["update_batch"].call_args.args[1]
+        return HostTelemetry.from_dict(values["telemetry"]["cmpa"]), events
+
+    def test_each_is_left_out_alone_and_told(self):
+        nan = float("nan")
+        right = {"id": "c", "total_pages": 5, "present_pages": 5}
+        host, events = self.stored(
+            [{"id": "a", "present_pages": nan}, right],
+            {"page_classes": {"exact": True, "theta": nan},
+             "confirmation": {"pairs": 3, "held": 2}},
+            {"interface": "eth0", "link_bytes_per_second": nan},
+            {"live_migration_downtime": -4, "max_concurrent_live_migrations": 3})
+        wrong, good = host.servers
+        self.assertEqual(("a", "web", "cmpa"), (wrong.id, wrong.name, wrong.host))
+        self.assertIn("its figures cannot be true", wrong.error)
+        self.assertEqual((5, None), (good.present_pages, good.error))
+        self.assertEqual((None, 3, "unknown"), (
+            host.page_classes, host.confirmation.pairs, host.bandwidth.source))
+        self.assertEqual((500, 3), (host.options.downtime_ms, host.options.max_concurrent))
+        self.assertIn("live_migration_downtime", host.options.assumed)
+        self.assertEqual({"warning"}, {kind for kind, _ in events})
+        told = [words for _, words in events]
+        self.assertEqual([*host.unreadable, "cmpa: too old"], told)
+        self.assertIn("nothing is known to be in common: cmpa.page_classes.theta", told[0])
+        self.assertIn("nothing is known of the migration link: cmpa.bandwidth", told[1])

@@ -126,12 +126,21 @@ class CommonalityLinesTest(base.BaseTestCase):
         chart["pairs"][0] |= {"mapped_bytes": 2**20, "portion_bytes": 2**21}
         chart["confirmation"] = {"pairs": 512, "held": 500}
         chart["host_pairs"] = [
-            {"a": "cmpa", "b": "cmpb", "bytes": 2**22, "error_bytes": 2**20},
-            {"a": "cmpa", "b": "cmpc", "bytes": None, "error_bytes": None}]
+            {"a": "cmpa", "b": "cmpb", "bytes": 2**22, "error_bytes": 2**20, "reason": None},
+            {"a": "cmpa", "b": "cmpc", "bytes": None, "error_bytes": None,
+             "reason": "measure again"}]
 
+        lines = tables.commonality_lines(chart)
+        self.assertEqual(["SERVER", "AND", "IN_COMMON", "SHARE_OF_SMALLER", "MAPPED_BY_BOTH",
+                          "BLOCKS_BESIDE"], lines[4].split())
+        self.assertEqual(["0.2", "MiB", "25", "%", "1.0", "MiB", "2.0", "MiB"],
+                         lines[5].split()[2:])
         self.assertEqual(
             ["Over all pairs, 1.0 MiB are mapped by both already (KSM).",
              "Over all pairs, 2.0 MiB are blocks in common inside of other pages.",
              "cmpa and cmpb have 4.0 MiB in common (+- 1.0 MiB).",
-             "500 of 512 pairs of pages compared byte by byte were still equal."],
-            tables.commonality_lines(chart)[-4:])
+             "cmpa and cmpc: what they have in common is not known: measure again",
+             "500 of 512 pairs of pages compared byte by byte were still equal."], lines[-5:])
+
+    def test_what_was_not_looked_for_has_no_column(self):
+        self.assertNotIn("MAPPED", "".join(tables.commonality_lines(self.chart(3))))

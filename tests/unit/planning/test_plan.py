@@ -11,6 +11,7 @@ from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.nova_pace import NovaPace
 from nova_batch_migrate.planning.request import Staying
 from nova_batch_migrate.planning.telemetry import (
+    Confirmation,
     DirtyModel,
     History,
     PageSequence,
@@ -287,6 +288,18 @@ class TestPlan(base.BaseTestCase):
         found = plan.make_plan(plan_request(host))
         self.assertTrue(any("(10 MiB) fits a dictionary of 512 MiB" in n for n in found.notes))
 
+    def test_what_is_mapped_by_both_and_what_held_is_said(self):
+        host = builders.host([server("a"), server("b")], builders.classes(("a b", 9000)))
+        self.assertFalse(any("byte by byte" in n or "KSM" in n
+                             for n in plan.make_plan(plan_request(host)).notes))
+        host = dataclasses.replace(host, mapped_classes=builders.classes(("a b", 2560), ("a", 99)),
+                                   confirmation=Confirmation(512, 384))
+        notes = plan.make_plan(plan_request(host)).notes
+        self.assertTrue(any(n.startswith("cmpa: 10.0 MiB of content are page frames that servers "
+                                         "map together already") for n in notes), notes)
+        self.assertTrue(any(n.startswith("cmpa: 384 of 512 pairs") and "75 % of what is in common"
+                            in n for n in notes), notes)
+
     def test_what_is_assumed_is_said(self):
         host = builders.host([server("a")], assumed=("live_migration_downtime",))
         host = dataclasses.replace(host, bandwidth=builders.bandwidth(0, source="unknown"))
@@ -304,7 +317,8 @@ class TestRefusals(base.BaseTestCase):
 
     @ddt.data(
         ({"max_parallel": 0}, "max_parallel must be at least 1"),
-        ({"movable": (builders.movable(server("x")),)}, "no host's telemetry names id-x"),
+        ({"max_bandwidth_bytes_per_second": 0.0}, "leave it out for no limit"),
+        ({"nova_before_share": 5.0}, "nova_before_share is a share"),
         ({"movable": (builders.movable(server("a")),) * 2}, "movable server id-a is there twice"),
         ({"destinations": (destination("d"), destination("d"))}, "destination d is there twice"),
     )
@@ -314,6 +328,46 @@ class TestRefusals(base.BaseTestCase):
         error = self.assertRaises(exception.PlanningError, plan.make_plan,
                                   dataclasses.replace(request, **wrong))
         self.assertIn(words, str(error))
+
+
+class TestLackingTelemetry(base.BaseTestCase):
+
+    def test_who_the_only_host_lacks_is_on_it_and_goes_last_unmeasured(self):
+        lacking = builders.movable(server("x", memory_mib=512))
+        request = plan_request(builders.host([server("a")]))
+        found = plan.make_plan(dataclasses.replace(request, movable=(lacking, *request.movable)))
+        self.assertEqual([("id-a",), ("id-x",)],
+                         [tuple(m.server_id for m in g.members) for g in found.groups])
+        member = found.groups[1].members[0]
+        self.assertIn("could not be measured (the telemetry lacks it", member.reason)
+        self.assertGreaterEqual(member.projection.wire_bytes, 512 << 20)
+        self.assertIsNone(member.projection.interval_seconds[1])
+        # what it was made from is shown as it was
+        self.assertEqual(1, len(found.request.hosts[0].servers))
+
+    def test_of_several_hosts_nobody_knows_which_and_its_set_stays(self):
+        hosts = (builders.host([server("a")]), builders.host([server("b")], name="cmpz"))
+        request = plan_request(*hosts, relay=True)
+        found = plan.make_plan(dataclasses.replace(
+            request, movable=(*request.movable, builders.movable(server("x"))),
+            synchronized=(("id-a", "id-x"),)))
+        self.assertEqual(["id-b"], [m.server_id for g in found.groups for m in g.members])
+        reasons = {each.server_id: each.reason for each in found.staying}
+        self.assertIn("no host's telemetry names it", reasons["id-x"])
+        self.assertIn("it moves together with id-x", reasons["id-a"])
+
+
+class TestCrowdedLink(base.BaseTestCase):
+
+    def test_it_is_said_that_a_tenth_is_reckoned_with(self):
+        def notes(other):
+            host = builders.host([server("a")])
+            host = dataclasses.replace(host, bandwidth=builders.bandwidth(
+                100, other_bytes_per_second=other * builders.MIB))
+            return [n for n in plan.make_plan(plan_request(host)).notes if "other traffic" in n]
+
+        self.assertEqual([], notes(80))
+        self.assertIn("takes 95 of the link's 100 MiB/s; 10.0 MiB/s", notes(95)[0])
 
 
 GUESTS = strategies.lists(strategies.tuples(

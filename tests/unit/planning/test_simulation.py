@@ -83,6 +83,20 @@ class TestSpeed(base.BaseTestCase):
         self.assertEqual({(True, True), (False, False), (False, True)}, {end[:2] for end in ends})
         self.assertEqual({True, False}, {many for completed, _, many in ends if completed})
 
+    def test_a_downtime_of_nothing_ends(self):
+        """As Nova has it for its first step where it has more steps than milliseconds."""
+        for relay in (False, True):
+            link, timing = Link(20 * MIB, relay=relay), Timing(1, NovaWork(0.0), 0.2)
+            for written, completed in ((0.0, True), (2000.0, False)):
+                load = StreamLoad(
+                    5000.0, 100.0, DirtyModel(written, 900.0), NovaSchedule(((0.0, 0.0),), 30.0),
+                    wire=WireRates() if relay else None)
+                found, = simulation._run([load], link, timing)
+                self.assertEqual((completed, None if completed else 30.0),
+                                 (found.completed, found.aborted_at))
+                self.assertEqual([Outcome(*fields) for fields in
+                                  reference.simulate([load], link, timing)], [found])
+
     def test_nothing_to_simulate(self):
         _, link, timing = Groups(1).group()
         self.assertEqual([], simulation._run([], link, timing))

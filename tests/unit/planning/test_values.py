@@ -64,6 +64,16 @@ class TestMigrationOptions(base.BaseTestCase):
         self.assertIn("max_concurrent_live_migrations", options.assumed)
         self.assertNotIn("live_migration_downtime", options.assumed)
 
+    def test_what_is_no_value_of_an_option_is_unknown(self):
+        options = telemetry.MigrationOptions.from_nova({
+            "live_migration_timeout_action": "hope", "live_migration_downtime": -3,
+            "live_migration_downtime_steps": float("nan"), "live_migration_downtime_delay": 9})
+        self.assertEqual(("abort", 500, 10, 9), (options.timeout_action, options.downtime_ms,
+                                                 options.downtime_steps,
+                                                 options.downtime_delay_seconds))
+        self.assertLess({"live_migration_timeout_action", "live_migration_downtime",
+                         "live_migration_downtime_steps"}, set(options.assumed))
+
     def test_no_limit_of_migrations_is_five(self):
         options = telemetry.MigrationOptions.from_nova({"max_concurrent_live_migrations": 0})
         self.assertEqual(5, options.max_concurrent)

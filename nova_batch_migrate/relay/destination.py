@@ -14,6 +14,7 @@ from oslo_log import log
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
+    arrivals,
     attribution,
     base_images,
     channel,
@@ -122,6 +123,7 @@ class DestinationLog:
         self._serving = threading.Lock()
         self._channel: channel.Channel | None = None
         self._streams: dict[int, Delivery] = {}
+        self._arrivals = arrivals.Arrivals()
 
     def serve(self, connection: ssl.SSLSocket, answer: dict, anew: bool,
               claim: base_images.Claim | None = None) -> None:
@@ -168,7 +170,8 @@ class DestinationLog:
         number = delivery.stream
         if delivery.event is decoder.Event.OPEN:
             port, server_id = source_stream.read_metadata(delivery.data)
-            self._streams[number] = Delivery(self, line, number, port, server_id)
+            self._streams[number] = Delivery(self, line, number, port, server_id,
+                                             self._arrivals.place(port))
             self._streams[number].start()
             return
         stream = self._streams.get(number)
@@ -201,9 +204,9 @@ class Delivery:
     """One stream on its last metres: to the QEMU that awaits it, and back."""
 
     def __init__(self, of_log: DestinationLog, line: channel.Channel, number: int, port: int,
-                 server_id: str):
+                 server_id: str, place: arrivals.Place):
         self._log, self._line, self._number = of_log, line, number
-        self._port, self._server_id = port, server_id
+        self._port, self._server_id, self._place = port, server_id, place
         # not more than the credit that the source has
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._connection: socket.socket | None = None
@@ -233,7 +236,11 @@ class Delivery:
 
     def _run(self) -> None:
         try:
-            self._connect()
+            self._place.wait()
+            try:
+                self._connect()
+            finally:
+                self._place.passed()
             back = threading.Thread(target=self._give_back, daemon=True)
             back.start()
             while (data := self._queue.get()) is not None:

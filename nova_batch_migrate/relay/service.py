@@ -14,6 +14,7 @@ from oslo_log import log
 
 from nova_batch_migrate import exception, version
 from nova_batch_migrate.relay import (
+    arrivals,
     base_images,
     channel,
     control,
@@ -70,6 +71,7 @@ class Relay:
             zstd_window_log=options.zstd_window_log, link_seconds=options.link_seconds,
             hold_seconds=options.hold_seconds, pause_seconds=options.pause_seconds,
             policy=switchover.Policy(options.switchover_policy))
+        self._arrivals = arrivals.Arrivals()
         self._handshakes = threading.BoundedSemaphore(_MOST_HANDSHAKES)
         self._listeners: list[socket.socket] = []
         self._control: control.Server | None = None
@@ -104,8 +106,8 @@ class Relay:
                     LOG.info("no IPv6 on this host: %s", error)
                     continue
                 raise
-            self._serve(fast, self._redirected)
-            self._serve(slow, self._redirected)
+            self._serve(fast, self._redirected, self._place)
+            self._serve(slow, self._redirected, self._place)
         self._control = control.Server(options.control_socket, options.control_group, self)
         self._control.start()
         if options.metrics_port:
@@ -124,7 +126,8 @@ class Relay:
             splice.shut(listener, socket.SHUT_RDWR)
             listener.close()
 
-    def _serve(self, listener: socket.socket, handle) -> None:
+    def _serve(self, listener: socket.socket, handle, look=lambda connection: None) -> None:
+        """Handle connections in threads, each with what ``look`` says of it in its turn."""
         self._listeners.append(listener)
 
         def accept() -> None:
@@ -134,11 +137,14 @@ class Relay:
                 except OSError as error:
                     LOG.info("no longer listening: %s", error)
                     return
+                seen = look(connection)
                 try:
-                    threading.Thread(target=handle, args=(connection,), daemon=True).start()
+                    threading.Thread(target=handle, args=(connection, seen), daemon=True).start()
                 except RuntimeError as error:
                     # no thread left: who comes later may find one
                     LOG.error("a connection is turned away: %s; see TasksMax of the unit", error)
+                    if seen is not None:
+                        seen.passed()
                     source_stream.reset_on_close(connection)
                     connection.close()
         threading.Thread(target=accept, daemon=True).start()
@@ -270,7 +276,7 @@ class Relay:
 
     # ---- connections ----------------------------------------------------------------------
 
-    def _meet(self, plain: socket.socket) -> None:
+    def _meet(self, plain: socket.socket, _place: None) -> None:
         """Let a peer in that shows a certificate and knows an open group; others get nothing."""
         connection: socket.socket = plain
         try:
@@ -294,13 +300,26 @@ class Relay:
             made = self._groups.get(group_id)
         return made.group if isinstance(made, destination.DestinationGroup) else None
 
-    def _redirected(self, connection: socket.socket) -> None:
+    def _place(self, connection: socket.socket) -> arrivals.Place | None:
+        """Return the place of a redirected connection among those to the same port."""
         try:
-            address, port = redirect.original_destination(connection)
+            return self._arrivals.place(redirect.original_destination(connection))
         except exception.RelayError as error:
             LOG.warning("%s", error)
+            return None
+
+    def _redirected(self, connection: socket.socket, place: arrivals.Place | None) -> None:
+        if place is None:
             connection.close()
             return
+        try:
+            place.wait()
+            self._lead(connection, *place.target, place.passed)
+        finally:
+            place.passed()
+
+    def _lead(self, connection: socket.socket, address: str, port: int, led) -> None:
+        """Lead a connection to where it was meant to go; ``led``: when it is on its way."""
         with self._lock:
             groups = [made for made in self._groups.values()
                       if isinstance(made, source.SourceGroup)
@@ -317,7 +336,7 @@ class Relay:
                 if self._came_fast(connection):
                     connection.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE,
                                           _FAST_LINK_BUFFER_BYTES)
-                made.carry(connection, port, member)
+                made.carry(connection, port, member, led)
                 return
         if perhaps_together:
             # past the relay it would move without the others of its set
@@ -326,13 +345,13 @@ class Relay:
             source_stream.reset_on_close(connection)
             connection.close()
             return
-        self._splice(connection, address, port)
+        self._splice(connection, address, port, led)
 
     def _came_fast(self, connection: socket.socket) -> bool:
         """Tell whether a connection came to the listener for fast links."""
         return connection.getsockname()[1] == self._options.redirect_port
 
-    def _splice(self, connection: socket.socket, address: str, port: int) -> None:
+    def _splice(self, connection: socket.socket, address: str, port: int, led) -> None:
         """Join a connection with the one that it meant, as if nobody stood between."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         onward = socket.socket(family, socket.SOCK_STREAM)
@@ -350,6 +369,7 @@ class Relay:
             source_stream.reset_on_close(connection)
             connection.close()
             return
+        led()
         joined = splice.Splice(connection, onward)
         joined.run()
         with self._lock:

@@ -167,8 +167,8 @@ class SourceGroup:
         with self._asking:
             self._ask({"ping": True})
 
-    def carry(self, connection, port: int, member: values.Member) -> None:
-        """Carry an attributed connection until it has ended."""
+    def carry(self, connection, port: int, member: values.Member, led=lambda: None) -> None:
+        """Carry an attributed connection until it has ended; ``led``: when the log has it."""
         number = next(self._numbers)
         stream = source_stream.SourceStream(number, connection, member, port, self,
                                             self._gang(member.server_id))
@@ -177,7 +177,7 @@ class SourceGroup:
         with self._lock:
             self._streams[number] = stream, used
         try:
-            stream.run()
+            stream.run(led)
         finally:
             self._count(number, member, stream.outcome, used.seconds())
             with self._lock:

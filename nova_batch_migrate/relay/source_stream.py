@@ -113,12 +113,13 @@ class SourceStream:
 
     # ---- the thread of the connection -----------------------------------------------------
 
-    def run(self) -> None:
-        """Carry the connection until both directions have ended."""
+    def run(self, led=lambda: None) -> None:
+        """Carry the connection until both directions have ended; ``led``: when the log has it."""
         server_id = self.member.server_id
         try:
             # at once: where the server speaks first, as NBD's does, the source waits for it
             self._log.open(self._number, server_id, wire_metadata(self._port, server_id), self)
+            led()
             back = threading.Thread(target=self._give_back, daemon=True)
             back.start()
             self._take()

@@ -393,7 +393,7 @@ class Listening(base.BaseTestCase):
         relay, heard = service.Relay.__new__(service.Relay), []
         relay._listeners = []
         listener = service._listen("127.0.0.1", 0)
-        relay._serve(listener, lambda connection: heard.append(connection.recv(1)))
+        relay._serve(listener, lambda connection, _: heard.append(connection.recv(1)))
         self.addCleanup(lambda: service.splice.shut(listener, socket.SHUT_RDWR))
         with mock.patch.object(service.threading.Thread, "start",
                                side_effect=RuntimeError("can't start new thread")), \

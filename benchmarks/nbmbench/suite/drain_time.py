@@ -7,6 +7,7 @@ second; API and Neutron are left to those who are measured. Words for --only: a 
 Mbit/s, a way.
 With --quick two guests, by this project and by `nova host-evacuate-live`, on a lab that may be up.
 """
+import dataclasses
 import datetime
 import mmap
 import pathlib
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from nbmlab import check, drain, guests, layout, network, shell
+from nbmlab import check, drain, guests, layout, network, services, shell
 from nbmlab.cloud import Cloud
 from nbmlab.guests import Guest
 
@@ -38,12 +39,14 @@ PROJECT = "project"
 #: plans by what is known instead of measuring first. No goal is by them.
 PLANNED = "project-planned"
 URGENT = "project-urgent"
-OURS = {PROJECT: (), PLANNED: (), URGENT: ("--urgent",)}
+#: The same with dictionaries as large as a guest is; no goal is by it either.
+LARGE = "project-large-dictionary"
+OURS = {PROJECT: (), LARGE: (), PLANNED: (), URGENT: ("--urgent",)}
 QEMU = {"qemu-all": 8, "qemu-serial": 1}
 QUICK_WAYS = ("nova-all", PROJECT)
 LIMIT_SECONDS = 1200
 AT_ONCE = 8                            # Nova's max_concurrent_live_migrations, for all ways
-#: Of the relays, their default: as much as one guest has.
+#: Of the relays, their default.
 DICTIONARY_MIB = 512
 POLL_SECONDS = 1.0
 #: A server that Nova has back where it was so long after the call has not moved.
@@ -96,11 +99,12 @@ def _fleet_on_lab(fleet: str, kinds: Sequence[str], links: Sequence[int], ways: 
     before = check.snapshot([guest.id for guest in booted])
     try:
         for link in links:
-            network.cap(layout.load_options().host_list, cloud.mib(link))
             for way in ways:
+                dictionary_mib = filled.MEMORY_MIB if way == LARGE else DICTIONARY_MIB
+                _set_up(link, dictionary_mib)
                 cases.append(_emptied(booted, way) | {
                     "fleet": fleet, "link_mbit": link, "at_once": AT_ONCE,
-                    "dictionary_mib": DICTIONARY_MIB} | size)
+                    "dictionary_mib": dictionary_mib} | size)
                 cloud.enable()
                 time.sleep(BETWEEN_SECONDS)
     finally:
@@ -108,6 +112,15 @@ def _fleet_on_lab(fleet: str, kinds: Sequence[str], links: Sequence[int], ways: 
         whole, not_whole = cloud.whole(before)
         for case in cases:
             keep(case | {"whole": whole, "not_whole": not_whole})
+
+
+def _set_up(link: int, dictionary_mib: int) -> None:
+    """Let the lab have this link and such relays; what has them goes on as it is."""
+    present = layout.load_options()
+    wanted = dataclasses.replace(present, link_mib_per_second=cloud.mib(link),
+                                 dictionary_mib=dictionary_mib)
+    if wanted != present:
+        services.up(wanted)
 
 
 def _size(kinds: Sequence[str], resident_bytes: Sequence[int]) -> dict:

@@ -88,7 +88,7 @@ class FinishPhaseTest(relays.RelayTestCase):
         self.mend()
         server, = self.ended(batch_id, "partial")["servers"]
         self.assertEqual(("failed", 1), (server["status"], server["attempts"]), server)
-        self.assertIn(f"paused on {self.source}, not there on {self.destination}",
+        self.assertIn(f"libvirt left its guest paused (paused on {self.source}, ",
                       server["reason"])
         time.sleep(5)
         self.assertEqual([], base.running_at(self.mover))

@@ -50,8 +50,8 @@ FAMILIES = {family.name: family for family in (
     Family("writer-fast", "6.1", "small", 192, Load(32, 1200, bytes_per_write=4096)),
     Family("writer-text", "6.12", "small", 192, Load(16, 600, compressible=True)),
     Family("writer-duty", "6.12", "small", 192, Load(16, 800, period_seconds=30, on_share=0.5)),
-    # two of them keep a TCP session, to be moved together
-    Family("talker", "6.1", "small", 128, Load(8, 200), talks=True),
+    # two of them keep a TCP session, to be moved together; busy enough to be led through rounds
+    Family("talker", "6.1", "small", 128, Load(16, 600), talks=True),
     # a real Debian userland with a real service under its own benchmark
     Family("redis", "6.1", "redis", 384),
 )}

@@ -15,7 +15,7 @@ OPTS = [
                 help="Port for the relays of other hosts, the same on every host."),
     cfg.PortOpt("redirect_port", default=49301,
                 help="Port on the loopback addresses to which nftables leads migrations; the next "
-                     "one serves slow links."),
+                     "one serves slow links, the one behind it servers that move together."),
     cfg.ListOpt("migration_ports", item_type=types.Integer(1, 65535), default=[49152, 49215],
                 help="First and last port of migrations: migration_port_min and _max of "
                      "libvirt's qemu.conf."),

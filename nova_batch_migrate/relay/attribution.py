@@ -8,23 +8,10 @@ user's process.
 import dataclasses
 import os
 import re
-import socket
-import struct
-import sys
-from collections.abc import Iterator
+
+from nova_batch_migrate.relay import sock_diag
 
 _PROC = "/proc"
-# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
-_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
-_REQUEST_DUMP = 0x301
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_LISTEN = 1 << 10
-_MESSAGE = struct.Struct("=IHHII")      # length, type, flags, sequence, port id
-_WANTED = struct.Struct("=BBBxI")       # family, protocol, extensions, states; sockets' id behind
-_PORT = struct.Struct(">H")
-_ID_BYTES = 48
-_ADDRESS_AT, _INODE_AT = 8, 68
-_ANSWER_BYTES = 64 << 10
 _QEMU = re.compile(rb"(?:^|/)qemu(?:-system-[\w.-]+|-kvm)?$")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -45,7 +32,7 @@ def find(port: int) -> Listener | None:
     A port at which several processes listen, or one that is no QEMU with a UUID, is nobody's.
     OSError where the kernel has no sock_diag.
     """
-    sockets = listening_sockets(port)
+    sockets = sock_diag.listening_sockets(port)
     if not sockets:
         return None
     holders = []
@@ -59,38 +46,6 @@ def find(port: int) -> Listener | None:
         return None
     server_id, pid, _ = holders[0]
     return Listener(server_id, pid, min(sockets.values()))
-
-
-def listening_sockets(port: int) -> dict[int, str]:
-    """Return inode -> local address ("": every) of the sockets that listen at a port.
-
-    sock_diag looks at listeners alone, where /proc/net/tcp goes through every connection.
-    """
-    found = {}
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            wanted = _WANTED.pack(family, socket.IPPROTO_TCP, 0, _LISTEN) \
-                + _PORT.pack(port).ljust(_ID_BYTES, b"\0")
-            kernel.send(_MESSAGE.pack(_MESSAGE.size + len(wanted), _SOCK_DIAG_BY_FAMILY,
-                                      _REQUEST_DUMP, 0, 0) + wanted)
-            size = 4 if family == socket.AF_INET else 16
-            for told in _answers(kernel):
-                address = told[_ADDRESS_AT:_ADDRESS_AT + size]
-                inode = int.from_bytes(told[_INODE_AT:_INODE_AT + 4], sys.byteorder)
-                found[inode] = socket.inet_ntop(family, address) if any(address) else ""
-    return found
-
-
-def _answers(kernel: socket.socket) -> Iterator[bytes]:
-    """Give the messages of one dump; a family that the kernel does not have gives none."""
-    while True:
-        data, at = kernel.recv(_ANSWER_BYTES), 0
-        while at + _MESSAGE.size <= len(data):
-            length, kind, *_ = _MESSAGE.unpack_from(data, at)
-            if kind in (_NLMSG_DONE, _NLMSG_ERROR):
-                return
-            yield data[at + _MESSAGE.size:at + length]
-            at += -(-length // 4) * 4
 
 
 def qemu_server(directory: str) -> str | None:

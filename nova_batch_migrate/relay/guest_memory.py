@@ -43,10 +43,5 @@ class GuestMemory:
     def carriers(self) -> int:
         """Return among how many connections its pages are shared out, at least one."""
         with self._lock:
-            return max(1, sum(carries_memory(each) and not each.ram_bytes
+            return max(1, sum(each.carries_memory and not each.ram_bytes
                               for each in self._seen.values()))
-
-
-def carries_memory(position: qemu_stream.Position) -> bool:
-    """Tell whether pages of a guest come on a connection now, or did a moment ago."""
-    return position.understood and position.phase in ("round0", "later")

@@ -42,6 +42,16 @@ class Position:
             return 1.0
         return min(1.0, self.round0_bytes / self.ram_bytes) if self.ram_bytes else 0.0
 
+    @property
+    def carries_memory(self) -> bool:
+        """Whether pages of a running guest come now, or did a moment ago."""
+        return self.understood and self.phase in ("round0", "later")
+
+    @property
+    def remaining_bytes(self) -> int:
+        """Return the guest memory that round 0 has still before it."""
+        return int((1 - self.round0_share) * self.ram_bytes)
+
 
 class QemuStream:
     """The parser of one connection's bytes towards the destination."""

@@ -17,6 +17,7 @@ from oslo_log import log
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
     encoder,
+    escort,
     guest_memory,
     pacing,
     qemu_stream,
@@ -41,8 +42,6 @@ _SLOWED_SHARE = 0.3
 _LINGER_MS = 2
 #: The longest that a block of round 0 is waited for while some of it comes.
 _BULK_SECONDS = 0.02
-#: What a member on its way to the gate may catch up of the time in which the relay was late.
-_LAG_SECONDS = 0.02
 _STALLED_SECONDS = 2.0
 _TURN_LOOK_SECONDS = 0.1
 _RETURN_QUEUE_LENGTH = 256
@@ -51,32 +50,28 @@ _WORST_RATIO = 1.0
 #: Nor may content that hardly changes make QEMU believe in a link without end.
 _LEAST_RATIO = 0.02
 _LEAST_CHANGED_BYTES = 1 << 20
-#: Synchronized members wait where this much of round 0 is still to come, or three times what
-#: QEMU would send within the downtime: later it may switch over at once (facts of the method).
-_HOLD_SHARE = 0.25
 
 
 class SourceStream:
     """Carries one connection of a group's member through a log."""
 
-    def __init__(self, number: int, connection: socket.socket, member, port: int, group, gang):
+    def __init__(self, number: int, connection: socket.socket, member, port: int, group,
+                 gang: switchover.Gang | None):
         self._number = number
         self._connection = connection
         self.member, self._port = member, port
         self._group = group
         self._log = group.log(member.scope)
-        self._gang: switchover.Gang | None = gang
+        #: Of a member of a synchronized set.
+        self._escort = None if gang is None else escort.Escort(
+            gang, member, connection, group.group.downtime_seconds,
+            lambda: self._log.flush(number), lambda: group.turns.pass_on(number),
+            self._source_listens)
         self._returned: queue.SimpleQueue = queue.SimpleQueue()
         self._ended = threading.Event()
         self._pace = pacing.Pace()
         self._memory: guest_memory.GuestMemory = group.memory(member.server_id)
         self._words = b""
-        self._approach: switchover.Approach | None = None
-        self._held = False
-        #: When the next bytes of a member on its way to the gate may be taken.
-        self._due = 0.0
-        #: Through the gate behind which the members of a set switch over.
-        self._through = False
         self._block_bytes = _EARLY_CHUNK_BYTES
         self._most_bytes = _EARLY_CHUNK_BYTES if group.group.link_is_slow else _FAST_CHUNK_BYTES
         #: None until either side has spoken.
@@ -132,14 +127,16 @@ class SourceStream:
             self._log.abort(self._number, str(error))
             self.reset(str(error))
         finally:
-            if self._gang is not None and self._is_migration:
-                self._gang.failed(server_id)
+            if self._escort is not None and self._is_migration:
+                self._escort.ended()
             self._ended.set()
             self._group.turns.leave(self._number)
             self._memory.forget(self._number)
             self._tell()
             self._log.forget(self._number)
             self._connection.close()
+            if self._escort is not None:
+                self._escort.close()
 
     def _reached(self, what: str) -> None:
         """Note when the stream came to a point for the first time."""
@@ -220,11 +217,10 @@ class SourceStream:
             self._group.turns.urge(self._number)
         if position.ram_end:
             self._reached("ram_end")
-        if self._gang is not None and self._is_migration:
-            self._keep_together(position, taken)
-            return
         self._memory.note(self._number, position)
-        if guest_memory.carries_memory(position):
+        if self._escort is not None and self._is_migration:
+            self._keep_together(position, taken)
+        elif position.carries_memory:
             self._pace.took(taken, self._speed(position))
             if position.round > 0 or self._pace.waited_share > _SLOWED_SHARE:
                 self._reached("slowed")
@@ -232,20 +228,21 @@ class SourceStream:
 
     def _is_early(self, position: qemu_stream.Position) -> bool:
         """Tell whether the wire is all that the stream waits for, and its end is far."""
-        return self._is_migration and position.round == 0 and self._approach is None \
-            and not self._held and "slowed" not in self._times
+        return self._is_migration and position.round == 0 and "slowed" not in self._times \
+            and not (self._escort is not None and self._escort.held)
 
     def _chunk_bytes(self, position: qemu_stream.Position) -> int:
         """Return how much to take at once, having left the wire to who needs it more."""
         if not self._is_migration:
             return _EARLY_CHUNK_BYTES
-        if position.round > 0 or position.ram_end or self._approach is not None:
+        if position.round > 0 or position.ram_end or (
+                self._escort is not None and self._escort.leads):
             self._set_block(_EARLY_CHUNK_BYTES)
             return _LATE_CHUNK_BYTES
         chunk, turns = self._most_bytes, self._group.turns
         # on a fast link one that is alone has nobody to leave room for
         shares = turns.crowded and (self._group.group.link_is_slow or not turns.alone)
-        if self._gang is None and shares \
+        if self._escort is None and shares \
                 and (link := self._group.wire_bytes_per_second()) is not None:
             chunk = int(min(max(_LATE_CHUNK_BYTES, link * _SHARED_SECONDS), chunk))
             while turns.others_are_urgent(self._number) and not self._ended.is_set():
@@ -297,79 +294,19 @@ class SourceStream:
 
     # ---- synchronized members -------------------------------------------------------------
 
-    def _at_hold(self, position: qemu_stream.Position) -> bool:
-        if position.round > 0:
-            return True
-        remaining = _remaining_bytes(position)
-        link = self._group.wire_bytes_per_second() or 0
-        downtime = self._group.group.downtime_seconds
-        return remaining <= max(_HOLD_SHARE * position.ram_bytes, 3 * downtime * link)
-
-    def _require_gang(self, position: qemu_stream.Position | None = None) -> None:
+    def _require_gang(self) -> None:
         """End the stream of a member that is not let go and can't be held running any more."""
-        if self._gang is None:
-            return
-        why = None
-        if self._gang.called_off:
-            why = "its set was called off: all stay where they run."
-        elif position is None and self._words != _MIGRATION_MAGICS[0]:
-            why = "its memory goes over several connections, which can't be held together."
-        elif position is not None and not position.understood:
-            why = "its stream is none that can be held."
-        elif position is not None and position.ram_end:
-            why = "it came to its switchover before it could be held."
-        if why is not None:
-            raise exception.RelayError(reason=f"a synchronized server stays: {why}")
-
-    def _hold(self) -> None:
-        """Wait, the guest running, until all members are there; then they all have the turn."""
-        begun = time.monotonic()
-        self._group.turns.pass_on(self._number)
-        going_on = self._gang.hold(self.member.server_id, self._source_listens)
-        LOG.info("synchronized server %s was held running for %.2f s", self.member.server_id,
-                 time.monotonic() - begun)
-        if not going_on:
-            raise exception.RelayError(
-                reason="a synchronized server failed or came too late: all stay where they run.")
+        if self._escort is not None:
+            self._escort.require(single=self._words == _MIGRATION_MAGICS[0])
 
     def _keep_together(self, position: qemu_stream.Position, taken: int) -> None:
-        """Hold a member running until all are there, then lead it to its switchover."""
-        if not self._gang.released:
-            self._require_gang(position)
-        if _carries_memory(position):
-            if not self._held and self._at_hold(position):
-                self._held = True
-                self._log.flush(self._number)
-                self._hold()
-            if self._held:
-                self._to_gate(position, taken)
-            else:
-                self._pace.took(taken, self._speed(position))
-        elif self._gang.released and not self._through:
-            # it has switched over: the sooner the others follow, the shorter its pause
-            self._through = True
-            self._gang.open_gate()
-
-    def _to_gate(self, position: qemu_stream.Position, taken: int) -> None:
-        """Lead a released member to its switchover, and through it with all others."""
-        if self._through:
-            return
-        if self._approach is None:
-            self._approach = switchover.Approach(self.member.dirty_bytes_per_second,
-                                                 self._group.group.downtime_seconds)
-        speed = self._approach.took(position.round, _remaining_bytes(position), taken)
-        if self._approach.ready:
-            self._gang.at_gate(self.member.server_id)
-        if self._gang.gate_closing or (self._approach.ready and not self._approach.busy):
-            self._log.flush(self._number)
-            self._gang.pass_gate(self._source_listens)
+        """Take a member as its set asks for; before its hold at its own pace."""
+        if not position.carries_memory:
+            self._escort.went_on(position)
+        elif not self._escort.lead(position, taken, self._group.wire_bytes_per_second()):
+            self._pace.took(taken, self._speed(position))
+        if self._escort.through:
             self._reached("gate")
-            self._through = True
-            return
-        now = time.monotonic()
-        # what sending took counts: the speed is QEMU's, whatever the relay needs
-        self._due = max(self._due, now - _LAG_SECONDS) + taken / speed
-        self._gang.linger(self._due - now)
 
     def _source_listens(self) -> bool:
         """Tell whether QEMU still has its end open, without reading what it has sent."""
@@ -404,26 +341,16 @@ class SourceStream:
     def _last_step(self, message: bytes) -> None:
         """The destination has loaded everything: the source may give the guest up."""
         self._reached("loaded")
-        if self._gang is not None:
-            if not self._gang.released:
+        if self._escort is not None:
+            if not self._escort.loaded():
                 # however it got there: the guest goes on at the source
                 reason = "a synchronized server came to its end before its set was let go"
                 self._log.abort(self._number, reason)
                 self.reset(reason)
                 return
-            self._gang.loaded(self.member.server_id)
             self._reached("let go")
         self._connection.sendall(message)
         self._group.turns.leave(self._number)
-
-
-def _carries_memory(position: qemu_stream.Position) -> bool:
-    return position.understood and position.ram_bytes > 0 and not position.ram_end
-
-
-def _remaining_bytes(position: qemu_stream.Position) -> int:
-    """Return the guest memory that round 0 has still before it."""
-    return int((1 - position.round0_share) * position.ram_bytes)
 
 
 def take(connection: socket.socket, buffer: memoryview) -> int:

@@ -1,14 +1,13 @@
 """Lets the members of a synchronized set switch over together [0006].
 
-Used by source.py; one Gang a set. Members are held running, by not being read, until all are
-there. Then each is taken, slowly, to where it is about to switch over (Approach), and all are let
-go at once: their guests stop at the same time. Their last step is held at the return path until
-every destination has loaded its state. All holds are bounded: when in doubt a member goes on, or
-all stay where they run.
+Used by source.py and escort.py; one Gang a set. Members are held running, by not being read, until
+all are there. Then each is taken, slowly, to where it is about to switch over (approach.py), and
+all are let go at once: their guests stop at the same time. Their last step is held at the return
+path until every destination has loaded its state. All holds are bounded: when in doubt a member
+goes on, or all stay where they run.
 """
 
 import enum
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -22,17 +21,6 @@ _LOOK_SECONDS = 0.2
 GATE_STILL_SECONDS = 0.02
 #: How long the members may take from the release to the gate.
 _GATE_SECONDS = 20.0
-#: Slower than this a guest hardly writes (bytes/s); nor is anybody taken more slowly.
-_LEAST_DIRTY = 256 << 10
-_IDLE_GATE_BYTES = 3 << 20
-#: Nova begins with a tenth of the downtime that it allows at last, for minutes.
-NOVA_STEPS = 10
-_TAIL_MARGIN = 3.0
-_GROWTH = 2.0
-#: A round of a busy guest dirties so many times what QEMU would stop it for at Nova's first step,
-#: at the speed of the round: less might do by chance, more has to cross behind the gate.
-_ROUND_MARGIN = 4.0
-_SLOWEST, _FASTEST = 0.5, 4.0
 
 
 class Policy(enum.StrEnum):
@@ -66,6 +54,7 @@ class Gang:
         self._loaded: set[str] = set()
         self._failed: set[str] = set()
         self._ready: set[str] = set()
+        self._early: set[str] = set()
         self._released_at = 0.0
         self._opens_at: float | None = None
         self._state = State.GATHERING
@@ -84,10 +73,12 @@ class Gang:
         return self._state is State.CALLED_OFF
 
     def as_dict(self) -> dict:
-        """Return members, state, why it was called off, and who failed, as JSON can carry it."""
+        """Return members, state and why it was called off, who failed, who did not wait for the
+        others at the gate; as JSON can carry it."""
         with self._changed:
             return {"members": sorted(self.members), "state": str(self._state),
-                    "reason": self._reason, "failed": sorted(self._failed)}
+                    "reason": self._reason, "failed": sorted(self._failed),
+                    "early": sorted(self._early)}
 
     def hold(self, server_id: str, alive: Callable[[], bool] = lambda: True) -> bool:
         """Return True when the member may go on to its switchover, False when it has to stay.
@@ -116,9 +107,13 @@ class Gang:
             self._ready.add(server_id)
             self._settle_gate()
 
-    def open_gate(self) -> None:
-        """Wait for nobody any more: a member has switched over already."""
+    def open_gate(self, server_id: str) -> None:
+        """Wait for nobody any more: this member has switched over already."""
         with self._changed:
+            if self._opens_at is None:
+                LOG.warning("synchronized server %s switched over before the others were there",
+                            server_id)
+                self._early.add(server_id)
             self._open_at(self._clock())
 
     @property
@@ -212,59 +207,3 @@ class Gang:
         else:
             self._failed.update(late)
         self._settle()
-
-
-class Approach:
-    """How fast a released member is taken so that its QEMU does not switch over by itself.
-
-    QEMU does when what is left is less than the speed of the last 0.1 s times the allowed downtime
-    (facts of the method). A busy guest therefore goes through rounds, each taken about as fast as
-    it dirties, until they are short; one that hardly writes waits at the end of round 0.
-    """
-
-    def __init__(self, dirty_bytes_per_second: float | None, downtime_seconds: float,
-                 clock=time.monotonic):
-        self._dirty = _LEAST_DIRTY if dirty_bytes_per_second is None else dirty_bytes_per_second
-        self.busy = dirty_bytes_per_second is None or dirty_bytes_per_second >= _LEAST_DIRTY
-        step = downtime_seconds / NOVA_STEPS
-        self._tail_seconds = _TAIL_MARGIN * step
-        #: Of rounds that are all alike.
-        self._short_seconds = _ROUND_MARGIN * step
-        self._clock = clock
-        self._begun = clock()
-        self._round = 0
-        self._bytes = 0
-        self._lasted = 0.0
-        self.ready = False
-
-    def took(self, round_number: int, remaining_bytes: int, size_bytes: int) -> float:
-        """Count bytes that were taken; return how fast the next are to be (bytes/s)."""
-        if round_number != self._round:
-            self._next_round(round_number)
-        self._bytes += size_bytes
-        if self._round == 0:
-            if not self.busy and remaining_bytes <= _IDLE_GATE_BYTES:
-                self.ready = True
-            return max(self._dirty, _LEAST_DIRTY, remaining_bytes / self._tail_seconds)
-        if not self.busy:
-            self.ready = True
-        if self._round == 1:
-            # what was dirtied in all of round 0: at least what has been seen of it
-            return max(self._dirty, _GROWTH * self._bytes)
-        # the round will last as long as the one before, divided by this: its speed times the step
-        # is then the margin's share of what is dirtied in it
-        factor = math.sqrt(self._lasted / self._short_seconds) if self._short_seconds else 1.0
-        return max(_LEAST_DIRTY, self._dirtied * min(_FASTEST, max(_SLOWEST, factor)))
-
-    def _next_round(self, round_number: int) -> None:
-        now = self._clock()
-        before, self._lasted = self._lasted, now - self._begun
-        # of what the round that ended has sent, all was dirtied in the one before it
-        self._dirtied = self._bytes / before if before else self._dirty
-        if round_number == 2:
-            # those of round 1 are of longer than round 0 has been seen: of the hold, too
-            self._dirtied = min(self._dirtied, self._dirty)
-        self._round, self._begun, self._bytes = round_number, now, 0
-        if self.busy and round_number >= 2 and self._lasted <= 2 * self._short_seconds:
-            self.ready = True
-

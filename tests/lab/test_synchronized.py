@@ -7,7 +7,7 @@ import time
 
 from tests.lab import base
 
-from nbmlab import check, guests, shell  # noqa: E402, isort: skip
+from nbmlab import check, guests, layout, shell  # noqa: E402, isort: skip
 
 TALK_SECONDS = 60
 
@@ -50,9 +50,15 @@ class TogetherTestCase(base.LabTestCase):
 
 class SynchronizedTestCase(TogetherTestCase):
     def test_a_session_between_both_survives(self):
+        logs = [layout.LOG / f"batch-relay-{name}.log" for name in ("cmpa", "cmpb")]
+        before = [len(path.read_text()) for path in logs]
         servers = self.all_moved(self.begin("--together", ",".join(self.members)))
         for server in servers.values():
             self.assertEqual(1, server["attempts"], server)
+        told = "".join(path.read_text()[size:] for path, size in zip(logs, before, strict=True))
+        self.assertEqual(2, told.count("was held running"), told)
+        # neither guest stood still before the other was about to
+        self.assertNotIn("before the others were there", told)
         self.assert_session_alive()
         for talk in self.talks().values():
             self.assertLess(talk.gap_seconds, 5, talk)

@@ -1,4 +1,3 @@
-import math
 import threading
 import time
 
@@ -32,7 +31,7 @@ class GangTest(base.BaseTestCase):
     def test_the_conductor_is_told_how_far_it_is_and_why_it_was_called_off(self):
         gang = self.gang(hold=0.05)
         self.assertEqual({"members": ["a", "b"], "state": "gathering", "reason": None,
-                          "failed": []}, gang.as_dict())
+                          "failed": [], "early": []}, gang.as_dict())
         gang.hold("a")
         self.assertEqual(("called-off", "b did not come within 0.05 s"),
                          (gang.as_dict()["state"], gang.as_dict()["reason"]))
@@ -94,13 +93,21 @@ class GangTest(base.BaseTestCase):
         self.assertGreaterEqual(time.monotonic() - begun, switchover.GATE_STILL_SECONDS)
 
     def test_a_member_that_fails_or_has_switched_over_opens_it(self):
-        for what in (lambda gang: gang.failed("b"), lambda gang: gang.open_gate()):
+        for what in (lambda gang: gang.failed("b"), lambda gang: gang.open_gate("b")):
             gang = self.released()
             gang.at_gate("a")
             passing, _ = self.started(gang.pass_gate)
             what(gang)
             passing.join(5)
             self.assertFalse(passing.is_alive())
+
+    def test_who_does_not_wait_for_the_others_is_told(self):
+        gang = self.released()
+        gang.open_gate("b")
+        self.assertEqual(["b"], gang.as_dict()["early"])
+        # behind the gate everybody switches over
+        gang.open_gate("a")
+        self.assertEqual(["b"], gang.as_dict()["early"])
 
     def test_nobody_waits_at_the_gate_for_ever(self):
         now = [0.0]
@@ -140,77 +147,3 @@ class GangTest(base.BaseTestCase):
                 gang.failed("b")
             thread.join(5)
             self.assertFalse(thread.is_alive())
-
-
-class PlayedQemu:
-    """QEMU's decision to switch over, as migration_iteration_run makes it, on a guest that dirties
-    ``dirty`` bytes/s of ``working_set`` bytes (facts of the method)."""
-
-    def __init__(self, dirty, working_set, left, limit=0.05):
-        self.dirty, self.working_set, self.left, self.limit = dirty, working_set, left, limit
-        self.now, self.round, self.since = 0.0, 0, -8.0      # held for some seconds before
-        self.window_began, self.window_bytes, self.threshold = 0.0, 0, 0.0
-        self.switched = False
-
-    def clock(self):
-        return self.now
-
-    def send(self, size, seconds):
-        """Send so many bytes in so much time."""
-        self.now += seconds
-        self.left -= size
-        self.window_bytes += size
-        if self.now - self.window_began >= 0.1:
-            self.threshold = self.limit * self.window_bytes / (self.now - self.window_began)
-            self.window_began, self.window_bytes = self.now, 0
-        if self.left < max(self.threshold, 1):
-            new = self.working_set * (1 - math.exp(
-                -self.dirty * (self.now - self.since) / self.working_set))
-            # pages that were left and are dirty again count once
-            self.left = max(self.left, 0) + new
-            self.since = self.now
-            self.round += 1
-            self.switched = self.left < self.threshold
-
-
-class ApproachTest(base.BaseTestCase):
-    CHUNK = 64 << 10
-
-    def approach(self, dirty, working_set, told=None):
-        """Take a guest to the gate; return QEMU, the approach and the seconds it took."""
-        guest = PlayedQemu(dirty, working_set, 56e6)
-        way = switchover.Approach(dirty if told is None else told, 0.5, guest.clock)
-        while not (way.ready or guest.switched or guest.now > 30):
-            speed = way.took(guest.round, max(guest.left, 0) if guest.round == 0 else 0,
-                             self.CHUNK)
-            guest.send(self.CHUNK, self.CHUNK / speed)
-        return guest, way, guest.now
-
-    def test_who_writes_gets_to_short_rounds_and_does_not_switch_over_on_the_way(self):
-        # of each what it dirties in a second and its working set, and what was measured of it
-        for dirty, working_set, told in ((6e6, 32e6, None), (6e6, 32e6, 3e6), (6e6, 32e6, 12e6),
-                                         (1e6, 8e6, None), (20e6, 64e6, None)):
-            guest, way, seconds = self.approach(dirty, working_set, told)
-            self.assertFalse(guest.switched, (dirty, told))
-            self.assertTrue(way.ready, (dirty, told))
-            self.assertLess(seconds, 15, (dirty, told))
-            # what is left then crosses within two of QEMU's windows of 0.1 s
-            self.assertLess(guest.left, dirty, (dirty, told))
-
-    def test_who_is_ready_stays_in_short_rounds_until_the_gate_opens(self):
-        # what each dirties in a second, and then: others take the processors from it
-        for dirty, later in ((6e6, 6e6), (6e6, 4e6), (2e6, 2e6), (20e6, 20e6), (20e6, 12e6)):
-            guest, way, _ = self.approach(dirty, 64e6)
-            ready = guest.now
-            guest.dirty = later
-            while not guest.switched and guest.now < ready + 15:
-                # now and then the relay is late, and catches a little of it up
-                late = 0.01 if guest.round % 3 == 0 else 0.0
-                guest.send(self.CHUNK, self.CHUNK / way.took(guest.round, 0, self.CHUNK) + late)
-            self.assertFalse(guest.switched, (dirty, later, guest.now - ready))
-            self.assertLess(guest.left, 0.5 * dirty, (dirty, later))
-
-    def test_who_hardly_writes_waits_before_the_end_of_round_0(self):
-        guest, way, seconds = self.approach(80e3, 2e6)
-        self.assertEqual((True, False, 0), (way.ready, guest.switched, guest.round))
-        self.assertLess(seconds, 5)

@@ -1,0 +1,124 @@
+"""How fast a member of a synchronized set is taken on its way to where all switch over.
+
+Used by escort.py; holds no socket and no thread. QEMU stops the guest when, after a look at what
+is dirty, less is left than it would send within the downtime that Nova allows now at the speed of
+its last 0.1 s (facts of the method). Until all members are there none may come that far.
+"""
+
+import time
+from collections.abc import Callable
+
+#: Nova begins with a tenth of the downtime that it allows at last, for minutes.
+NOVA_STEPS = 10
+#: Nobody is reckoned to write less (bytes/s), nor is one of whom nothing is known reckoned to
+#: write more.
+LEAST_BYTES_PER_SECOND = 256 << 10
+#: What is still to come of round 0 where a guest that hardly writes waits, its QEMU's view of it.
+_IDLE_GATE_BYTES = 3 << 20
+_TAIL_MARGIN = 3.0
+_GROWTH = 2.0
+#: Between two of its looks a busy guest dirties so many times what QEMU would stop it for at
+#: Nova's first step, at the speed of the round.
+_STEP_MARGIN = 4.0
+#: And so many times what the kernel holds between QEMU and the relay. It lets QEMU go on only when
+#: a third of its send buffer is free, so QEMU writes in lumps of that size; one that held all of a
+#: round would be followed at once by a look that finds nothing dirty.
+_QUEUE_MARGIN = 2.5
+#: QEMU looks at the clock after as much; nor may a round be lost in one such stretch.
+_LEAST_ROUND_BYTES = 768 << 10
+#: A guest that takes longer to dirty a round hardly writes.
+_LONGEST_ROUND_SECONDS = 1.5
+_SLOWEST, _FASTEST = 0.5, 4.0
+#: The first round whose bytes say how much is dirtied in a round; the one before it began with all
+#: that was dirtied in round 0.
+_TELLING_ROUND = 3
+
+
+class Approach:
+    """The speed of one released member, from what was taken of it so far.
+
+    A busy guest goes through rounds until they are short, and then through such rounds until the
+    gate opens. None ends before its time, by the clock: what is dirty at QEMU's next look follows
+    from that alone, whatever the guest did in this round. A guest that hardly writes waits at the
+    end of round 0.
+    """
+
+    def __init__(self, dirty_bytes_per_second: float | None, downtime_seconds: float,
+                 held_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic):
+        """``dirty_bytes_per_second`` as measured, None where it was not; ``held_seconds`` have
+        passed since the stream began."""
+        self._told = dirty_bytes_per_second
+        self._dirty = max(dirty_bytes_per_second or 0.0, LEAST_BYTES_PER_SECOND)
+        self._step = downtime_seconds / NOVA_STEPS
+        self._clock = clock
+        self._queue_bytes = 0
+        self._round = 0
+        self._begun = clock()
+        self._bytes = 0
+        #: The round before the present one; round 0 has lasted since the stream began.
+        self._lasted = 0.0
+        self._held = held_seconds
+        self.ready = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether the guest writes enough to be led through rounds."""
+        return self._told is None \
+            or self._told * _LONGEST_ROUND_SECONDS >= self._least_round_bytes
+
+    @property
+    def _least_round_bytes(self) -> float:
+        return max(_LEAST_ROUND_BYTES, _QUEUE_MARGIN * self._queue_bytes)
+
+    @property
+    def _short_seconds(self) -> float:
+        """How long a round is to last at least, and not much longer."""
+        return max(_STEP_MARGIN * self._step, self._least_round_bytes / self._dirty)
+
+    def took(self, round_number: int, remaining_bytes: int, size_bytes: int,
+             queue_bytes: int = 0) -> float:
+        """Count bytes that were taken; return how fast the next are to be (bytes/s).
+
+        ``remaining_bytes`` of round 0, 0 later; ``queue_bytes`` is what QEMU's kernel holds now.
+        """
+        self._queue_bytes = max(self._queue_bytes, queue_bytes)
+        early = self._next_round(round_number) if round_number != self._round else 0.0
+        self._bytes += size_bytes
+        if self._round == 0:
+            # QEMU is ahead by what the kernel holds
+            left = remaining_bytes - self._queue_bytes
+            if not self.busy and left <= _IDLE_GATE_BYTES:
+                self.ready = True
+            return max(self._dirty, left / (_TAIL_MARGIN * self._step))
+        if not self.busy:
+            self.ready = True
+        if self._round == 1:
+            # what was dirtied in all of round 0: at least what has been seen of it
+            return max(self._dirty, _GROWTH * self._bytes)
+        if early:
+            return size_bytes / early
+        # a round lasts as long as the one before, divided by this
+        factor = (self._lasted / self._short_seconds) ** 0.5
+        return self._dirty * min(_FASTEST, max(_SLOWEST, factor))
+
+    def _next_round(self, number: int) -> float:
+        """Count a round as over; return by how many seconds it was too short."""
+        now = self._clock()
+        before, self._lasted = self._lasted, now - self._begun
+        if self._round == 0:
+            self._lasted += self._held
+        # of what the round that ended has sent, all was dirtied in the one before it
+        seen = self._bytes / before if before else self._dirty
+        if number > _TELLING_ROUND:
+            self._dirty = (self._dirty + seen) / 2
+        elif number == _TELLING_ROUND or self._told is None:
+            self._dirty = seen
+        self._dirty = max(self._dirty, LEAST_BYTES_PER_SECOND)
+        early = 0.0
+        if number >= _TELLING_ROUND:
+            early = max(0.0, self._short_seconds - self._lasted)
+            self._lasted += early
+            if self.busy and self._lasted <= 2 * self._short_seconds:
+                self.ready = True
+        self._round, self._begun, self._bytes = number, now + early, 0
+        return early

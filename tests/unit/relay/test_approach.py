@@ -1,0 +1,166 @@
+import math
+import random
+
+from oslotest import base
+
+from nova_batch_migrate.relay import approach
+
+CHUNK_BYTES = 64 << 10
+
+
+class PlayedQemu:
+    """A QEMU behind a kernel's buffer; its guest dirties ``dirty`` bytes/s of ``working_set``.
+
+    It decides as migration_iteration_run does, with the speed of the last 0.1 s, and looks at the
+    clock every 64 pages. A full buffer stops it, until a third of it is free (as Linux has it).
+    """
+
+    LIMIT_SECONDS, ITERATION_SECONDS, WINDOW_SECONDS = 0.05, 0.05, 0.1
+    UNIT_BYTES = 128 << 10
+
+    def __init__(self, dirty, working_set, buffer_bytes, left=56e6, held=8.0):
+        self.dirty, self.working_set, self.buffer_bytes = dirty, working_set, buffer_bytes
+        self.total, self.left, self.taken = left, left, 0
+        self.now, self.looked, self.round = 0.0, -held, 0
+        self._window = (0.0, 0)
+        self._written, self._iteration, self.threshold = 0, 0.0, 0.0
+        self._queue, self._full = [], False
+        self.switched = False
+        self._write()
+
+    @property
+    def queue_bytes(self):
+        return sum(size for _, size in self._queue)
+
+    @property
+    def remaining(self):
+        return max(0, self.total - self.taken) if self._told_round == 0 else 0
+
+    def take(self, size):
+        """Take so many bytes; return their round, as the relay counts it."""
+        got = 0
+        while self._queue and got < size:
+            self._told_round, there = self._queue.pop(0)
+            part = min(there, size - got)
+            if part < there:
+                self._queue.insert(0, (self._told_round, there - part))
+            got += part
+        self.taken += got
+        self._write()
+        return self._told_round, got
+
+    def _write(self):
+        if self._full and self.queue_bytes > self.buffer_bytes * 2 / 3:
+            return
+        while not self.switched:
+            self._full = self.queue_bytes >= self.buffer_bytes
+            if self._full:
+                return
+            if self.left <= max(self.threshold, 0) \
+                    or self.now - self._iteration > self.ITERATION_SECONDS:
+                self._iterate()
+            elif (size := min(self.UNIT_BYTES, self.left)) > 0:
+                self._put(size)
+
+    def _put(self, size):
+        self.left -= size
+        self._written += size
+        self._queue.append((self.round, size))
+
+    def _iterate(self):
+        self._iteration = self.now
+        began, before = self._window
+        if self.now - began >= self.WINDOW_SECONDS:
+            self.threshold = self.LIMIT_SECONDS * (self._written - before) / (self.now - began)
+            self._window = (self.now, self._written)
+        if self.left <= max(self.threshold, 0):
+            # a look takes a moment; pages that were left and are dirty again count once
+            self.now += 0.0005
+            self.left += self.working_set * (1 - math.exp(
+                -self.dirty * (self.now - self.looked) / self.working_set))
+            self.looked = self.now
+            self.round += 1
+            self.switched = self.left < self.threshold
+
+
+class ApproachTest(base.BaseTestCase):
+    #: What the kernel holds under reno and cubic, under bbr, and with larger buffers.
+    BUFFERS = (150_000, 700_000, 1_200_000)
+    #: Bytes/s that a guest dirties, and its working set.
+    BUSY = ((15e6, 64e6), (6e6, 32e6), (4e6, 32e6), (2e6, 32e6))
+
+    def led(self, guest, told, seconds=3.0, slower=1.0, seed=1):
+        """Lead a guest to the gate, let it wait there; return the approach and when it was ready.
+
+        ``slower``: others take the processors from it meanwhile.
+        """
+        way = approach.Approach(told, 0.5, -guest.looked, lambda: guest.now)
+        generator, due, ready, dirty = random.Random(seed), 0.0, None, guest.dirty
+        while not guest.switched and guest.now < (30 if ready is None else ready + seconds):
+            number, size = guest.take(CHUNK_BYTES)
+            speed = way.took(number, guest.remaining, size, guest.queue_bytes)
+            if way.ready and ready is None:
+                ready = guest.now
+                if not way.busy:
+                    break
+            if ready is not None and guest.now > ready + seconds / 2:
+                guest.dirty = dirty * slower
+            # now and then the relay is late, and catches a little of it up
+            due = max(due, guest.now - 0.02) + size / speed
+            guest.now += max(0.0005 * (1 + generator.expovariate(1)), due - guest.now)
+        return way, ready
+
+    def test_who_writes_gets_to_short_rounds_and_waits_there_running(self):
+        for buffer_bytes in self.BUFFERS:
+            for number, (dirty, working_set) in enumerate(self.BUSY):
+                for measured in (1, 0.7, 1.4):
+                    for slower in (1, 0.7):
+                        guest = PlayedQemu(dirty, working_set, buffer_bytes, held=1 + 3 * number)
+                        way, ready = self.led(guest, measured * dirty, slower=slower, seed=number)
+                        case = (buffer_bytes, dirty, measured, slower, guest.now, ready)
+                        if not way.busy:
+                            continue
+                        self.assertFalse(guest.switched, case)
+                        self.assertLess(ready, 10, case)
+                        # what is left then crosses in some tenths of a second
+                        self.assertLess(guest.left, max(dirty, 3 * buffer_bytes), case)
+
+    def test_a_round_is_not_lost_in_what_the_kernel_takes_at_once(self):
+        # what is dirty at a look has to be more than QEMU may write at once; told of no queue, the
+        # approach leaves that to chance
+        for told_of_it in (True, False):
+            guest = PlayedQemu(2e6, 32e6, 1_600_000)
+            looks = []
+            iterate = guest._iterate
+
+            def seen(guest=guest, iterate=iterate, looks=looks):
+                before = guest.round
+                iterate()
+                if guest.round > max(before, 3):
+                    looks.append(guest.left)
+            guest._iterate = seen
+            way = approach.Approach(2e6, 0.5, 8.0, lambda guest=guest: guest.now)
+            while not guest.switched and guest.now < 12:
+                number, size = guest.take(CHUNK_BYTES)
+                guest.now += size / way.took(number, guest.remaining, size,
+                                             guest.queue_bytes if told_of_it else 0)
+            self.assertEqual(not told_of_it, guest.switched)
+            if told_of_it:
+                self.assertGreater(min(looks), 1_600_000 / 3)
+
+    def test_of_a_guest_of_which_nothing_is_known_it_is_learned(self):
+        for dirty, working_set in self.BUSY[:3]:
+            guest = PlayedQemu(dirty, working_set, 150_000)
+            way, ready = self.led(guest, None)
+            self.assertFalse(guest.switched, dirty)
+            self.assertLess(ready, 15, dirty)
+
+    def test_who_hardly_writes_waits_before_the_end_of_round_0(self):
+        for buffer_bytes in self.BUFFERS:
+            guest = PlayedQemu(80e3, 2e6, buffer_bytes)
+            way, ready = self.led(guest, 80e3)
+            self.assertEqual((True, False, False, 0),
+                             (way.ready, way.busy, guest.switched, guest.round), buffer_bytes)
+            self.assertLess(guest.now, 5)
+            # more is left than QEMU would send at once
+            self.assertGreater(guest.left, guest.threshold)

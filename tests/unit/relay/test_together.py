@@ -1,0 +1,50 @@
+import time
+
+from oslotest import base
+
+from tests.unit.relay import hosts, namespace, played_source
+
+#: Pages that each guest has, of which it writes to so many.
+PAGES, WORKING_SET = 12288, 8192
+#: Pages that they write to each second: what the first dirties in two tenths of a second fits into
+#: what the kernel takes of a QEMU at once, and it waits for the other.
+WRITTEN_PER_SECOND = {hosts.FIRST: 350, hosts.SECOND: 1500}
+
+
+def _led():
+    """Two members that write, the second a while later: how they come to their switchovers."""
+    group = {"synchronized": [[hosts.FIRST, hosts.SECOND]], "link_bytes_per_second": 37.5e6,
+             "members": [{"server_id": server, "order": order, "scope": "project",
+                          "dirty_bytes_per_second": written * 4096.0}
+                         for order, (server, written) in enumerate(WRITTEN_PER_SECOND.items())]}
+    with hosts.two(hold_seconds=20.0) as relays:
+        hosts.open_group(relays, **group)
+        migrations, guests = [], []
+        for seed, (server, written) in enumerate(WRITTEN_PER_SECOND.items()):
+            migrations.append(hosts.Migration(relays, server, 49152 + seed))
+            guests.append(played_source.PlayedSource(
+                migrations[-1].connection, PAGES, WORKING_SET, written, seed))
+            time.sleep(0.5)
+        for guest in guests:
+            guest.thread.join(40)
+        for migration in migrations:
+            migration.finish()
+        told = relays.source.statistics()["groups"][0]["synchronized"][0]
+        return {"errors": [str(guest.error) for guest in guests if guest.error],
+                "stopped": [guest.stopped_at for guest in guests],
+                "looks": [len(guest.looks) for guest in guests], "told": told}
+
+
+class Together(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        if (why := namespace.why_not()) is not None:
+            self.skipTest(why)
+
+    def test_nobody_stops_before_the_others_are_there(self):
+        seen = namespace.run(_led)
+        self.assertEqual(([], "released", []),
+                         (seen["errors"], seen["told"]["state"], seen["told"]["early"]))
+        # through more rounds than the one that sends what round 0 left dirty
+        self.assertGreater(min(seen["looks"]), 2, seen)
+        self.assertLess(max(seen["stopped"]) - min(seen["stopped"]), 0.25, seen)

@@ -55,14 +55,15 @@ def _alone(settings: Settings, seconds: float, cases: list[dict]) -> None:
     at_once = SIZE - 1
     with _guests() as batch, _checked(batch, cases):
         end = time.monotonic() + seconds
+        done = 0
         for first in range(0, at_once if settings.quick else PAIRS, at_once):
             if time.monotonic() > end:
                 return
-            # each leaves the others, and comes back from there
-            for index in range(first, first + at_once):
+            # it leaves the others, and comes back: an even number, at least as many as relayed
+            wanted = first + at_once + (first + at_once) % 2
+            for index in range(done, wanted):
                 _case(cases, "plain", index, batch[0], _plain(batch[0]))
-            if at_once % 2:
-                _plain(batch[0])
+            done = wanted
             _relayed(batch, first, cases)
             settings.keep(cases)
 
@@ -207,9 +208,9 @@ def intervals(cases) -> dict:
     """Return 95 % intervals of the median difference and of the median skew."""
     told = {}
     plain, relay = _of_way(cases, "plain"), _of_way(cases, "relay")
-    if len(plain) > 1 and len(plain) == len(relay):
+    if (pairs := min(len(plain), len(relay))) > 1:
         # runs were made by turns: what disturbs one disturbs its neighbour
-        told["added_seconds_median"] = contract.bootstrap(relay - plain)
+        told["added_seconds_median"] = contract.bootstrap(relay[:pairs] - plain[:pairs])
     if len(gangs := _gangs(cases)) > 1:
         told["gang_skew_seconds"] = contract.bootstrap([_skew(each) for each in gangs])
     return told

@@ -21,6 +21,12 @@ class TestDowntime(base.BaseTestCase):
         self.assertAlmostEqual(0.05, told["added_seconds_median"])
         self.assertAlmostEqual(0.2, told["added_seconds_worst"])
 
+    def test_neighbours_are_compared_though_one_way_has_a_run_more(self):
+        cases = [alone("plain", each) for each in (0.1, 0.2, 0.3, 9)] \
+            + [alone("relay", each) for each in (0.15, 0.25, 0.35)]
+        for end in downtime.intervals(cases)["added_seconds_median"]:
+            self.assertAlmostEqual(0.05, end)
+
     def test_a_run_that_failed_leaves_the_figure_unmeasured(self):
         self.assertEqual({}, downtime.measured(
             [alone("plain", 0.1), alone("relay", 0.1), alone("relay", 9, "aborted")]))

@@ -27,7 +27,9 @@ def _channel(contents, first: int) -> bytes:
 def _sent(connection: socket.socket, data: bytes) -> None:
     connection.sendall(data)
     connection.shutdown(socket.SHUT_WR)
-    connection.recv(1)
+    # left unread, an answer would make of its end a reset
+    while connection.recv(1 << 16):
+        pass
 
 
 def _paced():
@@ -64,9 +66,11 @@ def _paced():
         seconds.append(time.monotonic() - begun)
         several.send(rest)
         several.finish()
-        whole += [several.arrived() == head + rest, *(
-            several.output.with_name(f"{several.output.name}.{i + 1}").read_bytes() == data
-            for i, data in enumerate(channels))]
+        # who is connected on first is chance; QEMU tells its connections by what they begin with
+        outputs = [several.output, *(several.output.with_name(f"{several.output.name}.{i + 1}")
+                                     for i in range(CHANNELS))]
+        whole.append(sorted(output.read_bytes() for output in outputs)
+                     == sorted([head + rest, *channels]))
         counted = relays.source.close_group("batch:0:cmpb")["servers"]
         return {"whole": whole, "seconds": seconds, "wire": counted[THIRD]["wire_bytes"],
                 "found": counted[THIRD]["cross_server_bytes"] // builders.PAGE}
@@ -79,7 +83,7 @@ class Multifd(base.BaseTestCase):
         if reason:
             self.skipTest(reason)
         seen = namespace.run(_paced)
-        self.assertEqual([True] * 5, seen["whole"])
+        self.assertEqual([True] * 3, seen["whole"])
         self.assertEqual(PAGES, seen["found"])
         _, one, several = seen["seconds"]
         # until what is left would cross within the downtime: not so fast, though all of it is there

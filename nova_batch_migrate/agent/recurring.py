@@ -16,6 +16,8 @@ from nova_batch_migrate.agent.memory import PAGE_BYTES
 
 LOG = log.getLogger(__name__)
 _LOW = numpy.uint64((1 << 32) - 1)
+#: Of a group: what fits a line of the control socket, and is many times a dictionary.
+MOST_HASHES = 2 << 20
 
 
 def of_group(group: dict) -> dict[str, dict]:
@@ -32,7 +34,7 @@ def of_group(group: dict) -> dict[str, dict]:
         return {}
     pages = group["dictionary_bytes"] // len(scopes) // PAGE_BYTES
     try:
-        found = recurring(list(scopes.values()), pages)
+        found = recurring(list(scopes.values()), pages, MOST_HASHES // len(scopes))
     except privsep.FAILURES as error:
         LOG.warning("group %s: nothing is known of what recurs in it: %s", group["id"], error)
         return {}
@@ -41,15 +43,17 @@ def of_group(group: dict) -> dict[str, dict]:
 
 
 @privsep.memory_pctxt.entrypoint
-def recurring(logs: list[list[str]], log_pages: int) -> list[dict | None]:
+def recurring(logs: list[list[str]], log_pages: int, most: int) -> list[dict | None]:
     """Return seed and hashes (u32, ascending, as bytes) of what recurs in each log's servers.
 
-    None where everything fits ``log_pages``, or where a server's contents are not known whole.
+    ``most`` of them at most, first those that most servers hold. None where everything fits
+    ``log_pages``, or where a server's contents are not known whole.
     """
-    return [_of_log([scan.known(server) for server in servers], log_pages) for servers in logs]
+    return [_of_log([scan.known(server) for server in servers], log_pages, most)
+            for servers in logs]
 
 
-def _of_log(known: list, log_pages: int) -> dict | None:
+def _of_log(known: list, log_pages: int, most: int) -> dict | None:
     if any(each is None or each.contents.theta < 1 for each in known) or \
             len({each.seed for each in known}) != 1:
         return None
@@ -57,6 +61,9 @@ def _of_log(known: list, log_pages: int) -> dict | None:
         numpy.concatenate([each.contents.hashes for each in known]), return_counts=True)
     if len(hashes) <= log_pages:
         return None
-    again = numpy.concatenate([hashes[counts > 1], *(each.contents.repeated for each in known)])
+    shared = counts > 1
+    by_holders = numpy.argsort(-counts[shared], kind="stable")
+    again = numpy.concatenate([hashes[shared][by_holders],
+                               *(each.contents.repeated for each in known)])[:most]
     return {"seed": known[0].seed,
             "hashes": numpy.unique((again & _LOW).astype(numpy.uint32)).tobytes()}

@@ -1,10 +1,11 @@
 import base64
 
+import fixtures
 import numpy
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.agent import recurring, scan
-from nova_batch_migrate.relay import values
+from nova_batch_migrate.relay import control, values
 from tests.unit.agent.processes import Guest
 from tests.unit.agent.test_scan import ScanCase
 
@@ -38,6 +39,25 @@ class RecurringTest(ScanCase):
         # each scope is a log of its own, with its share of the dictionary
         apart = recurring.of_group(self.group((one, "p"), (two, "q"), pages=4))
         self.assertEqual({"p": 1}, {scope: self.listed(told) for scope, told in apart.items()})
+
+    def test_what_most_servers_hold_is_told_first_and_never_more_than_a_line_holds(self):
+        guests = self.guests([1, 2, 3, 8, 8], [1, 2, 4], [1, 5, 6])
+        members = [(guest, "p") for guest in guests]
+        every = self.hashes(recurring.of_group(self.group(*members)))
+        by_holders = []
+        for most in (1, 2, 3):
+            self.useFixture(fixtures.MockPatchObject(recurring, "MOST_HASHES", most))
+            by_holders.append(self.hashes(recurring.of_group(self.group(*members))))
+        self.assertEqual([1, 2, 3], [len(each) for each in by_holders])
+        # held by three, then by two, then twice by one
+        self.assertTrue(by_holders[0] < by_holders[1] < by_holders[2] == every)
+        held_by_all = self.hashes(recurring.of_group(self.group(*members[1:])))
+        self.assertEqual(held_by_all, by_holders[0])
+        # as large as it may be it passes the control socket
+        self.assertLess(recurring.MOST_HASHES * 4 * 4 // 3, control._LINE_BYTES * 3 // 4)
+
+    def hashes(self, told):
+        return set(numpy.frombuffer(base64.b64decode(told["p"]["hashes"]), numpy.uint32).tolist())
 
     def test_nothing_is_told_where_all_has_room_or_not_all_is_known(self):
         one, two = self.guests([1, 2, 3], [3, 4])

@@ -93,17 +93,20 @@ def learn(stays: Sequence[NovaStay], usual: NovaPace, ahead: Ahead) -> NovaPace 
             for stay, at, others in zip(stays, ends, beside, strict=True) if stay.usual]
     if not seen:
         return None
-    works = (usual.seconds * usual.before_share, usual.seconds * (1 - usual.before_share))
+    # who assumes nothing at all leaves nothing that could be off by a factor
+    works = tuple(max(_LEAST_SECONDS, usual.seconds * share)
+                  for share in (usual.before_share, 1 - usual.before_share))
     sharing = _sharing(seen, works, usual.sharing)
     found = [evidence.estimate(_values(seen, part, work, sharing, usual.sharing), _SCATTER)
              for part, work in enumerate(works)]
-    before, behind = (work * math.exp(part.mean) * _at_usual(seen, at, usual.sharing)
-                      / _at_usual(seen, at, sharing)
+    mean = [_mean_beside(seen, part) for part in range(len(works))]
+    before, behind = (work * math.exp(part.mean) * (1.0 + usual.sharing * mean[at])
+                      / (1.0 + sharing * mean[at])
                       for at, (work, part) in enumerate(zip(works, found, strict=True)))
     seconds = before + behind
     return NovaPace(
         seconds=round(seconds, 3), sharing=round(sharing, 2),
-        before_share=round(before / seconds, 3) if seconds else usual.before_share,
+        before_share=round(before / seconds, 3),
         deviation=round(statistics.fmean(part.deviation for part in found), 3),
         migrations=len(seen))
 
@@ -134,19 +137,17 @@ def _values(seen: Sequence[_Stretches], part: int, work: float, sharing: float, 
     What `sharing` explains is taken from those with more beside them than the mean, and given to
     those with fewer: what all of them have in common stays what it was.
     """
-    common = work * _at_usual(seen, part, usual)
-    return [evidence.Seen(math.log(each.seconds[part] / common)
-                          - math.log((1.0 + sharing * each.beside[part])
-                                     / _at_usual(seen, part, sharing)),
+    mean = _mean_beside(seen, part)
+    common = work * (1.0 + usual * mean) / (1.0 + sharing * mean)
+    return [evidence.Seen(math.log(each.seconds[part]
+                                   / (common * (1.0 + sharing * each.beside[part]))),
                           each.batch, each.unlike) for each in seen]
 
 
-def _at_usual(seen: Sequence[_Stretches], part: int, sharing: float) -> float:
-    """Return what the mean number of others makes of a second of work."""
+def _mean_beside(seen: Sequence[_Stretches], part: int) -> float:
     weights = [1.0 / (1.0 + each.unlike) for each in seen]
-    mean = sum(weight * each.beside[part] for weight, each in zip(weights, seen, strict=True)
+    return sum(weight * each.beside[part] for weight, each in zip(weights, seen, strict=True)
                ) / sum(weights)
-    return 1.0 + sharing * mean
 
 
 def _sharing(seen: Sequence[_Stretches], works: tuple[float, float], usual: float) -> float:

@@ -101,6 +101,10 @@ class LearnTest(base.BaseTestCase):
         self.assertAlmostEqual(0.5, found.sharing, delta=0.15)
         self.assertAlmostEqual(3.0, found.seconds, delta=0.5)
 
+    def test_what_is_assumed_may_be_nothing(self):
+        found = nova_pace.learn(alone(40, (2.0, 2.0)), NovaPace(0.0, 0.5, 0.0), ahead(now=0.0))
+        self.assertAlmostEqual(4.0, found.seconds, delta=1.5)
+
     def test_without_a_look_at_the_stream_the_usual_share_counts(self):
         stays = [NovaStay(at, at + 14.0, 4.0, None, str(at), "cmpa") for at in (0.0, 100.0, 200.0)]
         found = nova_pace.learn(stays, NovaPace(4.0, 0.25, 0.0), ahead(1))

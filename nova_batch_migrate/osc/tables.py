@@ -38,8 +38,8 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
     lines = [
         f"Plan (strategy {plan['strategy']}): {_count(moving, 'server')} to move in "
         f"{_count(len(plan['groups']), 'group')}, "
-        f"{len(plan['staying'])} to stay; projected {text.clock(plan['projected_seconds'])}, "
-        f"{text.size(plan['wire_bytes'])} on the wire"
+        f"{len(plan['staying'])} to stay; projected {text.clock(plan['projected_seconds'])}"
+        f"{_learned(plan)}, {text.size(plan['wire_bytes'])} on the wire"
     ]
     if plan.get("deadline_met") is not None:
         lines.append("Deadline: " + ("met" if plan["deadline_met"] else "CANNOT BE MET"))
@@ -56,6 +56,12 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         if server.get("command"):
             lines.append(f"    to move it: {text.escape(server['command'])}")
     return lines
+
+
+def _learned(plan: dict[str, Any]) -> str:
+    if plan.get("learned_seconds") is None:
+        return ""
+    return f" ({text.clock(plan['learned_seconds'])} if streams go as finished ones did)"
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,7 +4,6 @@ Used by planning.plan when all is ordered; keeping them is planning.ordering's.
 """
 
 import collections
-import dataclasses
 from collections.abc import Sequence
 
 from nova_batch_migrate.planning import ordering
@@ -33,7 +32,8 @@ def _of_batch(request: PlanRequest, groups: Sequence[PlanGroup], seconds: float)
         return [f"The deadline is in {deadline:.0f} s and cannot be met: the projected end is in "
                 f"{seconds:.0f} s, {seconds - deadline:.0f} s late. Begin earlier, raise "
                 "max_bandwidth_mib_s or max_parallel, or move fewer servers."]
-    latest = _latest_seconds(request, groups)
+    latest = ordering.whole_seconds_by(lambda projection: projection.interval_seconds[1], groups,
+                                       request.destinations)
     if latest is None:
         return [f"The deadline is in {deadline:.0f} s and may be missed: the projected end is in "
                 f"{seconds:.0f} s, but how late it may be is not known."]
@@ -41,17 +41,6 @@ def _of_batch(request: PlanRequest, groups: Sequence[PlanGroup], seconds: float)
         return [f"The deadline is in {deadline:.0f} s and may be missed: the projected end is in "
                 f"{seconds:.0f} s, but not surely before {latest:.0f} s."]
     return []
-
-
-def _latest_seconds(request: PlanRequest, groups: Sequence[PlanGroup]) -> float | None:
-    """Return the end if each group takes as long as its intervals go; None where one is open."""
-    ends = [[member.projection.interval_seconds[1] for member in group.members]
-            for group in groups]
-    if any(None in each for each in ends):
-        return None
-    return ordering.whole_seconds(
-        [dataclasses.replace(group, projected_seconds=max(each, default=0.0))
-         for group, each in zip(groups, ends, strict=True)], request.destinations)
 
 
 def _of_members(request: PlanRequest, groups: Sequence[PlanGroup]) -> list[str]:

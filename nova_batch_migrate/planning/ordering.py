@@ -3,12 +3,13 @@
 Called by planning.plan. Never changes who is in a group.
 """
 
+import dataclasses
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from nova_batch_migrate.planning.request import Destination
-from nova_batch_migrate.planning.result import PlanGroup
+from nova_batch_migrate.planning.result import PlanGroup, Projection
 
 Item = TypeVar("Item")
 
@@ -70,6 +71,16 @@ def whole_seconds(groups: Sequence[PlanGroup], destinations: Sequence[Destinatio
             into[member.destination] = into.get(member.destination, 0.0) + busy
     arriving = (into.get(d.host, 0.0) / d.inbound_limit for d in destinations if d.inbound_limit)
     return max([*per_source.values(), *arriving], default=0.0)
+
+
+def whole_seconds_by(end: Callable[[Projection], float | None], groups: Sequence[PlanGroup],
+                     destinations: Sequence[Destination]) -> float | None:
+    """Return when the last group is done if `end` tells when each member is; None: not of all."""
+    ends = [[end(member.projection) for member in group.members] for group in groups]
+    if any(None in each for each in ends):
+        return None
+    return whole_seconds([dataclasses.replace(group, projected_seconds=max(each, default=0.0))
+                          for group, each in zip(groups, ends, strict=True)], destinations)
 
 
 def inbound_parallel(hosts: Iterable[str], destinations: Iterable[Destination]) -> float:

@@ -87,6 +87,9 @@ def make_plan(request: PlanRequest) -> Plan:
         raw_bytes=sum(g.raw_bytes for g in planned),
         wire_bytes=sum(g.wire_bytes for g in planned),
         deadline_met=deadlines.met(request, seconds),
+        learned_seconds=ordering.whole_seconds_by(
+            lambda projection: projection.learned_seconds, planned, request.destinations)
+        if planned else None,
         request=asked)
 
 

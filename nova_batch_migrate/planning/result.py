@@ -131,4 +131,6 @@ class Plan(Value):
     request: PlanRequest
     #: Whether the projected end is before the deadline; null without one.
     deadline_met: bool | None = None
+    #: projected_seconds with what finished migrations taught of streams; null: of some nothing was.
+    learned_seconds: float | None = None
     schema_version: str = values.SCHEMA_VERSION

@@ -36,6 +36,11 @@ class PlanLinesTest(base.BaseTestCase):
             "    to move it: openstack server unlock s3",
         ], rest)
 
+    def test_what_was_learned_stands_beside_the_projection(self):
+        plan = fakes.plan([("s1", "web")], []) | {"learned_seconds": 61.0}
+        self.assertIn("projected 0:48 (1:01 if streams go as finished ones did), ",
+                      tables.plan_lines(plan)[0])
+
     def test_an_empty_plan(self):
         self.assertEqual(2, len(tables.plan_lines(fakes.plan([]))))
 

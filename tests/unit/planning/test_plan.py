@@ -122,6 +122,18 @@ class TestPlan(base.BaseTestCase):
                                found.learned_seconds)
         self.assertAlmostEqual(plain.downtime_seconds + 0.2, found.learned_downtime_seconds)
 
+    def test_the_whole_has_what_was_learned_of_all_streams_or_nothing(self):
+        host = builders.host([server("a"), server("b")])
+        nothing, of_others, found = (plan.make_plan(plan_request(host, **fields)) for fields in (
+            {}, {"learned_relayed": Learned(5, 1.5, 0.1)}, {"learned": Learned(5, 1.5, 0.1)}))
+        self.assertIsNone(nothing.learned_seconds)
+        self.assertIsNone(of_others.learned_seconds)
+        self.assertEqual(nothing.projected_seconds, found.projected_seconds)
+        self.assertEqual(found.learned_seconds, sum(max(
+            member.projection.learned_seconds for member in group.members)
+            for group in found.groups))
+        self.assertGreater(found.learned_seconds, 1.1 * found.projected_seconds)
+
     def test_streams_through_relays_have_their_own_lessons(self):
         host = builders.host([server("a")])
         for relay, factor in ((False, 1.5), (True, 0.9)):

@@ -198,9 +198,9 @@ class Watch:
         self._guest = guest
         self._progress = progress.Progress(guest)
         self._begun = self._progress.pages()
-        self._thread = next(
-            task for task in pathlib.Path(f"/proc/{guest.pid}/task").iterdir()
-            if (task / "comm").read_text().startswith("CPU 0"))
+        # the processor is QEMU's busiest thread: only those of management have names
+        self._thread = max(pathlib.Path(f"/proc/{guest.pid}/task").iterdir(),
+                           key=lambda task: int((task / "schedstat").read_text().split()[0]))
 
     def look(self) -> dict:
         """Return counters: seconds, pages written, seconds its processor ran and waited to run,
@@ -214,7 +214,7 @@ class Watch:
 
     def check(self) -> None:
         """Hold what was read against what the guest itself told last."""
-        now, tick = self._progress.pages(), self._guest.last_tick()
+        tick, now = self._guest.last_tick(), self._progress.pages()
         if tick is None or not self._begun <= tick.wrote_pages <= now:
             raise RuntimeError(f"the guest's table of writes says {self._begun} to {now}, "
                                f"the guest {tick and tick.wrote_pages}")

@@ -125,8 +125,8 @@ class TestHeld(base.BaseTestCase):
         self.assertRaisesRegex(RuntimeError, "does not come up", held.__enter__)
 
 
-class TestProgress(base.BaseTestCase):
-    """The table of writes is found among other pages, in this very process."""
+class TestWatching(base.BaseTestCase):
+    """A guest's table of writes is found among other pages, in this very process, and watched."""
 
     PAGES = 1024        # of the buffer: two pages of counts
 
@@ -174,6 +174,46 @@ class TestProgress(base.BaseTestCase):
         self.assertEqual(int(self.tables.sum()) - self.PAGES, before)
         self.write(4321)
         self.assertEqual(4321, found.pages() - before)
+
+    def test_a_window_tells_what_came_to_pass_in_it(self):
+        self.useFixture(fixtures.MonkeyPatch(
+            "nbmbench.suite.telemetry_cost.WINDOW_SECONDS", 0.3))
+        scratch = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        over = threading.Event()
+        writer = threading.Thread(target=self.writing, args=(over,))
+        writer.start()
+        try:
+            watch = telemetry_cost.Watch(self.found)
+            with passes.Held([sys.executable, "-c", CLOCK_TELLER], scratch) as held:
+                found = [telemetry_cost._window(watch, held, is_measured)
+                         for is_measured in (True, False)]
+        finally:
+            over.set()
+            writer.join()
+        for window in found:
+            self.assertGreaterEqual(window["seconds"], 0.3)
+            self.assertGreater(window["pages"], 0)
+            self.assertEqual(0, window["pages"] % 1000)
+            self.assertGreaterEqual(window["guest_cpu_seconds"], 0)
+        self.assertGreater(found[0]["agent_cpu_seconds"], 0)
+        self.assertEqual(0, found[0]["read_bytes"])
+        self.assertNotIn("agent_cpu_seconds", found[1])
+
+    def test_a_guest_that_tells_something_else_is_not_believed(self):
+        over = threading.Event()
+        writer = threading.Thread(target=self.writing, args=(over,))
+        writer.start()
+        try:
+            watch = telemetry_cost.Watch(self.found)
+        finally:
+            over.set()
+            writer.join()
+        for wrote, is_true in ((50_000, False), (10 ** 9, False), (watch.look()["pages"], True)):
+            self.found.last_tick = lambda wrote=wrote: types.SimpleNamespace(wrote_pages=wrote)
+            if is_true:
+                watch.check()
+            else:
+                self.assertRaisesRegex(RuntimeError, "table of writes", watch.check)
 
     def test_a_guest_that_does_not_write_has_none(self):
         self.assertRaisesRegex(RuntimeError, "which has 2", progress.Progress, self.found, 0)

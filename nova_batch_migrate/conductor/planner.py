@@ -14,9 +14,9 @@ from oslo_utils import timeutils
 from nova_batch_migrate import context
 from nova_batch_migrate.conductor import keeping, lessons, loading, survey
 from nova_batch_migrate.db import api as db
-from nova_batch_migrate.planning import nova_pace, telemetry
 from nova_batch_migrate.planning import plan as planning
 from nova_batch_migrate.planning import request as plan_request
+from nova_batch_migrate.planning import telemetry
 
 LOG = log.getLogger(__name__)
 MIB = 1024 * 1024
@@ -126,7 +126,6 @@ class Planner:
             max_bandwidth_bytes_per_second=_bytes_per_second(batch["request"]),
             nova_seconds=self._conf.conductor.nova_seconds,
             nova_sharing=self._conf.conductor.nova_sharing,
-            nova_deviation=nova_pace.ASSUMED_DEVIATION,
             learned_nova=taught.nova,
             setup_seconds=self._conf.conductor.setup_seconds,
             relay=bool(relays),

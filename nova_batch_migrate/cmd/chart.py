@@ -12,7 +12,7 @@ import numpy
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.osc import text
-from nova_batch_migrate.planning import commonality
+from nova_batch_migrate.planning import commonality, doubt
 from nova_batch_migrate.planning.plan import Plan
 from nova_batch_migrate.planning.result import PlanGroup, PlanMember
 
@@ -117,7 +117,8 @@ def shares(plan: Plan, ids: list[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
     place = {server_id: at for at, server_id in enumerate(ids)}
     common = numpy.full((len(ids), len(ids)), numpy.nan)
     share = common.copy()
-    for host in plan.request.hosts:
+    for told in plan.request.hosts:
+        host, _ = doubt.believable(told)
         known = commonality.of_host(host)
         distinct = {s.id: s.distinct_pages for s in host.servers}
         here = [(column, place[i]) for column, i in enumerate(known.server_ids) if i in place]

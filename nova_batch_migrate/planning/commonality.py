@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.planning import sketch
+from nova_batch_migrate.planning import doubt, sketch
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, PageClasses
 
 MIB = 1024 ** 2
@@ -99,9 +99,10 @@ def chart(hosts: Iterable[HostTelemetry]) -> dict:
     classes were sampled or background was folded. Of each pair three things are told apart:
     contents of whole pages in common, the page frames among them that are one already
     (`mapped_bytes`), and blocks in common inside of other pages (`portion_bytes`); null where they
-    were not looked for. `confirmation` adds up the pages compared byte by byte.
+    were not looked for. `confirmation` adds up the pages compared byte by byte. What cannot be true
+    is left out, as a plan does.
     """
-    hosts = list(hosts)
+    hosts = [doubt.believable(host)[0] for host in hosts]
     servers, pairs, totals = [], [], []
     exact, background = True, 0.0
     for host in hosts:

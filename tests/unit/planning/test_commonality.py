@@ -135,6 +135,15 @@ class TestChart(base.BaseTestCase):
                          [(pair["a"], pair["b"], pair["bytes"]) for pair in other])
         self.assertIn("keys day-1, day-2", other[0]["reason"])
 
+    def test_what_cannot_be_true_is_left_out(self):
+        servers = [builders.server("a"), builders.server("b"),
+                   builders.server("c", zero_pages=1 << 40)]
+        host = builders.host(servers, builders.classes(("a b", 10 ** 15), ("a c", 5)))
+        found = commonality.chart([host])
+        self.assertEqual(["a", "b"], [each["name"] for each in found["servers"]])
+        self.assertEqual([(0, False)], [(pair["bytes"], found["exact"])
+                                        for pair in found["pairs"]])
+
     def test_what_a_host_holds_in_all(self):
         host = builders.host([builders.server("a"), builders.server("b")],
                              builders.classes(("a b", 20), ("a", 5)))

@@ -229,7 +229,7 @@ def _telemetry(conf, domain, counts: dict, rates: _Rates, domain_disks: list) ->
         distinct_pages=counts.get("distinct_pages", total_pages),
         self_duplicate_pages=counts.get("self_duplicate_pages", 0),
         swapped_pages=counts.get("swapped_pages", 0),
-        contents_read=counts.get("complete", True),
+        contents_read=counts.get("complete", "error" not in counts),
         touched=touched,
         changed=changed,
         windows=(*content, *rates.sampled, *rates.touched.windows),

@@ -5,6 +5,7 @@ limits; what a projection or a destination allows comes in as functions. Never o
 except for `pair`, whose order is part of FIG. 6.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -34,6 +35,9 @@ LEAST_SHARE = 0.01
 #: one destination. Where there are many servers in all, fewer keep the work down.
 MOST_RELAYED, MOST_RELAYED_OF_MANY = 256, 64
 _UNBOUNDED = 1 << 62
+#: Orders of a group whose content does not fit the dictionary. In the second each kind comes in
+#: while there is room: a full dictionary lets little in.
+RELATIVES, IN_TURN = "relatives one behind the other", "one of each kind in turn"
 MIB = 1024 ** 2
 
 #: Whether servers (ids) could go to one destination.
@@ -53,6 +57,8 @@ class Grouping:
     #: The servers in the order in which the dictionary serves them best; empty: any order is as
     #: good, or none was looked for.
     order: tuple[str, ...] = ()
+    #: What that order is, in words.
+    order_by: str = ""
 
 
 def _by_name(server: ServerTelemetry):
@@ -136,22 +142,38 @@ def _what_saves_most(fitting: Sequence[Grouping], whole: Sequence[Grouping],
         return replay.saved_pages(g.order or in_order(g.servers)) if len(g.servers) > 1 else 0.0
 
     def best(g: Grouping) -> Grouping:
-        orders = [clustering.chain([servers[i] for i in g.servers], known)]
+        chain = clustering.chain([servers[i] for i in g.servers], known)
+        orders = [(RELATIVES, chain)]
         if family:
-            orders.append(sorted(in_order(g.servers), key=family.__getitem__))
-        return max([g, *(dataclasses.replace(g, order=tuple(order)) for order in orders)],
-                   key=saving)
+            ascending = in_order(g.servers)
+            orders += [(RELATIVES, chain[::-1]),
+                       (RELATIVES, sorted(ascending, key=family.__getitem__)),
+                       (IN_TURN, _in_turn(ascending, family)),
+                       (IN_TURN, _in_turn(ascending[::-1], family))]
+        return max([g, *(dataclasses.replace(g, order=tuple(order), order_by=words)
+                         for words, order in orders)], key=saving)
 
     ordered = [best(g) for g in whole]
     saved, ascending, related = (sum(map(saving, groups)) for groups in (fitting, whole, ordered))
     if saved and saved >= related:
         return _explained(fitting, f"{_mib(saved)} are sent once by groups that fit the "
                           f"dictionary, {_mib(related)} by one group")
+    by = " or ".join(sorted({g.order_by for g in ordered if g.order}))
     how = "" if ascending >= related else (
-        f" with relatives one behind the other ({_mib(ascending)} in order of their times)")
+        f" with {by} ({_mib(ascending)} in order of their times)")
     groups = f", {_mib(saved)} by groups that fit" if fitting else ""
     return _explained(ordered, f"more than a dictionary of {dictionary_bytes // MIB} MiB holds, "
                       f"yet {_mib(related)} are sent once by it{how}{groups}")
+
+
+def _in_turn(ids: Sequence[str], family: dict[str, int]) -> list[str]:
+    """Return the servers with one of each family behind the other, then the second of each, ..."""
+    seen: collections.Counter[int] = collections.Counter()
+    rank = {}
+    for i in ids:
+        rank[i] = seen[family[i]]
+        seen[family[i]] += 1
+    return sorted(ids, key=rank.__getitem__)
 
 
 def _explained(groups: Sequence[Grouping], why: str) -> list[Grouping]:

@@ -358,14 +358,19 @@ def _member_reason(source: Source, server_id: str, at: int, group: Grouping, pla
     wait = source.waits.get(server_id)
     quiet = "" if wait is None else f"; waits for its quiet moment: {wait.reason}"
     by_kin = group.order and source.deadline(group.servers) is None
-    by = ("relatives one behind the other" if by_kin else "ascending projected time [0061]")
+    by = group.order_by if by_kin else "ascending projected time [0061]"
     return (f"{at + 1} of {len(group.servers)} by {by}, {seconds:.1f} s alone"
             f"{due}{_history_words(server)}; {where}{quiet}{_help_words(source, server_id)}"
             f"{_way_words(source, server_id)}")
 
 
 def _history_words(server: ServerTelemetry) -> str:
-    return ", by its history alone" if server.changed.source == "history" else ""
+    if server.changed.source == "history":
+        return ", by its history alone"
+    if server.contents_read:
+        return ""
+    why = f" ({server.source_note})" if server.source_note else ""
+    return f", its contents were not read and count as unlike any other{why}"
 
 
 def _way_words(source: Source, server_id: str) -> str:

@@ -181,8 +181,8 @@ class ServerTelemetry(Value):
     sequence: PageSequence | None = None
     #: Pages in swap: never read; counted as content unlike any other.
     swapped_pages: int = 0
-    #: False: the time allowed was over before all contents were read; they count as unlike any
-    #: other until a later measurement has read them.
+    #: False: the time allowed was over before all contents were read, or they cannot be read
+    #: (`source_note` says why); they count as unlike any other until they have been.
     contents_read: bool = True
     #: Size behind zstd level 1 as a share of the size before it, 0..1.
     compress_unchanged: float | None = None

@@ -212,6 +212,7 @@ class TestMeasure(HostTestCase):
                          (found.error, found.changed.source, found.present_pages,
                           found.distinct_pages, found.zero_pages))
         self.assertIn("memory is counted as full", found.source_note)
+        self.assertFalse(found.contents_read)
         self.assertEqual((), classes.classes)
 
     def test_what_an_attempt_showed_is_the_model_of_touched_pages(self):

@@ -1,4 +1,5 @@
 import itertools
+import random
 
 from hypothesis import given, settings, strategies
 from oslotest import base
@@ -102,9 +103,10 @@ class TestRelayed(base.BaseTestCase):
                 held.setdefault(number, []).append(name)
         host = builders.host(found, builders.classes(
             *((" ".join(names), 1) for names in held.values())))
+        self.replay = Replay(host, "host", dictionary_pages * 4096)
         return grouping.relayed(
             found, commonality.of_host(host), Scope("host", found), lambda ids: True,
-            dictionary_pages * 4096, Replay(host, "host", dictionary_pages * 4096), sorted)
+            dictionary_pages * 4096, self.replay, sorted)
 
     def test_where_all_fits_one_group_is_best_and_it_is_said(self):
         found = self.relayed(400, *((name, range(10)) for name in "abcdefghijkl"))
@@ -127,6 +129,26 @@ class TestRelayed(base.BaseTestCase):
         self.assertEqual(("id-a", "id-c", "id-b", "id-d"), found[0].order)
         self.assertIn("with relatives one behind the other (0.0 MiB in order of their times)",
                       found[0].reason)
+
+    def test_of_the_orders_the_one_that_saves_most(self):
+        """Three kinds of servers, each with some contents of its kind and of all."""
+        told = set()
+        for seed in range(130, 160):
+            draw = random.Random(seed)
+            kinds = [draw.sample(range(60), 12) for _ in range(3)]
+            found = self.relayed(14, *((name, sorted({
+                *draw.sample(kinds[draw.randrange(3)], 10), *draw.sample(range(60, 70), 3)}))
+                for name in "abcdef"))
+            if len(found) > 1:
+                continue
+            order = list(found[0].order or sorted(found[0].servers))
+            saved = self.replay.saved_pages(order)
+            for other in (sorted(order), order[::-1]):
+                self.assertGreaterEqual(saved, self.replay.saved_pages(other), seed)
+            told |= {words for words in (grouping.RELATIVES, grouping.IN_TURN)
+                     if f"by it with {words} (" in found[0].reason}
+            self.assertEqual(bool(found[0].order), bool(found[0].order_by))
+        self.assertEqual({grouping.RELATIVES, grouping.IN_TURN}, told)
 
     def test_who_has_nothing_in_common_is_in_the_one_group_as_well(self):
         found = self.relayed(400, ("a", range(10)), ("b", range(20, 30)), ("c", range(10)))

@@ -300,6 +300,14 @@ class TestPlan(base.BaseTestCase):
         found = plan.make_plan(plan_request(host))
         self.assertTrue(any("(10 MiB) fits a dictionary of 512 MiB" in n for n in found.notes))
 
+    def test_whose_contents_could_not_be_read_is_said(self):
+        found = plan.make_plan(plan_request(builders.host([
+            server("a"), server("b", contents_read=False, source_note="no /proc/7/mem")])))
+        reasons = {m.name: m.reason for g in found.groups for m in g.members}
+        self.assertIn("its contents were not read and count as unlike any other (no /proc/7/mem); "
+                      "to cmpb", reasons["b"])
+        self.assertNotIn("not read", reasons["a"])
+
     def test_what_is_mapped_by_both_and_what_held_is_said(self):
         host = builders.host([server("a"), server("b")], builders.classes(("a b", 9000)))
         self.assertFalse(any("byte by byte" in n or "KSM" in n

@@ -20,6 +20,8 @@ MIB = 1 << 20
 UNDER_LINK = 0.98
 #: With less a group is better off without; and what content may grow by meanwhile.
 LEAST_DICTIONARY_BYTES = 16 << 20
+#: Of a project, which has one of its own: less is refused by relays.
+LEAST_SCOPE_BYTES = 4 << 20
 CHANGING_CONTENT = 1.5
 #: One dictionary for all servers of a host, where the operator asked for that.
 WHOLE_HOST = "host"
@@ -197,6 +199,7 @@ class Relays:
                 raise exception.AgentRefused(reason=f"no nova-batch-relay answers on {host}.")
         telemetry = (batch["telemetry"] or {}).get(source) or {}
         scope = batch["request"]["dedup_scope"]
+        scopes = [WHOLE_HOST if scope == "host" else row["project_id"] for row in rows]
         group = {
             "id": group_id(batch["id"], source, index, destination),
             "token": secrets.token_hex(32), "source": source, "destination": destination,
@@ -204,15 +207,16 @@ class Relays:
             "peer_port": ends[destination]["port"],
             "dictionary_bytes": _dictionary_bytes(
                 ends[source]["dictionary_free_bytes"] // shares,
-                ends[destination]["dictionary_free_bytes"], telemetry, rows),
+                ends[destination]["dictionary_free_bytes"], telemetry, rows,
+                len(set(scopes))),
             "link_bytes_per_second": _goodput(telemetry),
             "wire_bytes_per_second": _cap(batch, telemetry),
             "downtime_seconds": _downtime_seconds(telemetry),
             "members": [{"server_id": row["server_id"], "order": row["order_index"],
-                         "scope": WHOLE_HOST if scope == "host" else row["project_id"],
+                         "scope": of_row,
                          "dirty_bytes_per_second":
                              (batch["state"].get("dirty") or {}).get(row["server_id"])}
-                        for row in rows],
+                        for row, of_row in zip(rows, scopes, strict=True)],
             # the plan has joined the request's sets: this group is one
             "synchronized": [whole] if len(whole) > 1 else [],
         }
@@ -238,24 +242,25 @@ def _left_open(group_ids: Iterable[str]) -> list[str]:
     return [each for each in ids if each.partition("/")[0] not in active]
 
 
-def _dictionary_bytes(at_source: int, at_destination: int, telemetry: dict, rows: list[dict]
-                      ) -> int:
+def _dictionary_bytes(at_source: int, at_destination: int, telemetry: dict, rows: list[dict],
+                      scopes: int) -> int:
     """Return the memory for a group's dictionaries: what there is, and no more than it can use.
 
-    Other batches may need the rest. Content that changes while it migrates takes more than was
-    measured.
+    It is shared out among ``scopes``. Other batches may need the rest. Content that changes while
+    it migrates takes more than was measured.
     """
     free = min(at_source, at_destination)
     pages = {server["id"]: server.get("distinct_pages")
              for server in telemetry.get("servers") or ()}
     measured = [pages.get(row["server_id"]) for row in rows]
+    least = max(LEAST_DICTIONARY_BYTES, scopes * LEAST_SCOPE_BYTES)
     if all(measured):
-        free = min(free, max(LEAST_DICTIONARY_BYTES, int(
-            CHANGING_CONTENT * PAGE_BYTES * sum(measured))))
-    if free < LEAST_DICTIONARY_BYTES:
+        free = min(free, max(least, int(CHANGING_CONTENT * PAGE_BYTES * sum(measured))))
+    if free < least:
         raise exception.AgentRefused(
-            reason=f"{free // MIB} MiB are left for its dictionary, other groups have the rest. "
-            "Raise [relay] dictionary_mib on both hosts.")
+            reason=f"{free // MIB} MiB are left for its dictionary, and it needs {least // MIB} "
+            f"for {scopes} projects: other groups have the rest. Raise [relay] dictionary_mib on "
+            "both hosts, or choose --dedup-scope host.")
     return free
 
 

@@ -116,6 +116,18 @@ class RelaysTest(base.BaseTestCase):
         self.assertEqual([], self.begin("cmpb"))
         self.assertIn("3 MiB are left for its dictionary", self.events()[-1])
 
+    def test_every_project_has_room_in_a_dictionary_or_the_group_goes_without(self):
+        self.batch["telemetry"]["cmpa"]["servers"] = [
+            {"id": f"s{n}", "distinct_pages": 10} for n in range(10)]
+        self.assertEqual(["cmpb"], self.begin(*["cmpb"] * 10))
+        for _, group in self.agents.opened():
+            self.assertEqual(40 << 20, group.dictionary_bytes)
+        self.agents.free["cmpb"] = 39 << 20
+        self.assertEqual([], self.begin(*["cmpb"] * 10))
+        self.assertIn("it needs 40 for 10 projects", self.events()[-1])
+        self.batch = self.make_batch(dedup_scope="host")
+        self.assertEqual(["cmpb"], self.begin(*["cmpb"] * 10))
+
     def test_scope_and_cap_are_the_operators(self):
         self.batch = self.make_batch(dedup_scope="host", max_bandwidth_mib_s=10)
         self.begin("cmpb")

@@ -132,9 +132,9 @@ def _wrong_certificate():
 
 
 def _small_dictionary():
-    first, second = two_alike(pages=3000)
+    first, second = two_alike(pages=8000)
     with hosts.two() as relays:
-        hosts.open_group(relays, dictionary_bytes=4 << 20)
+        hosts.open_group(relays, dictionary_bytes=16 << 20)
         whole = [carried(relays, first), carried(relays, second, hosts.SECOND, 49153)]
         counted = relays.source.close_group(GROUP)
         return {"whole": whole, "held": counted["dictionary_fill_bytes"], "found":
@@ -283,10 +283,10 @@ class Faults(base.BaseTestCase):
     def test_a_dictionary_smaller_than_one_guest(self):
         seen = namespace.run(_small_dictionary)
         self.assertEqual([True, True], seen["whole"])
-        # 2,400 pages of each guest have content, and nearly all of them are alike
-        self.assertLessEqual(seen["held"], 4 << 20)
+        # 25 MiB of each guest are content, and nearly all of it is alike
+        self.assertLessEqual(seen["held"], 16 << 20)
         self.assertLessEqual(seen["found"], seen["held"])
-        self.assertGreater(seen["found"], 3 << 20)
+        self.assertGreater(seen["found"], 8 << 20)
 
     def test_a_destination_that_stands_still_holds_up_nobody_else(self):
         seen = namespace.run(_stalled)

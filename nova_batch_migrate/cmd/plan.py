@@ -33,7 +33,8 @@ def planned(content: str) -> plan.Plan:
     """
     try:
         given = json.loads(content)
-    except ValueError as error:
+    # brackets within brackets without an end
+    except (ValueError, RecursionError) as error:
         raise exception.PlanningError(
             reason=f"the file is no JSON ({error}). {_WHAT_TO_GIVE}") from error
     # the API's answer holds the plan, and the plan what it was made from

@@ -1,8 +1,10 @@
 """A host is emptied: what moves, in which order, what stays, and what Nova says of the host."""
 
 import datetime
+import json
 import time
 
+from nova_batch_migrate.cmd import plan as command
 from tests.functional import base
 
 
@@ -100,6 +102,23 @@ class Drain(base.BatchTestCase):
         self.act(batch["id"], "start")
         self.wait_for_batch(batch["id"], "completed")
         self.assertEqual(planned, self.hypervisors.moved_order())
+
+    def test_nova_batch_plan_makes_the_very_plan_of_the_conductor(self):
+        """From the API's answer, and from the telemetry in it with the same limits."""
+        self.boot("a", memory_mib=1024)
+        self.boot("b", dirty_pages_per_second=2000, working_set_pages=4000)
+        locked, = self.boot("locked")
+        self.api.post_server_action(locked, {"lock": {}})
+        batch = self.drain(plan_only=True)
+        self.wait_for_batch(batch["id"], "planned")
+        answer = self.call("GET", f"/{batch['id']}/plan").body
+        made = json.loads(json.dumps(command.planned(json.dumps(answer)).to_dict()))
+        self.assertEqual({field: answer["plan"][field] for field in made}, made)
+        self.assertEqual((2, 1), (sum(len(g["members"]) for g in made["groups"]),
+                                  len(made["staying"])))
+        host, = answer["plan"]["request"]["hosts"]
+        alone = command.planned(json.dumps(host))
+        self.assertEqual({"a", "b"}, {m.name for g in alone.groups for m in g.members})
 
     def test_projected_and_actual_seconds_have_the_same_three_parts(self):
         server_id, = self.boot("a")

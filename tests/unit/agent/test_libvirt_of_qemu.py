@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import json
 import os
 import pathlib
 import shutil
@@ -13,10 +14,12 @@ import time
 import uuid
 
 import fixtures
+import jsonschema
 from oslotest import base
 
 from nova_batch_migrate import conf, privsep
 from nova_batch_migrate.agent import (
+    bandwidth,
     dirty_rate,
     domains,
     feedback,
@@ -24,10 +27,14 @@ from nova_batch_migrate.agent import (
     keys,
     measurement,
     memory,
+    nova_options,
+    recalling,
     sampler,
     scan,
 )
-from nova_batch_migrate.planning.telemetry import ServerTelemetry
+from nova_batch_migrate.planning import reading, schema
+from nova_batch_migrate.planning.request import PlanRequest
+from nova_batch_migrate.planning.telemetry import MigrationOptions, ServerTelemetry
 from tests.unit.agent import qemus
 from tests.unit.agent.qemus import MIB
 
@@ -86,8 +93,9 @@ class LibvirtCase(base.BaseTestCase):
         if libvirt is None or qemus.BINARY is None or os.geteuid() \
                 or not os.path.exists(DRIVER):
             self.skipTest("libvirt's QEMU driver, its Python module, QEMU and root are needed")
-        privsep.memory_pctxt.set_client_mode(False)
-        self.addCleanup(privsep.memory_pctxt.set_client_mode, True)
+        for context in (privsep.memory_pctxt, privsep.frames_pctxt):
+            context.set_client_mode(False)
+            self.addCleanup(context.set_client_mode, True)
         self.addCleanup(scan._known.clear)
         self.conf = conf.new()
         conf.parse(self.conf, [], [])
@@ -171,6 +179,8 @@ class TestMeasurement(LibvirtCase):
             sampler.Sampler(self.conf, self.hypervisor, history.Histories(None)),
             feedback.Feedback())
         with self.rate_of(writer, 64) as rate:
+            self.conf.set_override("portion_bytes", 1024, "agent")
+            self.conf.set_override("mapped_pages", True, "agent")
             found, host = measurement.measure(self.conf, parts, "job", [writer.id, still.id],
                                               [0.5, 2.0, 4.0])
         servers = {each["id"]: ServerTelemetry.from_dict(each) for each in found}
@@ -189,3 +199,21 @@ class TestMeasurement(LibvirtCase):
         # the still one's numbers are the other's, too, where that one has not written since
         self.assertGreater(common, 100)
         self.assertIn("page-sampling", servers[writer.id].source_note)
+        self.assert_keeps_the_schema(parts, found, host)
+
+    def assert_keeps_the_schema(self, parts, found, host):
+        """What an agent sends is what a plan shows and what nova-batch-plan reads: one schema."""
+        published = schema.json_schema(PlanRequest)
+        validator = jsonschema.Draft202012Validator(
+            {**published, "$ref": "#/$defs/HostTelemetry"})
+        options = MigrationOptions.from_nova(nova_options.read([]))
+        known = {"host": "cmpa", "options": options.to_dict(), "bandwidth": bandwidth.LinkWatch(
+            self.conf, self.hypervisor).measure().to_dict()}
+        for servers, common in ((found, host), (recalling.recall(self.conf, parts, [
+                each["id"] for each in found] + ["stranger"]), {})):
+            sent = json.loads(json.dumps({**known, **common, "servers": servers}))
+            validator.validate(sent)
+            self.assertEqual((), reading.host(sent).unreadable)
+        self.assertEqual({"page_classes", "mapped_classes", "portions", "confirmation", "sketch"},
+                         set(host))
+        self.assertTrue(all(host[field] for field in host))

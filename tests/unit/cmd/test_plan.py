@@ -106,7 +106,8 @@ class PlanTest(base.BaseTestCase):
         self.assertIn("not even its size is known (it left); measure it again", staying["reason"])
 
     def test_what_is_no_plan_is_named_with_what_to_give(self):
-        for text, word in (("{", "no JSON"), ("[" * 100_000, "no JSON"), ("[]", "neither a plan nor telemetry"),
+        for text, word in (("{", "no JSON"), ("[" * 100_000, "no JSON"),
+                           ("[]", "neither a plan nor telemetry"),
                            ("{}", "neither a plan nor telemetry"), ("3", "neither")):
             status, out, err = self.run_with(text)
             self.assertEqual((1, ""), (status, out))

@@ -156,7 +156,10 @@ class SourceLog:
     def position(self, number: int) -> qemu_stream.Position:
         """Return how far a stream has come."""
         with self._encode:
-            return self._encoder.progress(number).position
+            try:
+                return self._encoder.progress(number).position
+            except KeyError:
+                raise exception.RelayError(reason="the stream was cut off.") from None
 
     def statistics(self, number: int):
         """Return the counters of a stream; None where the log does not know it (any more)."""

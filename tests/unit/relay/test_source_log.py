@@ -1,6 +1,7 @@
 import threading
 import types
 
+from nova_batch_migrate import exception
 from nova_batch_migrate.relay import channel, pacing, settings, source_log
 from tests.unit.relay import builders
 from tests.unit.relay.test_channel import ChannelTestCase
@@ -58,3 +59,10 @@ class SourceLog(ChannelTestCase):
         self.log.abort(1, "the group was closed")
         self.assertGreater(self.log.statistics(1).raw_bytes, 0)
         self.assertEqual(["the group was closed"], self.reasons)
+
+    def test_a_stream_that_the_log_does_not_know_is_a_broken_one(self):
+        for call in (self.log.position, self.log.buffer, lambda number: self.log.commit(number, 1),
+                     lambda number: self.log.set_block_bytes(number, 1 << 20)):
+            self.assertRaises(exception.RelayError, call, 7)
+        self.assertIsNone(self.log.statistics(7))
+        self.log.close()

@@ -9,6 +9,7 @@ import queue
 import socket
 import ssl
 import threading
+from collections.abc import Sequence
 
 from oslo_log import log
 
@@ -30,6 +31,8 @@ from nova_batch_migrate.relay import (
 LOG = log.getLogger(__name__)
 _READ_BYTES = 256 << 10
 _CONNECT_SECONDS = 5
+#: Of a QEMU that listens everywhere; where IPv6 sockets are for IPv6 alone that is one of them.
+_EVERYWHERE = ("127.0.0.1", "::1")
 
 
 class DestinationGroup:
@@ -263,16 +266,7 @@ class Delivery:
         if listener is None or listener.server_id != self._server_id:
             raise exception.RelayError(
                 reason=f"no QEMU of server {self._server_id} listens at port {self._port}.")
-        address = listener.address or "127.0.0.1"
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        connection = socket.socket(family, socket.SOCK_STREAM)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._log.mark)
-        connection.settimeout(_CONNECT_SECONDS)
-        try:
-            connection.connect((address, self._port))
-        except OSError:
-            connection.close()
-            raise
+        connection = self._reach([listener.address] if listener.address else _EVERYWHERE)
         connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
@@ -280,6 +274,22 @@ class Delivery:
                 connection.close()
                 raise exception.RelayError(reason="it was given up meanwhile.")
             self._connection = connection
+
+    def _reach(self, addresses: Sequence[str]) -> socket.socket:
+        """Connect to the first of these addresses of this host at which QEMU answers."""
+        for last, address in enumerate(addresses, 1):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            connection = socket.socket(family, socket.SOCK_STREAM)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._log.mark)
+            connection.settimeout(_CONNECT_SECONDS)
+            try:
+                connection.connect((address, self._port))
+                return connection
+            except OSError:
+                connection.close()
+                if last == len(addresses):
+                    raise
+        raise ValueError("no address")
 
     def _give_back(self) -> None:
         try:

@@ -1,5 +1,6 @@
 import base64
 import errno
+import pathlib
 import random
 import secrets
 import socket
@@ -115,6 +116,24 @@ def _recurring():
         counted = relays.source.close_group("batch:0:cmpb")
         return {"whole": whole, "held": counted["dictionary_fill_bytes"] // PAGE,
                 "found": counted["servers"][hosts.SECOND]["cross_server_bytes"] // PAGE}
+
+
+def _listens_everywhere():
+    """QEMU listens at "::", and such a socket is for IPv6 alone."""
+    first, _ = two_alike(pages=200)
+    pathlib.Path("/proc/sys/net/ipv6/bindv6only").write_text("1")
+    with hosts.two(hosts.ADDRESS6) as relays:
+        hosts.open_group(relays)
+        output = relays.directory / "out"
+        process, port = qemu.start(hosts.FIRST, output, address="::", port=49152)
+        with socket.create_connection((hosts.ADDRESS6, port), timeout=10) as connection:
+            connection.sendall(first)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):
+                continue
+        process.wait(20)
+        return [output.read_bytes() == first,
+                relays.source.close_group("batch:0:cmpb")["servers"][hosts.FIRST]["outcomes"]]
 
 
 def _without_peer():
@@ -319,6 +338,9 @@ class Relays(base.BaseTestCase):
         self.assertEqual([True, True], seen["whole"])
         self.assertGreaterEqual(seen["spliced"], 2 * seen["raw"])
         self.assertEqual({}, seen["servers"])
+
+    def test_a_qemu_that_listens_everywhere_is_reached_where_it_answers(self):
+        self.assertEqual([True, ["done"]], namespace.run(_listens_everywhere))
 
     def test_what_does_not_come_again_takes_no_room(self):
         self.assertEqual({"whole": [True, True], "held": 50, "found": 50},

@@ -2,8 +2,8 @@
 
 Used by planning.learning and planning.nova_pace. A value here is the logarithm of how many times
 something was what was expected of it; 0 is "as expected". What others ran under is never quite what
-the next will run under, so a value counts less the more unlike it is, and unlike ones never count
-for much, however many they are.
+the next will run under, so a value counts less the more unlike it is, and there is a bound to what all
+unlike ones count together, however many they are.
 """
 
 import dataclasses

@@ -6,13 +6,13 @@ import statistics
 
 from oslotest import base
 
-from nova_batch_migrate.planning import nova_pace
+from nova_batch_migrate.planning import evidence, nova_pace
 from nova_batch_migrate.planning.conditions import NovaWork
 from nova_batch_migrate.planning.nova_pace import Ahead, NovaPace, NovaStay
 
 USUAL = NovaPace(4.0, 0.5, 0.0)
-#: Migrations of the lab of two cores, in the order in which they ended, of the lab tests mostly;
-#: the last batch is a demo's: seven guests of eight, four at once.
+#: Migrations of the lab of two cores, in the order in which they ended: of lab tests, benchmarks
+#: and demos, some on a busy machine. batches: servers and how many at once, of whole ones.
 LAB = json.loads((pathlib.Path(__file__).parent / "lab_migrations.json").read_text())
 LAB_USUAL = NovaPace(5.5, 0.5, 0.7)
 
@@ -42,7 +42,7 @@ class LearnTest(base.BaseTestCase):
 
     def test_nothing_seen_teaches_nothing_and_what_is_assumed_is_not_sure(self):
         self.assertIsNone(nova_pace.learn([], USUAL, ahead()))
-        self.assertAlmostEqual(0.46, nova_pace.ASSUMED_DEVIATION, delta=0.01)
+        self.assertAlmostEqual(0.61, nova_pace.ASSUMED_DEVIATION, delta=0.01)
         self.assertLess(nova_pace.learn(alone(40, (2.0, 2.0)), USUAL, ahead(now=0.0)).deviation,
                         0.9 * nova_pace.ASSUMED_DEVIATION)
 
@@ -50,7 +50,7 @@ class LearnTest(base.BaseTestCase):
         # All took 8 s, 4 were assumed.
         one, few, many = (nova_pace.learn(alone(count, (4.0, 4.0)), USUAL, ahead(now=0.0)).seconds
                           for count in (1, 4, 40))
-        self.assertTrue(4.4 < one < 5.5 < few < 7.0 < many, (one, few, many))
+        self.assertTrue(5.0 < one < 6.5 < few < 7.6 < many, (one, few, many))
         self.assertAlmostEqual(8.0, many, delta=0.6)
 
     def test_before_and_behind_are_told_apart(self):
@@ -115,21 +115,24 @@ class ReplayTest(base.BaseTestCase):
     """The lab's migrations once more: each batch told from those before it, then looked at."""
 
     def told(self, learn):
-        """Return by batch the logarithms of how many times too long Nova's seconds were told."""
+        """Return the logarithms of how many times too long Nova's seconds were told, by batch, and
+        whether they lay within the 90 % interval.
+        """
         stays = [NovaStay(**each) for each in LAB["migrations"]]
         ends = [nova_pace._ends(stay, 0.5) for stay in stays]
-        off = {}
+        off, within = {}, []
         for name, (servers, at_once) in LAB["batches"].items():
             own = [at for at, stay in enumerate(stays) if stay.batch == name and stay.usual]
             begun = min(stays[at].issued_seconds for at in own)
-            pace = learn([stay for stay in stays if stay.finished_seconds < begun], Ahead(
+            pace = learn([stay for stay in stays if stay.finished_seconds < begun][-100:], Ahead(
                 begun, frozenset(stays[at].source for at in own), stays[own[0]].relay,
                 servers, at_once))
             work = NovaWork(pace.seconds, pace.before_share, pace.sharing)
-            off[name] = statistics.median(
-                math.log(self._seconds(work, nova_pace._beside(ends, at))
-                         / stays[at].nova_seconds) for at in own)
-        return off
+            found = [math.log(self._seconds(work, nova_pace._beside(ends, at))
+                              / stays[at].nova_seconds) for at in own]
+            off[name] = statistics.median(found)
+            within += [abs(each) < evidence.NINETY_PERCENT * pace.deviation for each in found]
+        return off, statistics.fmean(within)
 
     @staticmethod
     def _seconds(work, beside):
@@ -137,12 +140,22 @@ class ReplayTest(base.BaseTestCase):
         return before / work.pace(beside[0]) + (work.seconds - before) / work.pace(beside[1])
 
     def test_what_was_learned_is_nearer_than_what_is_assumed(self):
-        learned = self.told(lambda past, ahead: nova_pace.learn(past, LAB_USUAL, ahead))
-        assumed = self.told(lambda past, ahead: LAB_USUAL)
-        mean = [statistics.fmean(abs(off) for off in found.values())
-                for found in (learned, assumed)]
-        self.assertLess(mean[0], mean[1])
-        # the demo behind lab tests of three guests, of which seconds were learned that made its
-        # projection 24 % short
-        demo = list(LAB["batches"])[-1]
-        self.assertLess(abs(learned[demo]), 0.2)
+        # what fits this lab, the options' defaults, and what is too much: off by 33, 142, 71 %
+        for usual, assumed, learned in ((LAB_USUAL, 0.283, 0.3), (USUAL, 0.883, 0.33),
+                                        (NovaPace(8.0, 0.5, 0.7), 0.534, 0.33)):
+            self.assertAlmostEqual(assumed, self.mean(
+                self.told(lambda past, ahead, usual=usual: usual)[0]), delta=0.001)
+            found, within = self.told(lambda past, ahead, usual=usual: nova_pace.learn(
+                past, usual, ahead))
+            self.assertLess(self.mean(found), learned)
+            # of nine in ten; before the first drains nobody knows how wrong it is
+            self.assertTrue(0.8 <= within <= 0.97, within)
+
+    def test_a_demo_behind_other_work_is_not_told_by_that(self):
+        # three light guests at a time made it 24 % short when the latest twelve counted alone
+        found, _ = self.told(lambda past, ahead: nova_pace.learn(past, LAB_USUAL, ahead))
+        self.assertLess(abs(found[LAB["short_demo"]]), 0.1)
+
+    @staticmethod
+    def mean(off):
+        return statistics.fmean(abs(each) for each in off.values())

@@ -1,9 +1,9 @@
 """How far finished migrations move what was assumed before them.
 
 Used by planning.learning and planning.nova_pace. A value here is the logarithm of how many times
-something was what was expected of it; 0 is "as expected". What others ran under is never quite what
-the next will run under, so a value counts less the more unlike it is, and there is a bound to what all
-unlike ones count together, however many they are.
+something was what was expected of it; 0 is "as expected". What others ran under is never quite
+what the next will run under, so a value counts less the more unlike it is, and there is a bound to
+what all unlike ones count together, however many they are.
 """
 
 import dataclasses

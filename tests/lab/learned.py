@@ -8,7 +8,7 @@ import statistics
 
 from tests.lab import base
 
-from nbmlab import drain, guests, shell  # noqa: E402, isort: skip
+from nbmlab import guests, shell  # noqa: E402, isort: skip
 
 DRAINS = 4
 KINDS = {"projected": ("projected_seconds", "actual_seconds"),
@@ -23,16 +23,6 @@ class LearnedTestCase(base.LabTestCase):
                guests.Wanted("writer-mid", "learned-mid"),
                guests.Wanted("writer-text", "learned-text"))
     RELAYS = True
-
-    def drained(self) -> list[dict]:
-        """Empty the host that the guests are on; return its servers. The other one is next."""
-        for service in drain.compute_services():
-            self.admin.call("nova-api", "PUT", f"/os-services/{service['id']}",
-                            {"status": "enabled"})
-        batch_id = self.begin()
-        self.all_moved(batch_id)
-        self.source, self.destination = self.destination, self.source
-        return drain.batch(batch_id)["servers"]
 
     @staticmethod
     def off(servers: list[dict]) -> dict[str, float]:
@@ -49,7 +39,7 @@ class LearnedTestCase(base.LabTestCase):
 
     def test_what_finished_migrations_teach_is_nearer_to_what_happens(self):
         self.drained()
-        found = [self.off(self.drained()) for _ in range(1, DRAINS)]
+        found = [self.off(self.drained()["servers"]) for _ in range(1, DRAINS)]
         for kind in found[0]:
             shell.say(f"{kind}: off by " + ", ".join(
                 f"{100 * (math.exp(off[kind]) - 1):+.0f} %" for off in found))

@@ -6,9 +6,9 @@ comes to what happens is told by tests.lab.learned, which takes longer.
 import math
 import statistics
 
-from tests.lab import base
+from tests.lab import base, test_drain
 
-from nbmlab import drain, guests, shell  # noqa: E402, isort: skip
+from nbmlab import drain, shell  # noqa: E402, isort: skip
 
 #: Of logarithms: what was off by less teaches little; so little moves what is known all the same,
 #: because the latest migrations are others, and all are older.
@@ -17,19 +17,8 @@ _CLEAR, _LITTLE = 0.15, 0.1
 
 class LearningTestCase(base.LabTestCase):
 
-    MEMBERS = (guests.Wanted("web", "lab-web1"), guests.Wanted("writer-slow", "lab-slow"),
-               guests.Wanted("writer-mid", "lab-mid"))
+    MEMBERS = test_drain.DrainTestCase.MEMBERS
     LINK_MIB_PER_SECOND = 20.0
-
-    def drained(self) -> dict:
-        """Empty the host that the guests are on; return the batch. The other one is next."""
-        for service in drain.compute_services():
-            self.admin.call("nova-api", "PUT", f"/os-services/{service['id']}",
-                            {"status": "enabled"})
-        batch_id = self.begin()
-        self.all_moved(batch_id)
-        self.source, self.destination = self.destination, self.source
-        return drain.batch(batch_id)
 
     def pace(self, batch: dict) -> float:
         """Return Nova's seconds for each of three migrations at once, as the plan took them."""

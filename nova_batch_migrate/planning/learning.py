@@ -17,8 +17,8 @@ from nova_batch_migrate.planning.values import SignedFloat, Value
 LEAST_MIGRATIONS = 3
 #: No correction goes further: what is off by more is a wrong measurement, not a lesson.
 _LEAST_FACTOR, _MOST_FACTOR = 0.5, 2.0
-#: Seconds of streams are projected from what was measured, and held well by it.
-_STREAMS = evidence.Scatter(assumed=0.2, batch=0.15, migration=0.15)
+#: Seconds of streams are projected from what was measured.
+_STREAMS = evidence.Scatter(assumed=0.3, batch=0.2, migration=0.2)
 #: What a relay makes of streams is harder to see beforehand; of all that a batch sent together.
 _WIRE = evidence.Scatter(assumed=0.3, batch=0.2, migration=0.1)
 #: Shorter streams are mostly the set-up, and the conductor's looks at them.
@@ -83,8 +83,9 @@ def learn(finished: Sequence[Finished], relay: bool = False) -> Learned | None:
     factor = _bounded(math.exp(found.mean))
     return Learned(
         migrations=len(alike), stream_factor=round(factor, 3),
-        # of a logarithm: a share of the factor
-        stream_factor_spread=round(factor * found.deviation, 3),
+        # of a logarithm, so a share of the factor; of a single one in a batch to come
+        stream_factor_spread=round(
+            factor * math.hypot(found.deviation, _STREAMS.migration), 3),
         downtime_seconds=round(_downtime(alike), 4), wire_factor=_wire_factor(alike) if relay
         else None)
 

@@ -51,7 +51,8 @@ class Approach:
         self._dirty = max(dirty_bytes_per_second or 0.0, LEAST_BYTES_PER_SECOND)
         self._step = downtime_seconds / NOVA_STEPS
         self._clock = clock
-        self._queue_bytes = 0
+        #: The most that QEMU's kernel has held.
+        self.queue_bytes = 0
         self._round = 0
         self._begun = clock()
         self._bytes = 0
@@ -68,7 +69,7 @@ class Approach:
 
     @property
     def _least_round_bytes(self) -> float:
-        return max(_LEAST_ROUND_BYTES, _QUEUE_MARGIN * self._queue_bytes)
+        return max(_LEAST_ROUND_BYTES, _QUEUE_MARGIN * self.queue_bytes)
 
     @property
     def _short_seconds(self) -> float:
@@ -81,12 +82,12 @@ class Approach:
 
         ``remaining_bytes`` of round 0, 0 later; ``queue_bytes`` is what QEMU's kernel holds now.
         """
-        self._queue_bytes = max(self._queue_bytes, queue_bytes)
+        self.queue_bytes = max(self.queue_bytes, queue_bytes)
         early = self._next_round(round_number) if round_number != self._round else 0.0
         self._bytes += size_bytes
         if self._round == 0:
             # QEMU is ahead by what the kernel holds
-            left = remaining_bytes - self._queue_bytes
+            left = remaining_bytes - self.queue_bytes
             if not self.busy and left <= _IDLE_GATE_BYTES:
                 self.ready = True
             return max(self._dirty, left / (_TAIL_MARGIN * self._step))

@@ -137,6 +137,9 @@ class Escort:
             self._gang.at_gate(self._member.server_id)
         if self._gang.gate_closing or (self._approach.ready and not self._approach.busy):
             self._flush()
+            LOG.info("synchronized server %s is at the gate in round %d; QEMU's kernel held up to "
+                     "%d bytes", self._member.server_id, position.round,
+                     self._approach.queue_bytes)
             self._gang.pass_gate(self._listens)
             self.through = True
             return

@@ -41,12 +41,12 @@ OPTS = [
                help="Most memory of a dictionary for pages of base images, and never more than a "
                     "quarter of it: from the beginning of the four images that were touched last. "
                     "0: none."),
-    cfg.IntOpt("zstd_level", default=-1, min=-1, max=19,
-               help="Level at which what nothing else saves is compressed; 0: not at all. -1: by "
-                    "the speed of a group's link: 3 up to 60 MB/s, 1 up to 600 MB/s, beyond that "
-                    "not at all; from there it moves between not at all and 9 with what is "
-                    "scarce, the link or the core. Where the host's cores are wanted by others, "
-                    "it does not stay above 1."),
+    cfg.IntOpt("zstd_level", min=-7, max=19,
+               help="Level at which what nothing else saves is compressed; 0: not at all, below "
+                    "it: zstd's fast levels. Not set: by the speed of a group's link: 3 up to "
+                    "60 MB/s, 1 up to 600 MB/s, beyond that not at all; from there it moves "
+                    "between not at all and 9 with what is scarce, the link or the core. Where "
+                    "the host's cores are wanted by others, it does not stay above 1."),
     cfg.IntOpt("zstd_window_log", default=27, min=17, max=27,
                help="How far back compression looks, as a power of two of bytes; held in memory "
                     "by both ends, for each dictionary. Never further than that is large, so that "

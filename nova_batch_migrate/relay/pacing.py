@@ -68,6 +68,8 @@ class WireRate:
         self._best = assumed_bytes_per_second
         self._begun: float | None = None
         self._bytes, self._busy = 0, 0.0
+        #: Of the last window, bytes per second of sending.
+        self._sending: float | None = None
 
     def sent(self, size_bytes: int, begun: float, ended: float) -> None:
         """Count bytes whose sending took from ``begun`` to ``ended`` (seconds of one clock)."""
@@ -78,6 +80,8 @@ class WireRate:
         lasted = ended - self._begun
         if lasted >= _RATE_WINDOW_SECONDS:
             rate = self._bytes / lasted
+            if self._busy > 0:
+                self._sending = self._bytes / self._busy
             if self._busy >= _BUSY_SHARE * lasted or rate >= max(self._windows, default=0.0):
                 self._windows.append(rate)
                 del self._windows[:-_KEPT_WINDOWS]
@@ -86,8 +90,15 @@ class WireRate:
 
     def bytes_per_second(self, cap: float | None = None) -> float | None:
         """Return what the link gives, never more than the cap; None while nothing is known."""
-        best = self._best
-        return min(best, cap) if best and cap else best or cap or None
+        return _no_more(self._best, cap)
+
+    def sending_bytes_per_second(self, cap: float | None = None) -> float | None:
+        """Return how fast what is sent leaves, however long it took to make."""
+        return _no_more(self._sending or self._best, cap)
+
+
+def _no_more(rate: float | None, cap: float | None) -> float | None:
+    return min(rate, cap) if rate and cap else rate or cap or None
 
 
 def taking_speed(remaining_bytes: int | None, changed_bytes_per_second: float,

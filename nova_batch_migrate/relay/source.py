@@ -38,7 +38,6 @@ _CREDIT_BYTES = 8 << 20
 _UNDER_WAY_BYTES = 64 << 20
 
 
-BY_LINK = -1
 #: Up to which speed of the wire a level pays (bytes/s): a slower one leaves more time for fewer
 #: bytes; beyond the last, compression is what would take the time.
 _LEVELS = ((60e6, 3), (600e6, 1))
@@ -49,8 +48,8 @@ class Settings:
     """Options of [relay] that a group needs; bytes, seconds."""
 
     mark: int
-    #: -1: by the link; 0: none.
-    zstd_level: int = BY_LINK
+    #: None: by the link; 0: nothing is compressed.
+    zstd_level: int | None = None
     zstd_window_log: int = 27
     #: How long the link may be cut.
     link_seconds: int = 30
@@ -102,7 +101,7 @@ class SourceGroup:
                                                        dictionary_bytes),
                                  level=zstd_level(self.options.zstd_level,
                                                   self.group.known_bytes_per_second)),
-            self._bucket, self._rate, adapts=self.options.zstd_level == BY_LINK)
+            self._bucket, self._rate, adapts=self.options.zstd_level is None)
 
     def _recurring(self, scope: str) -> admission.Recurring | None:
         found = next((each for each in self.group.recurring if each[0] == scope), None)
@@ -305,9 +304,12 @@ def window_log(option: int, dictionary_bytes: int) -> int:
     return max(settings.MIN_WINDOW_LOG, min(option, dictionary_bytes.bit_length() - 1))
 
 
-def zstd_level(option: int, bytes_per_second: float | None) -> int | None:
-    """Return the level for a wire of that speed (None: unknown); None for no compression."""
-    if option != BY_LINK:
+def zstd_level(option: int | None, bytes_per_second: float | None) -> int | None:
+    """Return the level for a wire of that speed (None: unknown); None for no compression.
+
+    option: that of [relay], None where it is not set.
+    """
+    if option is not None:
         return option or None
     if bytes_per_second is None:
         return 1

@@ -218,7 +218,7 @@ class SourceLog:
             self._encoder.set_level(self._levels.note(*self._taken.popleft()))
 
     def _wire_is_slow(self) -> bool:
-        rate = self._rate.bytes_per_second(self._bucket.bytes_per_second)
+        rate = self._rate.sending_bytes_per_second(self._bucket.bytes_per_second)
         return rate is not None and rate < _AHEAD_BYTES_PER_SECOND
 
     def _hand_over(self, *work) -> None:

@@ -26,7 +26,7 @@ from nbmbench.fleets import Fleet
 from nbmbench.rig import ONE_WAY, Move, QemuOptions, Rig
 from nova_batch_migrate.relay.base_images import different_pages
 from nova_batch_migrate.relay.settings import LogSettings
-from nova_batch_migrate.relay.source import BY_LINK, zstd_level
+from nova_batch_migrate.relay.source import zstd_level
 
 NEEDS = "lab"
 GOALS = {
@@ -36,7 +36,7 @@ GOALS = {
 }
 LINK_BYTES_PER_SECOND = 300e6 / 8
 #: 300 Mbit/s: bytes first, the level as high as a core allows.
-BYTES_FIRST = {"level": zstd_level(BY_LINK, LINK_BYTES_PER_SECOND),
+BYTES_FIRST = {"level": zstd_level(None, LINK_BYTES_PER_SECOND),
                "adapts_to": LINK_BYTES_PER_SECOND}
 STATIC_PAGES = 16_384
 #: What the usual 512 MiB and 128 MiB are to guests of four times the memory.

@@ -78,6 +78,14 @@ class WireRate(base.BaseTestCase):
             now += 0.01
         self.assertAlmostEqual(40e6, rate.bytes_per_second(), delta=1e6)
 
+    def test_what_is_slow_to_make_is_not_slow_to_send(self):
+        rate = pacing.WireRate(None)
+        for now in range(50):
+            # 400 kB leave in a millisecond, and take 50 to make
+            rate.sent(400_000, 0.051 * now, 0.051 * now + 0.001)
+        self.assertAlmostEqual(10e6, rate.bytes_per_second(), delta=2e6)
+        self.assertAlmostEqual(400e6, rate.sending_bytes_per_second(), delta=1e6)
+        self.assertEqual(40e6, rate.sending_bytes_per_second(40e6))
 
     def test_windows_with_little_to_send_say_nothing_of_the_link(self):
         rate = pacing.WireRate(None)

@@ -14,8 +14,10 @@ from nova_batch_migrate.relay.wire import CodecError
 FAST_LEVEL = 1
 _FAST_WINDOW_LOG = 20
 #: Of zstd's fast strategy, with a table that the first-level cache holds: no fewer matches in
-#: memory pages than its own choice, in less time.
+#: memory pages than its own choice, in less time. At its fast levels, which leave out more, half
+#: of that is enough: 1 % more bytes in 7 % less time.
 _FAST_FINDER = {"min_match": 6, "hash_log": 13}
+_FASTEST_FINDER = {"min_match": 6, "hash_log": 12}
 
 
 class Compressor:
@@ -52,7 +54,7 @@ class Compressor:
     def _compressor(self, **parameters) -> zstandard.ZstdCompressor:
         fast = self.level <= FAST_LEVEL
         if fast:
-            parameters |= _FAST_FINDER
+            parameters |= _FAST_FINDER if self.level > 0 else _FASTEST_FINDER
         return zstandard.ZstdCompressor(
             compression_params=zstandard.ZstdCompressionParameters.from_level(
                 self.level, enable_ldm=self._long and not fast, write_checksum=0,

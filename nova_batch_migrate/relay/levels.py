@@ -7,7 +7,7 @@ import dataclasses
 
 # Levels worth having, with the seconds of a core per raw byte relative to the first (measured on
 # eight alike guests).
-LADDER = ((None, 1.0), (-1, 1.8), (1, 1.9), (3, 4.2), (6, 7.4), (9, 9.6))
+LADDER = ((None, 1.0), (-1, 1.7), (1, 1.9), (3, 4.2), (6, 7.4), (9, 9.6))
 WINDOW_RAW_BYTES = 64 << 20
 # Of the time in which the link is busy, what encoding may take at a higher level.
 ROOM = 0.8

@@ -18,6 +18,7 @@ from nova_batch_migrate.relay import (
     admission,
     base_images,
     channel,
+    encoder,
     figures,
     greeting,
     guest_memory,
@@ -33,7 +34,8 @@ from nova_batch_migrate.relay import (
 LOG = log.getLogger(__name__)
 _ANSWER_SECONDS = 5
 #: Raw bytes of a stream that may wait in the destination's relay: what a stalled QEMU costs there.
-_CREDIT_BYTES = 8 << 20
+#: Whole blocks, or the last of them would be taken in parts.
+_CREDIT_BYTES = 3 * encoder.MAX_BLOCK_BYTES
 #: Wire bytes that may be on their way until the destination has them in its dictionary.
 _UNDER_WAY_BYTES = 64 << 20
 
@@ -120,6 +122,10 @@ class SourceGroup:
     def wire_bytes_per_second(self) -> float | None:
         """Return what the wire gives this group now; None while nobody knows."""
         return self._rate.bytes_per_second(self._bucket.bytes_per_second)
+
+    def sending_bytes_per_second(self) -> float | None:
+        """Return how fast what is encoded leaves; None while nobody knows."""
+        return self._rate.sending_bytes_per_second(self._bucket.bytes_per_second)
 
     def limit(self, bytes_per_second: float | None) -> None:
         """Change the cap on the group's wire bytes."""

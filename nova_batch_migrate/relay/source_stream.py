@@ -34,6 +34,8 @@ _EARLY_CHUNK_BYTES = 1 << 20
 #: On a fast link: fewer calls for the same bytes, which are still gone within 25 ms.
 _FAST_CHUNK_BYTES = encoder.MAX_BLOCK_BYTES
 _LATE_CHUNK_BYTES = 64 << 10
+#: Behind round 0 and at the end, on a fast link: in so much time what is taken at once is gone.
+_LATE_SECONDS = 0.001
 #: What a stream may put on the wire at once while others go beside it.
 _SHARED_SECONDS = 0.005
 _GIVE_WAY_SECONDS = 0.002
@@ -72,7 +74,7 @@ class SourceStream:
         self._pace = pacing.Pace()
         self._memory: guest_memory.GuestMemory = group.memory(member.server_id)
         self._words = b""
-        self._block_bytes = _EARLY_CHUNK_BYTES
+        self._block_bytes: int | None = None
         self._most_bytes = _EARLY_CHUNK_BYTES if group.group.link_is_slow else _FAST_CHUNK_BYTES
         #: None until either side has spoken.
         self._is_migration: bool | None = None
@@ -237,8 +239,7 @@ class SourceStream:
             return _EARLY_CHUNK_BYTES
         if position.round > 0 or position.ram_end or (
                 self._escort is not None and self._escort.leads):
-            self._set_block(_EARLY_CHUNK_BYTES)
-            return _LATE_CHUNK_BYTES
+            return self._late_chunk_bytes(position)
         chunk, turns = self._most_bytes, self._group.turns
         # on a fast link one that is alone has nobody to leave room for
         shares = turns.crowded and (self._group.group.link_is_slow or not turns.alone)
@@ -247,15 +248,25 @@ class SourceStream:
             chunk = int(min(max(_LATE_CHUNK_BYTES, link * _SHARED_SECONDS), chunk))
             while turns.others_are_urgent(self._number) and not self._ended.is_set():
                 time.sleep(_GIVE_WAY_SECONDS)
-        self._set_block(chunk)
+        self._set_block(None if chunk == _EARLY_CHUNK_BYTES else chunk)
         return chunk
 
-    def _set_block(self, size_bytes: int) -> None:
-        """Let blocks be no larger than what is taken at once; of the usual size: by the round."""
+    def _late_chunk_bytes(self, position: qemu_stream.Position) -> int:
+        """Return how much to take at once when little is to lie here, on a fast link more."""
+        chunk, sending = _LATE_CHUNK_BYTES, self._group.sending_bytes_per_second()
+        if sending is not None and self._escort is None and not self._group.group.link_is_slow:
+            # what is left of round 0 when the guest stands still comes in blocks of that round
+            chunk = _EARLY_CHUNK_BYTES if position.round == 0 else min(
+                max(_LATE_CHUNK_BYTES, 1 << int(sending * _LATE_SECONDS).bit_length() - 1),
+                _EARLY_CHUNK_BYTES)
+        self._set_block(chunk if position.round > 0 and chunk > _LATE_CHUNK_BYTES else None)
+        return chunk
+
+    def _set_block(self, size_bytes: int | None) -> None:
+        """Let blocks be no larger than what is taken at once; None: by the round."""
         if size_bytes != self._block_bytes:
             self._block_bytes = size_bytes
-            self._log.set_block_bytes(
-                self._number, None if size_bytes == _EARLY_CHUNK_BYTES else size_bytes)
+            self._log.set_block_bytes(self._number, size_bytes)
 
     def _yield_if_stalled(self, moved_at: float) -> None:
         """Let the others go on beside a stream that stands still; end one that is not to go."""

@@ -61,10 +61,11 @@ class TestRelayThroughput(base.BaseTestCase):
             self.case("dedup", 1.0, 2.0, profile="10 Gbit/s"),
             self.case("dedup-zstd", 1.25, 1.0, profile="10 Gbit/s"),
             self.case("dedup-zstd", 9.0, 1.0, profile="300 Mbit/s"),
-            self.case("rival", 2.5), self.case("splice", 0.5), self.case("forwarder", 0.4)])
+            self.case("rival", 2.5), self.case("splice", 0.5), self.case("forwarder", 0.4),
+            self.case("forwarder-direct", 0.3)])
         self.assertEqual(5e8, told["dedup_bytes_per_second"])
         self.assertEqual(2.0, told["dedup_zstd_vs_rival"])
-        self.assertEqual(0.8, told["splice_vs_forwarder"])
+        self.assertEqual((0.8, 0.6), (told["splice_vs_forwarder"], told["splice_vs_forwarder_direct"]))
 
 
 class TestDrainTime(base.BaseTestCase):

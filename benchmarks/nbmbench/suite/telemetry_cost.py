@@ -33,7 +33,7 @@ GOALS = {"slowdown": contract.Goal("<=", 0.01),
          "agent_bytes": contract.Goal("<=", 200 << 20)}
 MIB = 1 << 20
 #: More than any of these machines can write: the guest's processor is never idle.
-SATURATING = Load(working_set_mib=64, pages_per_second=8_000_000, bytes_per_write=4096)
+SATURATING = Load(working_set_mib=64, pages_per_second=32_000_000, bytes_per_write=4096)
 STILL = Load(working_set_mib=700, pages_per_second=0, compressible=True)
 SETTLE_SECONDS = 20
 #: The least share of raw bytes that a relay was seen to send: the shortest batch, the hardest case.
@@ -41,9 +41,11 @@ WIRE_SHARE = 0.16
 GOODPUT_BYTES_PER_SECOND = 117.5e6
 #: As few as the slowdown's goal takes.
 PAIRS = 30
-#: A piece of a pass between two holds, and of each window's begin what is dropped.
-WINDOW_SECONDS = 1.0
-EDGE_SECONDS = 0.03
+#: A piece of a pass between two holds, and of each window's begin what is dropped. A machine whose
+#: processors others share halves a guest's speed for some seconds at any moment: the shorter the
+#: windows, the fewer pairs such a moment lies within.
+WINDOW_SECONDS = 0.05
+EDGE_SECONDS = 0.005
 PAIRS_SECONDS, QUICK_SECONDS = 690, 10
 #: A window in which the agent's processor is busy for so much of the time is one of reading.
 AT_WORK_SHARE = 0.5
@@ -215,7 +217,8 @@ class Watch:
     def check(self) -> None:
         """Hold what was read against what the guest itself told last."""
         tick, now = self._guest.last_tick(), self._progress.pages()
-        if tick is None or not self._begun <= tick.wrote_pages <= now:
+        # none yet in a short run: it tells one each 125 s
+        if tick is not None and not self._begun <= tick.wrote_pages <= now:
             raise RuntimeError(f"the guest's table of writes says {self._begun} to {now}, "
                                f"the guest {tick and tick.wrote_pages}")
 

@@ -40,6 +40,12 @@ class TestLevelChooser(base.BaseTestCase):
         chooser = levels.LevelChooser(level)
         self.assertEqual(expected, chooser.note(0.1, 0.1 * share, 10.0, 64 << 20))
 
+    def test_a_slow_link_always_has_what_level_1_leaves(self):
+        chooser = levels.LevelChooser(3)
+        # nearly all is found: there is nothing to send
+        self.assertEqual([1, 1, 1], [chooser.note(0.1, 0.1, 0.01, 64 << 20) for _ in range(3)])
+        self.assertEqual(9, chooser.note(0.1, 0.1, 10.0, 64 << 20))
+
     def test_highest_level_is_a_bound(self):
         self.assertEqual(3, levels.LevelChooser(1, highest=3).note(0.1, 0.1, 10.0, 64 << 20))
 

@@ -65,7 +65,8 @@ class TestRelayThroughput(base.BaseTestCase):
             self.case("forwarder-direct", 0.3)])
         self.assertEqual(5e8, told["dedup_bytes_per_second"])
         self.assertEqual(2.0, told["dedup_zstd_vs_rival"])
-        self.assertEqual((0.8, 0.6), (told["splice_vs_forwarder"], told["splice_vs_forwarder_direct"]))
+        self.assertEqual((0.8, 0.6), (told["splice_vs_forwarder"],
+                                      told["splice_vs_forwarder_direct"]))
 
 
 class TestDrainTime(base.BaseTestCase):

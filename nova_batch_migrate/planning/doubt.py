@@ -25,6 +25,8 @@ ESTIMATE_ERROR = 0.1
 MOST_RATIO = 2.0
 #: The fastest memory of today writes less in a second: 1 TiB/s.
 MOST_PAGES_PER_SECOND = 1 << 28
+#: Of a content: there are never so many.
+MOST_NUMBER = 1 << 48
 #: 10,000 times a rate are no error of it.
 MOST_RELATIVE_ERROR = 1e4
 #: No network interface has 100 Tbit/s, nor carries more payload than its speed.
@@ -116,6 +118,8 @@ def _sequence_wrong(sequence: PageSequence | None, memory_pages: int) -> str | N
         return None
     if not 0 < sequence.theta <= 1:
         return "the sampled share of its pages is not between 0 and 1"
+    if max(sequence.contents, default=0) > MOST_NUMBER:
+        return "its contents are not numbered from 0 on"
     sampled = sum([1 if number >= 0 else -number for number in sequence.contents])
     if sampled > memory_pages:
         return f"{sampled:.16g} pages are in a sample of its {memory_pages:.16g}"

@@ -27,6 +27,8 @@ from nova_batch_migrate.planning.telemetry import ServerTelemetry
 __all__ = ("Plan", "PlanRequest", "make_plan")
 
 MIB = 1024 ** 2
+#: Nova is seldom ten times as fast as it is at other times: exp(5) is 150 times.
+MOST_DEVIATION = 5.0
 #: Of more sources the first ones are compared: pairs grow with the square.
 MOST_COMPARED_HOSTS = 8
 NO_RELAY = ("No relay carries the streams: content in common crosses once per server, the "
@@ -130,8 +132,13 @@ def _check(request: PlanRequest) -> None:
     if cap is not None and cap <= 0:
         raise exception.PlanningError(
             reason="max_bandwidth_bytes_per_second must be above 0; leave it out for no limit")
-    if request.nova_before_share > 1:
-        raise exception.PlanningError(reason="nova_before_share is a share, and at most 1")
+    if request.nova.before_share > 1:
+        raise exception.PlanningError(
+            reason="of Nova's seconds before_share is a share, and at most 1")
+    if request.nova.deviation > MOST_DEVIATION:
+        raise exception.PlanningError(
+            reason="the deviation of Nova's seconds is that of a logarithm, and at most "
+                   f"{MOST_DEVIATION:g}")
 
 
 def _unnamed(request: PlanRequest) -> list[Movable]:

@@ -44,6 +44,8 @@ UNKNOWN_LINK_BYTES_PER_SECOND = 117e6
 #: Firmware, its tables and the ROMs of devices are RAM blocks of their own, outside of guest RAM.
 FIRMWARE_PAGES = 125
 MIB = 1024 ** 2
+#: No page crosses for less of its size: pages for nothing would cross in no time.
+LEAST_RATIO = 1e-3
 #: A later round, for the share of touched pages that have changed.
 _A_ROUND_SECONDS = 1.0
 #: How far before the point at which QEMU would switch over a relay slows down (relay.pacing).
@@ -165,11 +167,11 @@ def _new_ratio(server: ServerTelemetry, hits: Hits, own_share: float | None) -> 
     own_ratio = server.compress_own if behind is None else (
         kin * behind + (1.0 - kin) * server.compress_own)
     first_ratio = usual if server.compress_shared is None else server.compress_shared
-    return min(1.0, (own * own_ratio + (new - own) * first_ratio) / new)
+    return _ratio((own * own_ratio + (new - own) * first_ratio) / new)
 
 
 def _ratio(measured: float | None) -> float:
-    return 1.0 if measured is None else min(1.0, measured)
+    return 1.0 if measured is None else min(1.0, max(LEAST_RATIO, measured))
 
 
 def _activity(server: ServerTelemetry) -> tuple[DirtyModel, Cycle | None]:

@@ -47,12 +47,14 @@ def host(data: dict, where: str = "HostTelemetry") -> HostTelemetry:
     """
     if not isinstance(data, dict) or not isinstance(data.get("servers"), (list, tuple)):
         return HostTelemetry.from_dict(data, where)
-    name, lost = data.get("host"), list(data.get("unreadable") or ())
+    name = data.get("host")
+    lost = list(_readable(HostTelemetry, data, ["unreadable"]).get("unreadable", ()))
     kept = {**data, "servers": [server(each, str(name), where=f"{where}.servers[{at}]")
                                 for at, each in enumerate(data["servers"])]}
     for field, (kind, consequence) in _OPTIONAL.items():
         try:
-            kept[field] = data.get(field) and kind.from_dict(data[field], f"{where}.{field}")
+            kept[field] = None if data.get(field) is None else kind.from_dict(
+                data[field], f"{where}.{field}")
         except exception.PlanningError as error:
             kept[field] = None
             lost.append(f"{name}: {consequence}: {error.reason}. Measure the host again.")

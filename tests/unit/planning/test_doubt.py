@@ -33,6 +33,7 @@ class TestContradiction(base.BaseTestCase):
         ({"changed": DirtyModel(hot_rate_pages_per_second=5.0)}, "working set of none"),
         ({"changed": DirtyModel(hot_rate_pages_per_second=1e18, hot_pages=5.0)}, "no memory is"),
         ({"sequence": PageSequence(0.5, (0, -10 ** 15))}, "in a sample of its 65536"),
+        ({"sequence": PageSequence(0.5, (0, 2 ** 63))}, "not numbered from 0 on"),
         ({"history": History((1.0, 2.0), (3.0,), 2.0, "content-diff")}, "not as many rates"),
         ({"history": History((1.0,), (3.0,), 2.0, "content-diff", DirtyModel(1e18, 9.0))},
          "no memory is written"),

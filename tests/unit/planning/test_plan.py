@@ -338,7 +338,8 @@ class TestRefusals(base.BaseTestCase):
     @ddt.data(
         ({"max_parallel": 0}, "max_parallel must be at least 1"),
         ({"max_bandwidth_bytes_per_second": 0.0}, "leave it out for no limit"),
-        ({"nova_before_share": 5.0}, "nova_before_share is a share"),
+        ({"nova_before_share": 5.0}, "before_share is a share"),
+        ({"nova_deviation": 1e6}, "at most 5"),
         ({"movable": (builders.movable(server("a")),) * 2}, "movable server id-a is there twice"),
         ({"destinations": (destination("d"), destination("d"))}, "destination d is there twice"),
     )

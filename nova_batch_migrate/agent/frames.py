@@ -5,10 +5,12 @@ the kernel shows frame numbers to CAP_SYS_ADMIN only. Costs no hashing, and find
 in common. Gives back counts, never frame numbers.
 """
 
+import concurrent.futures
+
 import numpy
 
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import fingerprint, memory
+from nova_batch_migrate.agent import fingerprint, memory, scan
 from nova_batch_migrate.agent.memory import PAGE_BYTES
 
 _EXCLUSIVE = numpy.uint64(1 << 56)
@@ -20,7 +22,7 @@ _STEP_PAGES = 1 << 16
 
 
 @privsep.frames_pctxt.entrypoint
-def mapped(servers: list[dict], page_budget: int) -> dict | None:
+def mapped(servers: list[dict], page_budget: int, read_bytes_per_second: float) -> dict | None:
     """Count the frames that each set of guests maps; return the JSON of a PageClasses.
 
     ``servers`` as scan.measure has them; those that can't be read are left out. Only frames that
@@ -32,7 +34,10 @@ def mapped(servers: list[dict], page_budget: int) -> dict | None:
             guest = _open(server)
             if guest is not None:
                 guests.append((server["id"], guest))
-        return _classes(guests, page_budget)
+        # as the scan does: a thread that gives way to guests, and ends with this
+        with concurrent.futures.ThreadPoolExecutor(1, initializer=scan.yield_to_guests) as pool:
+            return pool.submit(_classes, guests, page_budget,
+                               memory.Pace(read_bytes_per_second)).result()
     finally:
         for _, guest in guests:
             guest.close()
@@ -46,7 +51,7 @@ def _open(server: dict) -> memory.GuestMemory | None:
         return None
 
 
-def _classes(guests: list, page_budget: int) -> dict | None:
+def _classes(guests: list, page_budget: int, pace: memory.Pace) -> dict | None:
     frames: dict[str, tuple[numpy.ndarray, numpy.ndarray]] = {}
     total = sum(guest.total_pages for _, guest in guests)
     theta = min(1.0, page_budget / total) if total else 1.0
@@ -61,7 +66,7 @@ def _classes(guests: list, page_budget: int) -> dict | None:
     if hidden:
         return None
     common = _common([spread for _, spread in frames.values()])
-    common = _without_zeros(guests, frames, common)
+    common = _without_zeros(guests, frames, common, pace)
     held = {server: numpy.unique(spread[numpy.isin(spread, common)])
             for server, (_, spread) in frames.items()}
     return fingerprint.page_classes(held, seed=1, theta=theta)
@@ -99,7 +104,8 @@ def _common(spread_of: list[numpy.ndarray]) -> numpy.ndarray:
     return values[counts > 1]
 
 
-def _without_zeros(guests: list, frames: dict, common: numpy.ndarray) -> numpy.ndarray:
+def _without_zeros(guests: list, frames: dict, common: numpy.ndarray, pace: memory.Pace
+                   ) -> numpy.ndarray:
     """Read each common frame once, through one of its guests, and leave out those of zeros."""
     left, buffer, kept = common, memory.Buffer(), []
     zeros = bytes(PAGE_BYTES)
@@ -113,6 +119,7 @@ def _without_zeros(guests: list, frames: dict, common: numpy.ndarray) -> numpy.n
         for number, address in zip(mine[here].tolist(), addresses[where[here]].tolist(),
                                    strict=True):
             part = memory.Slice(address, 1)
+            pace.spend(PAGE_BYTES)
             try:
                 present, _ = guest.presence(part)
                 if present[0] and guest.read(part, present, buffer) \

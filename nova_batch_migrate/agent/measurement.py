@@ -191,7 +191,7 @@ def _mapped(conf, wanted: list[dict]) -> dict | None:
     if not conf.agent.mapped_pages:
         return None
     try:
-        return frames.mapped(wanted, conf.agent.page_budget)
+        return frames.mapped(wanted, conf.agent.page_budget, conf.agent.read_mib_s * MIB)
     except privsep.FAILURES:
         LOG.exception("page frames cannot be looked at; set [nova_batch_frames] helper_command")
         return None

@@ -39,7 +39,7 @@ for name, context in (("memory", privsep.memory_pctxt), ("frames", privsep.frame
     context.start(priv_context.Method.FORK)
     told[name], = [allowed(pid) for pid in children() - before]
 told["found"] = scan.measure("job", wanted, [0.1, 0.2], {"seed": 7})
-told["frames_found"] = frames.mapped(wanted, 10 ** 6)
+told["frames_found"] = frames.mapped(wanted, 10 ** 6, 1e9)
 print(json.dumps(told))
 """
 

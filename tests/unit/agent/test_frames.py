@@ -1,10 +1,11 @@
 import os
+import time
 
 import fixtures
 from oslotest import base
 
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import frames
+from nova_batch_migrate.agent import frames, memory
 from tests.unit.agent.processes import PAGE, PAGES, Guest
 
 
@@ -19,8 +20,8 @@ class TestMapped(base.BaseTestCase):
         with open(self.path, "wb") as shared:
             shared.truncate(PAGES * PAGE)
 
-    def mapped(self, *guests, budget=1 << 30):
-        found = frames.mapped([guest.wanted() for guest in guests], budget)
+    def mapped(self, *guests, budget=1 << 30, read_bytes_per_second=1e12):
+        found = frames.mapped([guest.wanted() for guest in guests], budget, read_bytes_per_second)
         if found is None:
             self.skipTest("frame numbers are hidden without CAP_SYS_ADMIN")
         return found, {frozenset(entry["servers"]): entry["pages"] for entry in found["classes"]}
@@ -52,4 +53,22 @@ class TestMapped(base.BaseTestCase):
         self.assertEqual({frozenset({one.id, two.id}): 1}, self.mapped(one, two, three)[1])
 
     def test_nobody_maps_nothing(self):
-        self.assertEqual([], frames.mapped([], 1000)["classes"])
+        self.assertEqual([], frames.mapped([], 1000, 1e9)["classes"])
+
+    def test_reading_is_bounded_and_gives_way_to_guests(self):
+        one, two = (self.useFixture(Guest(self.path)) for _ in range(2))
+        for guest in (one, two):
+            guest.write({page: page + 1 for page in range(100)})
+        policies = []
+        real = memory.GuestMemory.read
+
+        def read(this, *arguments):
+            policies.append(os.sched_getscheduler(0))
+            return real(this, *arguments)
+        self.useFixture(fixtures.MonkeyPatch(
+            "nova_batch_migrate.agent.memory.GuestMemory.read", read))
+        begun = time.monotonic()
+        _, classes = self.mapped(one, two, read_bytes_per_second=500 * PAGE)
+        self.assertEqual([100], list(classes.values()))
+        self.assertGreater(time.monotonic() - begun, 99 / 500)
+        self.assertEqual({os.SCHED_IDLE}, set(policies))

@@ -153,7 +153,7 @@ class TestMeasure(HostTestCase):
     def test_frames_are_looked_at_where_that_is_wanted(self):
         asked = []
         self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.frames.mapped",
-                                             lambda servers, budget: asked.append(servers)))
+                                             lambda servers, *limits: asked.append(servers)))
         guest = self.useFixture(Guest())
         guest.write({0: 1})
         self.host.add(guest)

@@ -190,7 +190,8 @@ class TestMergedPages(QemuCase):
                               "-object", "memory-backend-ram,id=m,size=96M,merge=off"],
                              filled=4096)
         ksm.wait()
-        mapped = frames.mapped([each.wanted(96) for each in (one, two, apart)], 1 << 30)
+        mapped = frames.mapped([each.wanted(96) for each in (one, two, apart)], 1 << 30,
+                               1e12)
         if mapped is None:
             self.skipTest("frame numbers are hidden without CAP_SYS_ADMIN")
         _, found = self.scan(one, two, apart)

@@ -50,8 +50,8 @@ def believable(host: HostTelemetry) -> tuple[HostTelemetry, list[str]]:
         servers.append(server)
     if changed:
         changed["servers"] = tuple(servers)
-    for field, words, wrong in _common_wrong(host, servers):
-        changed[field] = None
+    for field, instead, words, wrong in _common_wrong(host, servers):
+        changed[field] = instead
         notes.append(f"{host.host}: {words} cannot be true: {wrong}. Measure the host again.")
     wrong = _link_wrong(host.bandwidth)
     if wrong:
@@ -134,23 +134,37 @@ def _history_wrong(history: History | None, memory_pages: int) -> str | None:
     return _model_wrong(history.model, memory_pages)
 
 
-def _common_wrong(host: HostTelemetry, servers: list[ServerTelemetry]
-                  ) -> list[tuple[str, str, str]]:
-    """Return (field, what it is, what is wrong with it) of what servers have in common."""
-    found = [(field, words, wrong) for field, words in (
+def _common_wrong(host: HostTelemetry, servers: list[ServerTelemetry]) -> list[tuple]:
+    """Return (field, what it is without, what it is, what is wrong) of what servers share."""
+    pages = {server.id: server.total_pages for server in servers
+             if server.error is None and server.total_pages}
+    found = [(field, None, words, wrong) for field, words in (
                 ("page_classes", "nothing is known to be in common, its page classes"),
                 ("mapped_classes", "its figures of pages mapped by two"),
                 ("portions", "its figures of blocks in common"))
-             if (wrong := _classes_wrong(getattr(host, field), servers))]
+             if (wrong := _classes_wrong(getattr(host, field), pages))]
+    classes = host.page_classes
+    if classes is not None and classes.background is not None and pages \
+            and not any(field == "page_classes" for field, *_ in found):
+        held, most = classes.background.pages, max(pages.values())
+        if held > _bound(most, held, classes.theta):
+            found.append(("page_classes", dataclasses.replace(classes, background=None),
+                          "what almost all its servers hold",
+                          f"{held / classes.theta:.6g} pages in servers of at most {most}"))
     held = host.confirmation
     if held is not None and held.held > held.pairs:
-        found.append(("confirmation", "its confirmation by bytes",
+        found.append(("confirmation", None, "its confirmation by bytes",
                       f"{held.held} of {held.pairs} pairs held"))
     return found
 
 
-def _classes_wrong(classes: PageClasses | Portions | None, servers: list[ServerTelemetry]
-                   ) -> str | None:
+def _bound(memory_pages: int, counted: int, theta: float) -> float:
+    """Return how many of a sample may be counted in so much memory."""
+    return memory_pages * (1 + ESTIMATE_ERROR) * theta + 3 * (counted ** 0.5 + 1)
+
+
+def _classes_wrong(classes: PageClasses | Portions | None, pages: dict[str, int]) -> str | None:
+    """Say what is wrong with classes of servers that have so many pages; others are not judged."""
     if classes is None:
         return None
     if not 0 < classes.theta <= 1:
@@ -160,15 +174,15 @@ def _classes_wrong(classes: PageClasses | Portions | None, servers: list[ServerT
         if not 0 < classes.block_bytes <= PAGE_BYTES:
             return f"a block has {classes.block_bytes} bytes"
         per_page = PAGE_BYTES // classes.block_bytes
-    largest = max((server.total_pages for server in servers if server.error is None), default=0)
-    most = max((each.pages for each in classes.classes), default=0)
-    if isinstance(classes, PageClasses) and classes.background:
-        most = max(most, classes.background.pages)
-    # what a sample of so few may be off
-    spread = 3 * (most ** 0.5 + 1) / classes.theta
-    if largest and most / classes.theta > largest * (1 + ESTIMATE_ERROR) * per_page + spread:
-        return (f"{most / classes.theta:.6g} contents in common in servers of at most {largest} "
-                "pages")
+    smallest = min(pages.values(), default=0) * per_page
+    for each in classes.classes:
+        # nearly all pass this, and holders are many
+        if each.pages <= _bound(smallest, each.pages, classes.theta):
+            continue
+        held = min((pages[i] for i in each.servers if i in pages), default=None)
+        if held is not None and each.pages > _bound(held * per_page, each.pages, classes.theta):
+            return (f"{each.pages / classes.theta:.6g} contents in common in a server of {held} "
+                    "pages")
     return None
 
 

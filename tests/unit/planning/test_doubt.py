@@ -59,8 +59,6 @@ class TestContradiction(base.BaseTestCase):
     @ddt.data(
         ({"page_classes": telemetry.PageClasses(True, 1.0, (
             telemetry.PageClass(("id-a", "id-b"), 10 ** 15),))}, "1e+15 contents in common"),
-        ({"page_classes": telemetry.PageClasses(True, 1.0, (), telemetry.Background(2, 10 ** 9))},
-         "1e+09 contents in common"),
         ({"page_classes": telemetry.PageClasses(False, 1e-9, (
             telemetry.PageClass(("id-a", "id-b"), 100),))}, "1e+11 contents in common"),
         ({"mapped_classes": telemetry.PageClasses(True, 0.0)}, "mapped by two"),
@@ -76,6 +74,20 @@ class TestContradiction(base.BaseTestCase):
         self.assertIsNone(getattr(found, *wrong))
         self.assertIn(words, notes[0])
         self.assertEqual(notes[0], plan.make_plan(builders.plan_request(host)).notes[1])
+
+    def test_what_almost_all_hold_goes_alone(self):
+        host = builders.host([builders.server("a"), builders.server("b")], builders.classes(
+            ("a b", 9000), background=telemetry.Background(2, 10 ** 9)))
+        found, notes = doubt.believable(host)
+        self.assertEqual((host.page_classes.classes, None),
+                         (found.page_classes.classes, found.page_classes.background))
+        self.assertIn("1e+09 pages in servers of at most 65536", notes[0])
+
+    def test_classes_of_larger_servers_that_have_left_are_no_contradiction(self):
+        host = builders.host(
+            [builders.server("a", 10, memory_mib=64), builders.server("b", 10, memory_mib=64)],
+            builders.classes(("gone left", 10 ** 6), ("a b", 2000), ("a gone", 300)))
+        self.assertEqual((host, []), doubt.believable(host))
 
     def test_a_small_sample_may_be_off(self):
         host = builders.host([builders.server("a"), builders.server("b")])

@@ -164,13 +164,12 @@ def _sharing(seen: Sequence[_Stretches], works: tuple[float, float], usual: floa
         found = ((math.log1p(sharing) - math.log1p(usual)) / _SHARING_DEVIATION) ** 2
         for part, work in enumerate(works):
             values = [each.value for each in _values(seen, part, work, sharing, usual)]
-            if values:
-                middle = statistics.median(values)
-                found += sum(weight * min(abs(value - middle), 2 * _SCATTER.batch) ** 2
-                             for weight, value in zip(weights, values, strict=True)) / len(works)
+            middle = statistics.median(values)
+            found += sum(weight * min(abs(value - middle), 2 * _SCATTER.batch) ** 2
+                         for weight, value in zip(weights, values, strict=True)) / len(works)
         return found
 
-    return min({*_SHARINGS, usual}, key=lambda tried: (round(cost(tried), 6), abs(tried - usual)))
+    return min(sorted({*_SHARINGS, usual}), key=lambda tried: (round(cost(tried), 6), abs(tried - usual)))
 
 
 def _ends(stay: NovaStay, usual_before_share: float) -> tuple[tuple[float, float], ...]:

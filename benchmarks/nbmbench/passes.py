@@ -25,8 +25,10 @@ from nova_batch_migrate.agent import comparing, dirty_rate, memory, scan
 #: What both processes see, as float64: seconds held in all, bytes of guests read, passes done.
 _HELD, _BYTES, _PASSES = range(3)
 _FIELDS = 3
-#: Passes take turns: as long as it takes, as for a plan; as before migrations, which wait for it.
+#: As long as it takes, as for a plan; as before migrations, which wait for it.
 KINDS = PLAN, MOVE = "plan", "move"
+#: As these take turns, both kinds are at work for about as long.
+_TURNS = MOVE, MOVE, MOVE, PLAN
 #: Sketches for comparing hosts are made where a deployment has a secret.
 _SECRET = "benchmark"
 _READY_SECONDS = 30.0
@@ -157,7 +159,7 @@ def main() -> None:
                                    memory_bytes=each["memory_bytes"])) for each in asked]
     print(json.dumps({"ready": True}), flush=True)
     while True:
-        kind = KINDS[int(fields[_PASSES]) % len(KINDS)]
+        kind = _TURNS[int(fields[_PASSES]) % len(_TURNS)]
         begun, cpu, read = clock.monotonic(), time.process_time(), fields[_BYTES]
         found = telemetry.measure(guests, secret=_SECRET, waited_for=kind == MOVE)
         print(json.dumps({

@@ -14,7 +14,6 @@ import math
 import os
 import pathlib
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -44,11 +43,22 @@ PAIRS = 30
 #: A piece of a pass between two holds, and of each window's begin what is dropped. A machine whose
 #: processors others share halves a guest's speed for some seconds at any moment: the shorter the
 #: windows, the fewer pairs such a moment lies within.
-WINDOW_SECONDS = 0.05
-EDGE_SECONDS = 0.005
-PAIRS_SECONDS, QUICK_SECONDS = 690, 10
+WINDOW_SECONDS = 0.025
+EDGE_SECONDS = 0.003
+PAIRS_SECONDS, QUICK_SECONDS = 600, 1
 #: A window in which the agent's processor is busy for so much of the time is one of reading.
 AT_WORK_SHARE = 0.5
+#: Pairs of one pass, alike in that, whose windows are told together.
+TOGETHER = 10
+#: The agent's own process, as it holds what the privileged one gave back.
+_AGENT = """
+import json, sys
+from nova_batch_migrate.cmd import agent
+from nbmbench import synthetic_host
+held = json.load(sys.stdin)
+print(synthetic_host.peak_bytes())
+"""
+_NAMES = {True: "measured", False: "unmeasured"}
 HOST = {"guests": 100, "memory_bytes": 4 << 30}
 
 
@@ -57,7 +67,7 @@ def run(settings: contract.Settings) -> list[dict]:
     words = dict(word.partition("=")[::2] for word in settings.options)
     cases = json.loads(pathlib.Path(words["from"]).read_text())["cases"] if "from" in words else []
     both = not {"host", "pairs"} & words.keys()
-    if both or "host" in words:
+    if (both and not settings.quick) or "host" in words:
         cases.append(_host())
     if both or "pairs" in words:
         seconds = float(words.get("pairs") or (QUICK_SECONDS if settings.quick else PAIRS_SECONDS))
@@ -71,18 +81,27 @@ def measured(cases: list[dict]) -> dict:
 
     Told beside: each kind's, and that of the windows in which the agent was busy.
     """
-    chosen, hosts = _chosen(cases), [case for case in cases if case["case"] == "host"]
-    found = {"pairs": sum(len(chosen[kind]) for kind in passes.KINDS)}
-    for name, pairs in chosen.items():
-        if pairs:
-            found |= {f"pairs_{name}": len(pairs), f"slowdown_{name}": _slowdown(pairs),
-                      f"agent_cpu_share_{name}": float(numpy.mean(
-                          [_cpu_share(pair) for pair in pairs])),
-                      f"read_bytes_per_second_{name}":
-                          sum(pair["measured"]["read_bytes"] for pair in pairs)
-                          / sum(pair["measured"]["seconds"] for pair in pairs)}
-    if all(chosen[kind] for kind in passes.KINDS):
+    found, hosts = {"pairs": 0}, [case for case in cases if case["case"] == "host"]
+    for kind in passes.KINDS:
+        if of_kind := _passes(cases, kind):
+            pairs = [sum(case["pairs"]) for case in of_kind]
+            found["pairs"] += sum(pairs)
+            found |= {
+                f"pairs_{kind}": sum(pairs), f"passes_{kind}": len(of_kind),
+                f"slowdown_{kind}": _slowdown([_sums(case) for case in of_kind]),
+                # by the pass's own account, and by what its windows show
+                f"agent_cpu_share_{kind}": _rate(of_kind, "cpu_seconds"),
+                f"agent_cpu_share_{kind}_windows": float(numpy.average(
+                    [numpy.average(case["agent_cpu_share"], weights=case["pairs"])
+                     for case in of_kind], weights=pairs)),
+                f"read_bytes_per_second_{kind}": _rate(of_kind, "read_bytes"),
+                f"read_bytes_per_second_{kind}_windows": float(numpy.average(
+                    [case["windows_read_bytes_per_second"] for case in of_kind], weights=pairs))}
+    if all(_passes(cases, kind) for kind in passes.KINDS):
         found["slowdown"] = max(found[f"slowdown_{kind}"] for kind in passes.KINDS)
+    if at_work := _at_work(cases):
+        found |= {"pairs_at_work": int(sum(count for _, count in at_work)),
+                  "slowdown_at_work": _slowdown(at_work)}
     if hosts:
         batch = min(case["batch_seconds"] for case in hosts)
         found["idle_share"] = max(case["seconds"] for case in hosts) / batch
@@ -93,59 +112,60 @@ def measured(cases: list[dict]) -> dict:
 
 def missing(cases: list[dict]) -> list[str]:
     """Return the pairs that are left of those that the goal asks for."""
-    chosen = _chosen(cases)
-    return [f"{PAIRS - len(chosen[kind])} pairs of windows in whole passes: {kind}"
-            for kind in passes.KINDS if len(chosen[kind]) < PAIRS]
+    pairs = {kind: sum(sum(case["pairs"]) for case in _passes(cases, kind))
+             for kind in passes.KINDS}
+    return [f"{PAIRS - count} pairs of windows in whole passes: {kind}"
+            for kind, count in pairs.items() if count < PAIRS]
 
 
 def intervals(cases: list[dict]) -> dict:
     """Return the 95 % intervals; drawn are whole passes, whose windows are not independent."""
-    found = {}
-    for name, pairs in _chosen(cases).items():
-        by_pass: dict[tuple, list[float]] = {}
-        for pair in pairs:
-            by_pass.setdefault((pair["run"], pair["pass"]), []).append(_log_ratio(pair))
-        if len(by_pass) > 1:
-            sums = numpy.array([(sum(values), len(values)) for values in by_pass.values()])
-            found[f"slowdown_{name}"] = contract.bootstrap(
-                range(len(sums)),
-                lambda drawn, sums=sums: 1 - math.exp(-numpy.divide(
-                    *sums[drawn.astype(int)].sum(axis=0))))
+    found = {f"slowdown_{kind}": _interval([_sums(case) for case in _passes(cases, kind)])
+             for kind in passes.KINDS} | {"slowdown_at_work": _interval(_at_work(cases))}
+    found = {name: ends for name, ends in found.items() if ends}
     kinds = [found.get(f"slowdown_{kind}") for kind in passes.KINDS]
     if all(kinds):
         found["slowdown"] = tuple(max(ends) for ends in zip(*kinds, strict=True))
     return found
 
 
-def _chosen(cases: list[dict]) -> dict[str, list[dict]]:
-    """Return the pairs of each kind of pass, and those of either in which the agent was at work.
+def _passes(cases: list[dict], kind: str) -> list[dict]:
+    return [case for case in cases if case["case"] == "pass" and case["kind"] == kind]
 
-    Only those of passes that came to their end: phases have their weight only there.
+
+def _at_work(cases: list[dict]) -> list[numpy.ndarray]:
+    """Return the sums of the pairs in whose measured window the agent was busy, pass by pass."""
+    found = [_sums(case, AT_WORK_SHARE) for kind in passes.KINDS for case in _passes(cases, kind)]
+    return [each for each in found if each[1]]
+
+
+def _rate(cases: list[dict], key: str) -> float:
+    return sum(case[key] for case in cases) / sum(case["seconds"] for case in cases)
+
+
+def _sums(case: dict, least_share: float = 0.0) -> numpy.ndarray:
+    """Return the sum over a pass's pairs of how much faster the guest is unmeasured, and their
+    number. Logarithms: no side of the ratio is favoured.
     """
-    kinds = {(case["run"], case["pass"]): case["kind"] for case in cases if case["case"] == "pass"}
-    pairs = [(kinds.get((case["run"], case["pass"])), case)
-             for case in cases if case["case"] == "pair"]
-    return {kind: [pair for of, pair in pairs if of == kind] for kind in passes.KINDS} | {
-        "at_work": [pair for of, pair in pairs if of and _cpu_share(pair) >= AT_WORK_SHARE]}
+    unmeasured, measured, shares, pairs = (numpy.array(case[name]) for name in (
+        "unmeasured_pages_per_second", "measured_pages_per_second", "agent_cpu_share", "pairs"))
+    pairs = pairs * (shares >= least_share)
+    return numpy.array([(pairs * numpy.log(unmeasured / measured)).sum(), pairs.sum()])
 
 
-def _log_ratio(pair: dict) -> float:
-    """Return how much faster the guest is unmeasured, as a logarithm: no side of it is favoured."""
-    rates = [pair[name]["pages"] / pair[name]["seconds"] for name in ("unmeasured", "measured")]
-    return math.log(rates[0] / rates[1])
+def _slowdown(sums: list[numpy.ndarray]) -> float:
+    return 1 - math.exp(-numpy.divide(*numpy.sum(sums, axis=0)))
 
 
-def _slowdown(pairs: list[dict]) -> float:
-    return 1 - math.exp(-numpy.mean([_log_ratio(pair) for pair in pairs]))
-
-
-def _cpu_share(pair: dict) -> float:
-    return pair["measured"]["agent_cpu_seconds"] / pair["measured"]["seconds"]
+def _interval(sums: list[numpy.ndarray]) -> tuple[float, float] | None:
+    if len(sums) < 2:
+        return None
+    return contract.bootstrap(range(len(sums)), lambda drawn: _slowdown(
+        numpy.array(sums)[drawn.astype(int)]))
 
 
 def _pairs(settings: contract.Settings, seconds: float, chance: random.Random,
            before: list[dict]) -> list[dict]:
-    run = 1 + max((case["run"] for case in before if case["case"] == "pair"), default=0)
     with Rig(settings.scratch / "rig") as rig:
         guests = [rig.boot(spec) for spec in (
             GuestSpec.writer("busy", SATURATING),
@@ -154,25 +174,43 @@ def _pairs(settings: contract.Settings, seconds: float, chance: random.Random,
         for guest in guests[1:]:
             guest.wait_ticks()
         watch = Watch(guests[0])
-        time.sleep(SETTLE_SECONDS)
-        cases, told = [], 0
+        time.sleep(0 if settings.quick else SETTLE_SECONDS)
+        cases, pairs = [], []
         with passes.over(guests, settings.scratch) as measuring:
             end = time.monotonic() + seconds
-            while time.monotonic() < end or told < len(passes.KINDS):
-                first_measured = chance.random() < 0.5
-                case = {"case": "pair", "run": run, "pair": len(cases) - told,
-                        "pass": measuring.done, "measured_first": first_measured}
-                for is_measured in (first_measured, not first_measured):
-                    name = "measured" if is_measured else "unmeasured"
-                    case[name] = _window(watch, measuring, is_measured)
-                cases.append(case)
-                if measuring.done > told:
-                    for each in measuring.told()[told:]:
-                        cases.append({"case": "pass", "run": run, "pass": told, **each})
-                        told += 1
+            # what is left of the last pass is dropped: phases have their weight in whole ones only
+            while time.monotonic() < end or not cases:
+                first, second = chance.sample((True, False), 2)
+                pairs.append({_NAMES[is_measured]: _window(watch, measuring, is_measured)
+                              for is_measured in (first, second)})
+                if measuring.done > len(cases):
+                    cases.append(_case(measuring.told()[len(cases)], pairs))
+                    pairs = []
                     settings.keep([*before, *cases])
         watch.check()
         return cases
+
+
+def _case(told: dict, pairs: list[dict]) -> dict:
+    """Return a pass as a case: what it tells of itself, and its pairs, some of them together."""
+    def share(name: str, key: str, of: list[dict] = pairs) -> float:
+        return sum(pair[name][key] for pair in of) / sum(pair[name]["seconds"] for pair in of)
+
+    alike = {True: [], False: []}
+    for pair in pairs:
+        alike[share("measured", "agent_cpu_seconds", [pair]) >= AT_WORK_SHARE].append(pair)
+    together = [of[at:at + TOGETHER] for of in alike.values() for at in range(0, len(of), TOGETHER)]
+    return {"case": "pass", **told, "window_seconds": WINDOW_SECONDS,
+            "measured_first": sum(next(iter(pair)) == "measured" for pair in pairs),
+            "windows_read_bytes_per_second": share("measured", "read_bytes"),
+            **{f"{key[:-len('_seconds')]}_share": {name: share(name, key)
+                                                   for name in _NAMES.values()}
+               for key in ("guest_cpu_seconds", "guest_waited_seconds", "stolen_seconds")},
+            "pairs": [len(of) for of in together],
+            "agent_cpu_share": [round(share("measured", "agent_cpu_seconds", of), 4)
+                                for of in together],
+            **{f"{name}_pages_per_second": [round(share(name, "pages", of)) for of in together]
+               for name in _NAMES.values()}}
 
 
 def _window(watch: "Watch", measuring: passes.Held, is_measured: bool) -> dict:
@@ -231,13 +269,18 @@ def _host() -> dict:
     for own in ("seed", "sketch_key"):
         asked["settings"].pop(own)
     told = subprocess.run([sys.executable, "-m", synthetic_host.__name__, json.dumps(asked)],
-                          stdout=subprocess.PIPE, check=True, text=True,
-                          env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}).stdout
-    found = json.loads(told.splitlines()[-1])
+                          stdout=subprocess.PIPE, check=True, text=True, env=_environment()).stdout
+    result, found = map(json.loads, told.splitlines()[-2:])
+    agent = subprocess.run([sys.executable, "-c", _AGENT], input=json.dumps(result), check=True,
+                           stdout=subprocess.PIPE, text=True, env=_environment()).stdout
     wire = HOST["guests"] * HOST["memory_bytes"] * WIRE_SHARE
     return {"case": "host", **HOST, **found, "scan_peak_bytes": found["peak_bytes"],
-            "agent_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "agent_peak_bytes": int(agent.splitlines()[-1]),
             "wire_share": WIRE_SHARE, "batch_seconds": wire / GOODPUT_BYTES_PER_SECOND}
+
+
+def _environment() -> dict:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def _settings(conf) -> dict:

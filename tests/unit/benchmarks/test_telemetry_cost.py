@@ -31,72 +31,91 @@ while True:
 """
 
 
-def pair(number: int, of_pass: int, slowdown: float, unmeasured: float = 1000.0,
-         cpu_seconds: float = 0.0, run: int = 1) -> dict:
-    window = {"seconds": 2.0, "pages": 2 * unmeasured}
-    return {"case": "pair", "run": run, "pair": number, "pass": of_pass, "unmeasured": window,
-            "measured": {"seconds": 1.0, "pages": unmeasured * (1 - slowdown),
-                         "agent_cpu_seconds": cpu_seconds, "read_bytes": 7}}
-
-
-def whole(of_pass: int, kind: str = "plan", run: int = 1) -> dict:
-    return {"case": "pass", "run": run, "pass": of_pass, "kind": kind}
+def passed(slowdowns: list[float], kind: str = "plan", shares: list[float] = (),
+           pairs: list[int] = ()) -> dict:
+    return {"case": "pass", "kind": kind, "seconds": 10.0, "read_bytes": 70, "cpu_seconds": 2.0,
+            "windows_read_bytes_per_second": 6.0, "pairs": list(pairs) or [1] * len(slowdowns),
+            "agent_cpu_share": list(shares) or [0.0] * len(slowdowns),
+            "unmeasured_pages_per_second": [1000] * len(slowdowns),
+            "measured_pages_per_second": [1000 * (1 - each) for each in slowdowns]}
 
 
 class TestFigures(base.BaseTestCase):
     def test_the_slowdown_is_that_of_the_rates(self):
-        found = telemetry_cost.measured([pair(0, 0, 0.02), pair(1, 0, 0.02), whole(0)])
+        found = telemetry_cost.measured([passed([0.02, 0.02])])
         self.assertAlmostEqual(0.02, found["slowdown_plan"])
         self.assertEqual((2, 2), (found["pairs"], found["pairs_plan"]))
+        self.assertEqual((7.0, 6.0, 0.2), (
+            found["read_bytes_per_second_plan"], found["read_bytes_per_second_plan_windows"],
+            found["agent_cpu_share_plan"]))
 
     def test_the_kind_that_slows_more_decides(self):
-        cases = [pair(0, 0, 0.001), pair(1, 1, 0.02), whole(0)]
+        cases = [passed([0.001])]
         self.assertNotIn("slowdown", telemetry_cost.measured(cases))
         self.assertAlmostEqual(
-            0.02, telemetry_cost.measured([*cases, whole(1, "move")])["slowdown"])
+            0.02, telemetry_cost.measured([*cases, passed([0.02], "move")])["slowdown"])
 
     def test_no_side_is_favoured_where_only_the_machine_changes(self):
         """Its speed halves between two windows as often as it doubles."""
-        found = telemetry_cost.measured([pair(0, 0, 0.5), pair(1, 0, -1.0), whole(0)])
+        found = telemetry_cost.measured([passed([0.5, -1.0])])
         self.assertAlmostEqual(0.0, found["slowdown_plan"])
 
-    def test_a_pass_that_is_not_over_has_no_weight(self):
-        cases = [pair(0, 0, 0.0), whole(0), pair(1, 1, 0.5), pair(0, 0, 0.5, run=2)]
-        self.assertEqual((1, 0.0), (telemetry_cost.measured(cases)["pairs"],
-                                    telemetry_cost.measured(cases)["slowdown_plan"]))
+    def test_each_window_has_the_same_weight(self):
+        """A pass with more of them was longer."""
+        for cases in ([passed([0.0] * 3), passed([0.1])], [passed([0.0, 0.1], pairs=[3, 1])]):
+            found = telemetry_cost.measured(cases)
+            self.assertAlmostEqual(1 - 0.9 ** 0.25, found["slowdown_plan"])
+            self.assertEqual(4, found["pairs_plan"])
 
     def test_windows_at_work_are_told_apart(self):
-        found = telemetry_cost.measured(
-            [pair(0, 0, 0.0), pair(1, 0, 0.1, cpu_seconds=0.9), whole(0)])
+        found = telemetry_cost.measured([passed([0.0, 0.1], shares=[0.1, 0.9]), passed([0.0])])
         self.assertEqual(1, found["pairs_at_work"])
         self.assertAlmostEqual(0.1, found["slowdown_at_work"])
-        self.assertAlmostEqual(0.45, found["agent_cpu_share_plan"])
+        self.assertAlmostEqual(1 / 3, found["agent_cpu_share_plan_windows"])
 
     def test_passes_are_drawn_whole(self):
         """In each pass one window of two is slowed: that is no chance, and no interval."""
-        cases = [each for number in range(40) for each in (
-            pair(0, number, 0.0), pair(1, number, 0.02), whole(number))]
-        low, high = telemetry_cost.intervals(cases)["slowdown_plan"]
+        low, high = telemetry_cost.intervals([passed([0.0, 0.02])] * 40)["slowdown_plan"]
         self.assertAlmostEqual(low, high)
         self.assertAlmostEqual(1 - 0.98 ** 0.5, low)
 
     def test_noise_that_hides_the_goal_is_inconclusive(self):
-        random = numpy.random.default_rng(3)
-        noise = random.normal(0, 0.05, 60)
-        cases = [each for number in range(60) for each in (
-            pair(0, number, float(0.005 + noise[number] - noise.mean())),
-            whole(number, "plan" if number % 2 else "move"))]
+        noise = numpy.random.default_rng(3).normal(0, 0.05, 60)
+        cases = [passed([float(0.005 + each - noise.mean())], "plan" if at % 2 else "move")
+                 for at, each in enumerate(noise)]
         told = cli.recompute("telemetry_cost", cases)
         self.assertNotEqual("met", told["verdicts"]["slowdown"])
         self.assertGreater(told["intervals"]["slowdown"][1], 0.01)
 
     def test_thirty_pairs_of_each_kind_are_the_least(self):
-        cases = [pair(number, 0, 0.0) for number in range(29)] + [whole(0), whole(1, "move")]
+        cases = [passed([0.0] * 29)]
         self.assertEqual(["1 pairs of windows in whole passes: plan",
                           "30 pairs of windows in whole passes: move"],
                          telemetry_cost.missing(cases))
-        cases += [pair(29, 0, 0.0)] + [pair(number, 1, 0.0) for number in range(30)]
+        cases += [passed([0.0]), passed([0.0] * 30, "move")]
         self.assertEqual([], telemetry_cost.missing(cases))
+
+    def test_a_case_is_what_its_windows_show(self):
+        window = {"seconds": 0.5, "guest_cpu_seconds": 0.4, "guest_waited_seconds": 0.1,
+                  "stolen_seconds": 0.0}
+        unmeasured = window | {"pages": 100}
+        idle, busy = ({"measured": window | {"pages": pages, "agent_cpu_seconds": seconds,
+                                             "read_bytes": 10}, "unmeasured": unmeasured}
+                      for pages, seconds in ((100, 0.05), (90, 0.45)))
+        case = telemetry_cost._case(
+            {"kind": "move", "seconds": 1.0, "read_bytes": 20, "cpu_seconds": 0.4},
+            [idle, busy, dict(reversed(busy.items())), *[idle] * 10])
+        self.assertEqual(12, case["measured_first"])
+        self.assertEqual([2, 10, 1], case["pairs"])
+        self.assertEqual([0.9, 0.1, 0.1], case["agent_cpu_share"])
+        self.assertEqual([180, 200, 200], case["measured_pages_per_second"])
+        self.assertEqual([200] * 3, case["unmeasured_pages_per_second"])
+        self.assertEqual(20.0, case["windows_read_bytes_per_second"])
+        for share in case["guest_cpu_share"].values():
+            self.assertAlmostEqual(0.8, share)
+        found = telemetry_cost.measured([case])
+        self.assertAlmostEqual(0.1, found["slowdown_at_work"])
+        self.assertAlmostEqual(1 - 0.9 ** (2 / 13), found["slowdown_move"])
 
 
 class TestHeld(base.BaseTestCase):

@@ -47,10 +47,11 @@ OPTS = [
                     "60 MB/s, 1 up to 600 MB/s, beyond that not at all; from there it moves "
                     "between not at all and 9 with what is scarce, the link or the core. Where "
                     "the host's cores are wanted by others, it does not stay above 1."),
-    cfg.IntOpt("zstd_window_log", default=27, min=17, max=27,
+    cfg.IntOpt("zstd_window_log", default=29, min=17, max=29,
                help="How far back compression looks, as a power of two of bytes; held in memory "
                     "by both ends, for each dictionary. Never further than that is large, so that "
-                    "all of them together take at most dictionary_mib once more."),
+                    "all of them together take at most dictionary_mib once more; and no further "
+                    "than 27 as long as the dictionary has room for all that comes."),
     cfg.PortOpt("metrics_port", default=0,
                 help="Port of 127.0.0.1 at which Prometheus may fetch /metrics: bytes by what "
                      "became of them, for the host, each open group's servers and the "

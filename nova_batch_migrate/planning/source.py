@@ -401,11 +401,17 @@ class Source:
             notes.append(f"{self.name}: content in common is estimated (sampled or folded).")
         notes += self._told_apart
         recurring = self.known.recurring_pages(list(self.servers)) * PAGE_BYTES
-        if self._request.strategy != "none" and 0 < recurring <= self._request.dictionary_bytes:
+        held = self._request.dictionary_bytes
+        if self.replay is not None and recurring > held:
+            notes.append(f"{self.name}: {recurring / MIB:.0f} MiB of content is held by more than "
+                         f"one server, more than a dictionary of {held // MIB} MiB holds; the "
+                         "rest crosses compressed. [relay] dictionary_mib of both hosts can be "
+                         "raised.")
+        if self._request.strategy != "none" and 0 < recurring <= held:
             needs = "the relay needs" if self.replay is not None else "a relay would need"
             notes.append(f"{self.name}: all content held by more than one server "
-                         f"({recurring / MIB:.0f} MiB) fits a dictionary of "
-                         f"{self._request.dictionary_bytes // MIB} MiB: {needs} no groups.")
+                         f"({recurring / MIB:.0f} MiB) fits a dictionary of {held // MIB} MiB: "
+                         f"{needs} no groups.")
         return notes
 
     def _crowded(self) -> list[str]:

@@ -53,12 +53,15 @@ class Admission:
         self._dictionary, self._recurring = dictionary, recurring
         self._guests: dict[int, _Guest] = {}
         self._largest_block = 0
+        #: Whether pages of round 0 have had to stay outside because there was no room.
+        self.has_refused = False
 
     def choose(self, data: memoryview, offsets: np.ndarray, owner: int) -> np.ndarray | None:
         """Return for each page of a guest whether it is let in if it is new; None: all are."""
         self._largest_block = max(self._largest_block, len(offsets))
         ahead = _ROOM_BLOCKS * self._largest_block
         if not self._dictionary.has_room(ahead) and not self._may_replace(owner, ahead):
+            self.has_refused = True
             return np.zeros(len(offsets), np.uint8)
         return None if self._recurring is None else self._recurring.listed(data, offsets)
 

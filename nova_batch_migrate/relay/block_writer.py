@@ -79,6 +79,9 @@ class BlockWriter:
             late, admit = self._admission.choose_late(len(offsets), owner, turn, number)
         else:
             admit = self._admission.choose(data, offsets, owner)
+            if self._admission.has_refused:
+                # what the dictionary has no room for may come again all the same
+                self._literals.look_far()
         self.dictionary.begin_block(number, late)
         matches = self.dictionary.match(data, offsets, keys, owner=owner, predicted=predicted,
                                         most_words=self._most_delta_words, admit=admit)

@@ -10,9 +10,11 @@ from nova_batch_migrate.relay.wire import CodecError
 #: Up to this level speed comes first: the match finder remembers no more than a block. So a long
 #: block is a context of its own, which spares zstd's own copy of it on either side and a window in
 #: memory that was never touched: half of the time, for 3 % more bytes than with matches from far
-#: back (eight alike guests).
+#: back (eight alike guests that the dictionary has room for).
 FAST_LEVEL = 1
 _FAST_WINDOW_LOG = 20
+#: As long as nobody says that what is far back comes again.
+_NEAR_WINDOW_LOG = 27
 #: Of zstd's fast strategy, with a table that the first-level cache holds: no fewer matches in
 #: memory pages than its own choice, in less time. At its fast levels, which leave out more, half
 #: of that is enough: 1 % more bytes in 7 % less time.
@@ -30,17 +32,29 @@ class Compressor:
                  alone_bytes: int = 128 << 10):
         self._window_log, self._long = window_log, long_matches
         self._alone_bytes = alone_bytes
+        self._far = False
         self.restart(level)
 
     def restart(self, level: int | None = None) -> None:
         """Begin anew with the next block, maybe with another level."""
         if level is not None:
+            goes_on = self._far and max(level, self.level) <= FAST_LEVEL
             self.level = level
+            if goes_on:
+                # what lies far back is worth more than the least of levels saves
+                return
         self._object = self._whole = None
+
+    def look_far(self) -> None:
+        """Look as far back as the window is large from now on, at any level: content comes again.
+        """
+        if self._long and not self._far:
+            self._far = True
+            self.restart()
 
     def compress(self, data) -> tuple[bytes, bool]:
         """Return the compressed bytes and whether a new context began with them."""
-        if self.level <= FAST_LEVEL and memoryview(data).nbytes >= self._alone_bytes:
+        if self._is_fast and memoryview(data).nbytes >= self._alone_bytes:
             self._object = None
             if self._whole is None:
                 self._whole = self._compressor(write_content_size=1)
@@ -51,15 +65,21 @@ class Compressor:
         packed = self._object.compress(data)
         return packed + self._object.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK), anew
 
+    @property
+    def _is_fast(self) -> bool:
+        return self.level <= FAST_LEVEL and not self._far
+
     def _compressor(self, **parameters) -> zstandard.ZstdCompressor:
-        fast = self.level <= FAST_LEVEL
+        level, most, fast = self.level, _NEAR_WINDOW_LOG, self._is_fast
         if fast:
-            parameters |= _FAST_FINDER if self.level > 0 else _FASTEST_FINDER
+            most = _FAST_WINDOW_LOG
+            parameters |= _FAST_FINDER if level > 0 else _FASTEST_FINDER
+        elif self._far:
+            level, most = max(level, FAST_LEVEL), self._window_log
         return zstandard.ZstdCompressor(
             compression_params=zstandard.ZstdCompressionParameters.from_level(
-                self.level, enable_ldm=self._long and not fast, write_checksum=0,
-                window_log=min(self._window_log, _FAST_WINDOW_LOG) if fast else self._window_log,
-                **parameters))
+                level, enable_ldm=self._long and not fast, write_checksum=0,
+                window_log=min(self._window_log, most), **parameters))
 
 
 class Decompressor:

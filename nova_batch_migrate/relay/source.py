@@ -52,7 +52,7 @@ class Settings:
     mark: int
     #: None: by the link; 0: nothing is compressed.
     zstd_level: int | None = None
-    zstd_window_log: int = 27
+    zstd_window_log: int = 29
     #: How long the link may be cut.
     link_seconds: int = 30
     #: Whose pages a log may begin with; None: no image's.

@@ -56,6 +56,13 @@ class RelayingTest(base.BaseTestCase):
         self.assertEqual(["no nova-batch-relay answers on d2"], list(why.values()))
         self.assertEqual(2, len(found.groups))
 
+    def test_a_dictionary_too_small_for_what_is_in_common_is_told(self):
+        words = "98 MiB of content is held by more than one server, more than a dictionary of"
+        host = builders.host(*TWO_ALIKE)
+        for mib, relayed, told in ((64, True, True), (128, True, False), (64, False, False)):
+            found = plan.make_plan(plan_request(host, relay=relayed, dictionary_bytes=mib * MIB))
+            self.assertEqual(told, any(words in note for note in found.notes), found.notes)
+
     def test_off_is_told(self):
         found = self.made(builders.host([server("a")]), dedup_scope="off")
         self.assertEqual(([], {"a": "dedup_scope is off"}), ways(found))

@@ -142,6 +142,20 @@ class TestCodec(base.BaseTestCase):
         self.assertGreater(log.encoder.statistics(5).cross_server_bytes // b.PAGE,
                            RING_PAGES // 4)
 
+    def test_what_the_dictionary_has_no_room_for_is_found_by_compression(self):
+        log = b.log(window_log=23)
+        kin = [b.page(i) for i in range(2 * RING_PAGES)]
+        sent = []
+        for number in (1, 2, 3):
+            data = b.guest(kin)
+            self.assertEqual(data, log.send(number, data))
+            sent.append(log.encoder.statistics(number))
+        first, second, third = sent
+        self.assertGreater(third.literal_bytes, RING_PAGES // 2 * b.PAGE)
+        self.assertLess(third.literal_wire_bytes, third.literal_bytes // 15)
+        self.assertGreater(first.literal_wire_bytes, first.literal_bytes // 6)
+        self.assertLess(second.literal_wire_bytes, second.literal_bytes // 10)
+
     @ddt.data(*LOOPS)
     def test_a_heap_in_front_does_not_push_out_what_is_found_behind_it(self, which):
         pages = 8 * RING_PAGES

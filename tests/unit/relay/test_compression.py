@@ -43,6 +43,20 @@ class TestContexts(base.BaseTestCase):
         self.cross(block[:50_000])
         self.assertLess(self.cross(block[:50_000]), 100)
 
+    def test_where_content_comes_again_from_far_a_long_block_is_found_at_any_level(self):
+        self.compressor = Compressor(1, 22, long_matches=True)
+        self.decompressor = Decompressor(22)
+        block, other = os.urandom(1 << 20), os.urandom(1 << 20)
+        self.compressor.look_far()
+        self.cross(block)
+        # the least of levels share a context, so what was there stays
+        self.compressor.restart(-1)
+        self.cross(other)
+        self.assertLess(self.cross(block), 2000)
+        self.compressor.restart(3)
+        self.assertGreater(self.cross(block), 1 << 20)
+        self.assertLess(self.cross(block), 2000)
+
     def test_more_is_never_taken_than_came(self):
         packed, _ = self.compressor.compress(b"a" * 1000)
         self.assertRaises(CodecError, self.decompressor.decompress_into, packed,

@@ -15,7 +15,8 @@ class ZstdLevel(base.BaseTestCase):
 
 @ddt.ddt
 class WindowLog(base.BaseTestCase):
-    @ddt.data((27, 512 << 20, 27), (27, 96 << 20, 26), (20, 512 << 20, 20), (27, 4 << 20, 22))
+    @ddt.data((29, 512 << 20, 29), (27, 512 << 20, 27), (27, 96 << 20, 26), (20, 512 << 20, 20),
+              (29, 4 << 20, 22))
     @ddt.unpack
     def test_no_further_back_than_the_dictionary_is_large(self, option, dictionary_bytes, log):
         self.assertEqual(log, source.window_log(option, dictionary_bytes))

@@ -112,15 +112,18 @@ class AgentManager:
 
     @_answers
     def progress(self, ctxt, servers: list[str]) -> dict[str, dict | None]:
-        """Return the counters of migrations that leave this host, by server; None without one."""
+        """Return the counters of migrations that leave this host, by server; None without one.
+
+        So also for one that has left: Nova has work with it for some seconds longer.
+        """
         return {server: self._progress(server) for server in servers}
 
     def _progress(self, server: str) -> dict | None:
-        job = self._hypervisor.outgoing_job(server)
+        presence = self._hypervisor.presence(server)
+        job = presence and self._hypervisor.outgoing_job(server)
         if job is None:
             return None
         self._feedback.note(server, job)
-        presence = self._hypervisor.presence(server)
         return {
             "elapsed_seconds": job["time_elapsed"] / 1000,
             "memory_total_bytes": job.get("memory_total", 0),
@@ -131,7 +134,7 @@ class AgentManager:
             "bytes_per_second": job.get("memory_bps", 0),
             "disk_total_bytes": job.get("disk_total", 0),
             "disk_remaining_bytes": job.get("disk_remaining", 0),
-            "status": "post-copy" if presence and presence.post_copy else "pre-copy",
+            "status": "post-copy" if presence.post_copy else "pre-copy",
         }
 
     @_answers

@@ -26,7 +26,7 @@ from nova_batch_migrate.relay import (
 
 LOG = log.getLogger(__name__)
 
-#: What is let through at once by a cap, and where there is none.
+#: What is let through at once by a cap, or half of what may leave at once; and where there is none.
 _PIECE_BYTES, _UNCAPPED_PIECE_BYTES = 64 << 10, 512 << 10
 #: On a slower wire the next block is made while the one before leaves. On a faster one a block
 #: leaves in less time than it takes to hand it to another thread and back.
@@ -260,7 +260,9 @@ class SourceLog:
 
     def _send(self, line: channel.Channel, frame, ahead_seconds: float = 0.0) -> None:
         view = memoryview(frame)
-        size = _PIECE_BYTES if self._bucket.bytes_per_second else _UNCAPPED_PIECE_BYTES
+        cap, size = self._bucket.bytes_per_second, _UNCAPPED_PIECE_BYTES
+        if cap:
+            size = min(size, max(_PIECE_BYTES, int(cap * pacing.BURST_SECONDS / 2)))
         for start in range(0, len(view), size):
             piece = view[start:start + size]
             begun = time.monotonic()

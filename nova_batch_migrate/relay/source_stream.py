@@ -36,8 +36,11 @@ _FAST_CHUNK_BYTES = encoder.MAX_BLOCK_BYTES
 _LATE_CHUNK_BYTES = 64 << 10
 #: Behind round 0 and at the end, on a fast link: in so much time what is taken at once is gone.
 _LATE_SECONDS = 0.001
-#: What a stream may put on the wire at once while others go beside it.
-_SHARED_SECONDS = 0.005
+#: What a stream may put on the wire at once while others go beside it; never so much of its own
+#: bytes that encoding them takes as long as that.
+_SHARED_SECONDS, _SHARED_BYTES = 0.005, 512 << 10
+#: Of a stream's own bytes, those by which it is told how many of them cross.
+_SEEN_BYTES = 2 << 20
 _GIVE_WAY_SECONDS = 0.002
 #: A stream that spends so much of its time waiting leaves room on the wire for the next one.
 _SLOWED_SHARE = 0.3
@@ -75,6 +78,8 @@ class SourceStream:
         self._memory: guest_memory.GuestMemory = group.memory(member.server_id)
         self._words = b""
         self._block_bytes: int | None = None
+        #: Raw and wire bytes when it was reckoned last how much of them crosses.
+        self._seen, self._crossing = (0, 0), 1.0
         self._most_bytes = _EARLY_CHUNK_BYTES if group.group.link_is_slow else _FAST_CHUNK_BYTES
         #: None until either side has spoken.
         self._is_migration: bool | None = None
@@ -245,11 +250,22 @@ class SourceStream:
         shares = turns.crowded and (self._group.group.link_is_slow or not turns.alone)
         if self._escort is None and shares \
                 and (link := self._group.wire_bytes_per_second()) is not None:
-            chunk = int(min(max(_LATE_CHUNK_BYTES, link * _SHARED_SECONDS), chunk))
+            chunk = self._shared_chunk_bytes(link * _SHARED_SECONDS)
             while turns.others_are_urgent(self._number) and not self._ended.is_set():
                 time.sleep(_GIVE_WAY_SECONDS)
         self._set_block(None if chunk == _EARLY_CHUNK_BYTES else chunk)
         return chunk
+
+    def _shared_chunk_bytes(self, wire_bytes: float) -> int:
+        """Return how many bytes to take of which about so many cross: of known content more."""
+        seen = self._log.statistics(self._number)
+        raw, wire = (seen.raw_bytes, seen.wire_bytes) if seen else (0, 0)
+        if raw - self._seen[0] >= _SEEN_BYTES:
+            self._crossing = (wire - self._seen[1]) / (raw - self._seen[0])
+            self._seen = raw, wire
+        most = max(_SHARED_BYTES, wire_bytes)
+        return int(min(max(_LATE_CHUNK_BYTES, min(wire_bytes / max(self._crossing, 0.01), most)),
+                       self._most_bytes))
 
     def _late_chunk_bytes(self, position: qemu_stream.Position) -> int:
         """Return how much to take at once when little is to lie here, on a fast link more."""

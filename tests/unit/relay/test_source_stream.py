@@ -7,7 +7,7 @@ from unittest import mock
 import ddt
 from oslotest import base
 
-from nova_batch_migrate.relay import qemu_stream, source_stream
+from nova_batch_migrate.relay import qemu_stream, source_stream, statistics
 
 
 class Fill(base.BaseTestCase):
@@ -101,3 +101,23 @@ class LateChunks(base.BaseTestCase):
         stream._set_block(3 << 20)
         self.assertEqual(chunk, stream._chunk_bytes(position))
         group.log.return_value.set_block_bytes.assert_called_with(1, block)
+
+
+@ddt.ddt
+class SharedChunks(base.BaseTestCase):
+    """What a stream takes while others go beside it, by what of it crosses."""
+
+    @ddt.data((1 << 20, 10.0, 1.0, 187_500),    # too little is known: all of it may cross
+              (4 << 20, 0.5, 0.5, 375_000),
+              (4 << 20, 0.1, 0.1, 512 << 10),   # encoding must not take long either
+              (4 << 20, 2.0, 2.0, 93_750),
+              (4 << 20, 9.0, 9.0, 64 << 10))
+    @ddt.unpack
+    def test_of_known_content_more_is_taken_beside_others(self, raw, share, known, chunk):
+        group = mock.Mock()
+        group.group.link_is_slow = True
+        group.log.return_value.statistics.return_value = statistics.Statistics(
+            raw_bytes=raw, wire_bytes=int(raw * share))
+        stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
+        self.assertAlmostEqual(chunk, stream._shared_chunk_bytes(37.5e6 * 0.005), delta=2)
+        self.assertAlmostEqual(known, stream._crossing, places=5)

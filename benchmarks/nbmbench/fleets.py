@@ -77,8 +77,8 @@ class Pool:
 
     def take(self, wanted: Sequence[tuple[str, Load]]) -> list[Frozen]:
         """Return frozen guests of these kinds and loads; LookupError for one that is not there."""
-        names = [f"{_name(*each)}-{wanted[:index].count(each)}"
-                 for index, each in enumerate(wanted)]
+        alike = [_name(*each) for each in wanted]
+        names = [f"{name}-{alike[:index].count(name)}" for index, name in enumerate(alike)]
         missing = [spec(name, *each) for name, each in zip(names, wanted, strict=True)
                    if not self._kept(name).exists()]
         if missing and not self._rig:

@@ -122,6 +122,11 @@ class TestPool(base.BaseTestCase):
         self.assertEqual(4, len(set(self.rig.booted)))
         self.assertEqual(4, len(self.rig.booted))
 
+    def test_loads_that_a_kind_does_not_have_make_no_guest_serve_twice(self):
+        taken = fleets.Pool(self.directory, self.rig).take(
+            [("redis", load) for load in fleets.loads_of("alike-redis", "busy", ["redis"] * 8)])
+        self.assertEqual(8, len({frozen.stream for frozen in taken}))
+
     def test_guests_of_an_earlier_run_need_no_rig(self):
         wanted = [("redis", fleets.IDLE), ("cache", fleets.IDLE)]
         made = fleets.Pool(self.directory, self.rig).take(wanted)

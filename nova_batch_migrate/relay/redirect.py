@@ -1,7 +1,9 @@
 """Leads migration connections of this host into the relay, while groups to their targets are open.
 
 Called by service.py. Only new connections to the named addresses and Nova's migration ports are
-touched; the relay's own carry a mark and pass. Without an open group there is no table at all.
+touched; the relay's own carry a mark and pass. Without an open group there is no table at all, but
+for what a redirected connection still needs: the kernel translates its packets only as long as
+some rule asks for connections to be tracked. Else neither side would hear of the other's end.
 """
 
 import collections
@@ -26,10 +28,36 @@ class Redirect:
         self._mark = mark
         self._first_port, self._last_port = first_port, last_port
         self._ruleset: nftables.Ruleset | None = None
+        #: Whether there is a table.
+        self._there = False
+        #: Redirected connections that have not ended.
+        self._held = 0
         self._uses: collections.Counter[str] = collections.Counter()
         #: Where connections to an address are led: the first group that names it decides.
         self._ports: dict[str, int] = {}
         self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Open the socket that owns the table; call before any connection comes.
+
+        A process that is killed closes first what it opened last: so its connections are reset
+        while their packets still find their way.
+        """
+        with self._lock:
+            if self._ruleset is None:
+                self._ruleset = nftables.Ruleset()
+
+    def hold(self) -> None:
+        """A redirected connection has come."""
+        with self._lock:
+            self._held += 1
+
+    def let_go(self) -> None:
+        """A redirected connection has ended, and is closed."""
+        with self._lock:
+            self._held -= 1
+            if not self._held and not self._ports:
+                self._apply({})
 
     def add(self, addresses: Collection[str], port: int) -> None:
         """Redirect new migration connections to these; RelayError where nftables refuses."""
@@ -54,24 +82,31 @@ class Redirect:
         with self._lock:
             self._uses.clear()
             self._ports = {}
-            self._apply({})
-
-    def _apply(self, ports: dict[str, int]) -> None:
-        if not ports:
             if self._ruleset is not None:
                 self._ruleset.close()
-                self._ruleset = None
-            return
-        if self._ruleset is None:
-            self._ruleset = nftables.Ruleset()
-        self._ruleset.run(self.commands(ports))
+                self._ruleset, self._there = None, False
+
+    def _apply(self, ports: dict[str, int]) -> None:
+        if ports or (self._there and self._held):
+            if self._ruleset is None:
+                self._ruleset = nftables.Ruleset()
+            self._ruleset.run(self.commands(ports))
+            self._there = True
+        elif self._there:
+            self._ruleset.run(f"delete table inet {TABLE}")
+            self._there = False
 
     def commands(self, ports: dict[str, int]) -> str:
-        """Return nft's commands that make the table for these destinations, in one transaction."""
+        """Return nft's commands that make the table for these destinations, in one transaction.
+
+        For none it leads nobody anywhere, and what was redirected before goes on.
+        """
         rules = [
             f"    meta mark != {self._mark:#x} {_family(address)} daddr {address} "
             f"tcp dport {self._first_port}-{self._last_port} redirect to :{port}\n"
             for address, port in sorted(ports.items())]
+        # a rule that asks for a connection's state is what keeps track of connections
+        rules = rules or ["    ct state established accept\n"]
         return (f"add table inet {TABLE} {{ flags owner; }}\n"
                 f"delete table inet {TABLE}\n"
                 f"table inet {TABLE} {{\n  flags owner\n  chain output {{\n"

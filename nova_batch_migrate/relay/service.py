@@ -94,6 +94,11 @@ class Relay:
 
     def start(self) -> None:
         """Listen for peers, for redirected connections and for the agent."""
+        try:
+            self._redirect.prepare()
+        except exception.RelayError as error:
+            # only sources of migrations need it
+            LOG.warning("no group can leave this host: %s", error)
         self._server_context = self._credentials.context(server=True)
         self._client_context = self._credentials.context(server=False)
         options = self._options
@@ -150,10 +155,11 @@ class Relay:
                 except RuntimeError as error:
                     # no thread left: who comes later may find one
                     LOG.error("a connection is turned away: %s; see TasksMax of the unit", error)
-                    if seen is not None:
-                        seen.passed()
                     source_stream.reset_on_close(connection)
                     connection.close()
+                    if seen is not None:
+                        seen.passed()
+                        self._redirect.let_go()
         threading.Thread(target=accept, daemon=True).start()
 
     # ---- what the agent asks (control.Server calls these) ---------------------------------
@@ -311,7 +317,9 @@ class Relay:
     def _place(self, connection: socket.socket) -> arrivals.Place | None:
         """Return the place of a redirected connection among those to the same port."""
         try:
-            return self._arrivals.place(redirect.original_destination(connection))
+            place = self._arrivals.place(redirect.original_destination(connection))
+            self._redirect.hold()
+            return place
         except exception.RelayError as error:
             LOG.warning("%s", error)
             return None
@@ -323,8 +331,14 @@ class Relay:
         try:
             place.wait()
             self._lead(connection, *place.target, place.passed)
+        except Exception:
+            # whatever it was: QEMU learns that this connection leads nowhere
+            LOG.exception("a connection to %s port %d is given up", *place.target)
+            source_stream.reset_on_close(connection)
+            connection.close()
         finally:
             place.passed()
+            self._redirect.let_go()
 
     def _lead(self, connection: socket.socket, address: str, port: int, led) -> None:
         """Lead a connection to where it was meant to go; ``led``: when it is on its way."""

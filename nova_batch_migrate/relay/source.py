@@ -83,6 +83,7 @@ class SourceGroup:
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._control: ssl.SSLSocket | None = None
+        self._closed = False
         self._control_session = 0
         self._excluded: set[str] = set()
         self._memories = {member.server_id: guest_memory.GuestMemory()
@@ -204,6 +205,7 @@ class SourceGroup:
 
     def close(self) -> None:
         """End everything of the group; streams that still run are reset."""
+        self._closed = True
         for each in self._logs.values():
             each.close()
         with self._asking:
@@ -271,6 +273,8 @@ class SourceGroup:
 
     def _ask(self, question: dict) -> dict:
         """Ask on the control connection, once more on a new one when the old one is broken."""
+        if self._closed:
+            raise exception.RelayError(reason="the group was closed.")
         fresh = self._control is None
         try:
             if fresh:
@@ -279,7 +283,8 @@ class SourceGroup:
                 self._control.settimeout(_ANSWER_SECONDS)
             greeting.write_line(self._control, question)
             return greeting.read_line(self._control)
-        except (OSError, exception.RelayError) as error:
+        except (OSError, ValueError, exception.RelayError) as error:
+            # a ValueError is that of a connection which the group's end has closed meanwhile
             if self._control is not None:
                 self._control.close()
                 self._control = None

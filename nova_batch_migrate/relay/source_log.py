@@ -279,6 +279,10 @@ class SourceLog:
         line = self._dial(anew=self._encoder is None)
         if line is None:
             line = self._dial(anew=True)
+        if self._closed:
+            # meanwhile: nobody else knows of this connection
+            line.close()
+            raise exception.RelayError(reason="the group was closed.")
         self._channel = line
         threading.Thread(target=self._read, args=(line,), daemon=True).start()
 

@@ -66,3 +66,18 @@ class SourceLog(ChannelTestCase):
             self.assertRaises(exception.RelayError, call, 7)
         self.assertIsNone(self.log.statistics(7))
         self.log.close()
+
+    def test_a_log_that_is_closed_while_it_connects_leaves_no_connection(self):
+        made, port = [], self.listening(self.listen)[0]
+
+        def connect(session, anew):
+            made.append(channel.connect("127.0.0.1", port, "cmpb", self.context("cmpa", False)))
+            self.other._closed = True
+            return made[0], {"dictionary_bytes": 4 << 20}
+        self.other = source_log.SourceLog(
+            connect, settings.LogSettings(dictionary_bytes=4 << 20), pacing.TokenBucket(None),
+            pacing.WireRate(1e6))
+        self.assertRaises(exception.RelayError, self.other.open, 1, "s1", b"metadata", None)
+        self.other.close()
+        self.assertEqual(-1, made[0].fileno())
+        self.log.close()

@@ -91,21 +91,22 @@ class Rig:
 
         The QEMU where a guest no longer is has ended then; Migration.guest is where it runs.
         """
-        other = {SOURCE: DESTINATION, DESTINATION: SOURCE}
-        migrations = []
-        for move in moves:
-            side = other[move.guest.side]
-            waiting = self._start(move.guest.spec, side, move.guest.disk, incoming=True)
-            move.qemu.apply(waiting)
-            uri = f"tcp:{ADDRESSES[side]}:{self._port()}"
-            waiting.qmp.execute("migrate-incoming", uri=uri)
-            migrations.append(Migration(move, uri, waiting))
+        migrations = [self.receive(move) for move in moves]
         self._poll(migrations)
         for migration in migrations:
             gone = migration.move.guest if migration.status == "completed" \
                 else migration.destination
             gone.end()
         return migrations
+
+    def receive(self, move: Move) -> Migration:
+        """Start the QEMU that waits for a guest at the other end; the migration is to be begun."""
+        side = {SOURCE: DESTINATION, DESTINATION: SOURCE}[move.guest.side]
+        waiting = self._start(move.guest.spec, side, move.guest.disk, incoming=True)
+        move.qemu.apply(waiting)
+        uri = f"tcp:{ADDRESSES[side]}:{self._port()}"
+        waiting.qmp.execute("migrate-incoming", uri=uri)
+        return Migration(move, uri, waiting)
 
     def sink(self, consume: Callable[[int, memoryview], int], bytes_per_second: float = 0,
              dry: Callable[[int], int] | None = None) -> Sink:

@@ -7,6 +7,8 @@ import dataclasses
 import datetime
 from collections.abc import Sequence
 
+from oslo_config import cfg
+
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import learning, nova_pace
 from nova_batch_migrate.planning import request as plan_request
@@ -22,6 +24,8 @@ class Lessons:
     """What a plan takes from the past; each null where nothing, or too little, is known."""
 
     nova: nova_pace.NovaPace | None
+    #: What is not known of Nova where that is null.
+    nova_deviation: float
     #: Of streams past relays, and through them.
     learned: learning.Learned | None
     learned_relayed: learning.Learned | None
@@ -32,12 +36,12 @@ def lessons(conf, now: datetime.datetime, hosts: Sequence[HostTelemetry], server
     """Return what the latest migrations teach, however their batches ended.
 
     ``hosts`` are the sources with what has yet to move, ``servers`` all that the batch moves,
-    ``max_parallel`` what it asks for (many: as many at once as Nova permits), ``conf`` the options
-    of [conductor].
+    ``max_parallel`` what it asks for (many: as many at once as Nova permits), ``conf`` all options.
     """
     rows = db.recent_migrations(LATEST_MIGRATIONS, now - datetime.timedelta(days=OLDEST_DAYS))
-    usual = nova_pace.NovaPace(conf.nova_seconds, plan_request.PlanRequest.nova_before_share,
-                               conf.nova_sharing)
+    usual = nova_pace.NovaPace(
+        conf.conductor.nova_seconds, plan_request.PlanRequest.nova_before_share,
+        conf.conductor.nova_sharing, nova_pace.TOLD if _told(conf) else nova_pace.GUESSED)
     ahead = nova_pace.Ahead(
         now.timestamp(), frozenset(host.host for host in hosts), relay, servers,
         sum(min(max_parallel, host.options.max_concurrent, len(host.servers)) for host in hosts))
@@ -45,7 +49,15 @@ def lessons(conf, now: datetime.datetime, hosts: Sequence[HostTelemetry], server
     return Lessons(
         nova_pace.learn([_stay(row) for row in rows
                          if row["actual"].get("nova_seconds") is not None], usual, ahead),
+        nova_pace.unlearned(usual.deviation),
         *(learning.learn(finished, carried) for carried in (False, True)))
+
+
+def _told(conf) -> bool:
+    """Tell whether an operator has said how long Nova takes."""
+    return any(conf.get_location(name, "conductor").location not in (
+        cfg.Locations.opt_default, cfg.Locations.set_default)
+        for name in ("nova_seconds", "nova_sharing"))
 
 
 def _stay(row: dict) -> nova_pace.NovaStay:

@@ -105,7 +105,7 @@ class Planner:
         max_parallel = batch["request"]["max_parallel"] or self._conf.conductor.max_parallel
         relay_max_parallel = batch["request"]["max_parallel"] or loading.ALL_AT_ONCE
         taught = lessons.lessons(
-            self._conf.conductor, timeutils.utcnow(), hosts,
+            self._conf, timeutils.utcnow(), hosts,
             sum(row["status"] != "skipped" for row in rows), bool(relays),
             relay_max_parallel if relays else max_parallel)
         request = plan_request.PlanRequest(
@@ -126,6 +126,7 @@ class Planner:
             max_bandwidth_bytes_per_second=_bytes_per_second(batch["request"]),
             nova_seconds=self._conf.conductor.nova_seconds,
             nova_sharing=self._conf.conductor.nova_sharing,
+            nova_deviation=taught.nova_deviation,
             learned_nova=taught.nova,
             setup_seconds=self._conf.conductor.setup_seconds,
             relay=bool(relays),

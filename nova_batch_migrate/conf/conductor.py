@@ -54,11 +54,12 @@ OPTS = [
                       "QEMU sets up."),
     cfg.FloatOpt("nova_seconds", default=4.0, min=0,
                  help="Nova's own seconds around a stream, of a migration that Nova works on "
-                      "alone; assumed until migrations of this cloud have been seen."),
+                      "alone. Finished migrations of this cloud move them: quickly while this is "
+                      "the default, slowly once an operator has set it or nova_sharing."),
     cfg.FloatOpt("nova_sharing", default=0.0, min=0,
                  help="By what share of its time each further migration under way delays one that "
-                      "Nova works on, where its services share few processors; assumed until "
-                      "migrations of this cloud have been seen."),
+                      "Nova works on, where its services share few processors. Finished "
+                      "migrations move it like nova_seconds, where more and fewer met."),
 ]
 
 

@@ -13,14 +13,13 @@ from nova_batch_migrate.planning import evidence
 from nova_batch_migrate.planning.conditions import beside_before
 from nova_batch_migrate.planning.values import Value
 
-#: Nova's seconds are a guess where nobody has seen any, and vary with the load of its hosts. Of
-#: what is assumed, right or off by two, these figures made the best of the lab's migrations (the
-#: tests have them).
-_SCATTER = evidence.Scatter(assumed=0.5, batch=0.35, migration=0.2, doubling=0.2)
-#: Standard deviation of the logarithm of what is assumed, for one batch: from nothing seen.
-ASSUMED_DEVIATION = round(evidence.estimate((), _SCATTER).deviation, 3)
-#: Standard deviation of log(1 + sharing) before anything was seen.
-_SHARING_DEVIATION = 0.4
+#: Standard deviations of the logarithm of what is assumed: clouds differ by two and more from what
+#: nobody has told; an operator has looked at his.
+GUESSED, TOLD = 0.7, 0.2
+#: Nova's seconds vary with the load of its hosts.
+_SCATTER = evidence.Scatter(assumed=GUESSED, batch=0.35, migration=0.2, doubling=0.2)
+#: Standard deviation of log(1 + sharing) before anything was seen, as a share of the others'.
+_SHARING_SHARE = 0.7
 _SHARINGS = tuple(0.05 * step for step in range(41))
 #: So unlike, in doublings of load, are another source host, and streams that go another way.
 _OTHER_SOURCE, _OTHER_WAY = 0.5, 1.0
@@ -68,16 +67,24 @@ class NovaPace(Value):
     before_share: float
     #: By what share of its time each further migration under way delays one that Nova works on.
     sharing: float
-    #: Standard deviation of the logarithm of the seconds, from one batch to the next.
-    deviation: float = 0.0
+    #: Standard deviation of the logarithm of the seconds: of a batch to come, or, where they are
+    #: assumed, of them.
+    deviation: float = GUESSED
     #: From so many.
     migrations: int = 0
+
+
+def unlearned(deviation: float) -> float:
+    """Return what is not known of a batch to come where nothing but what is assumed is known."""
+    return round(evidence.estimate((), dataclasses.replace(
+        _SCATTER, assumed=deviation)).deviation, 3)
 
 
 def learn(stays: Sequence[NovaStay], usual: NovaPace, ahead: Ahead) -> NovaPace | None:
     """Return how Nova will work, by what is assumed (`usual`) and the latest migrations.
 
-    None where none of them went as planned.
+    `usual.deviation` tells how sure what is assumed is: GUESSED or TOLD. None where none of the
+    migrations went as planned.
 
     Each stretch in Nova's hands was as long as its work times 1 + sharing x (how many others were
     under way meanwhile, on average; `beside_before`). How much evidence that is tells
@@ -98,8 +105,9 @@ def learn(stays: Sequence[NovaStay], usual: NovaPace, ahead: Ahead) -> NovaPace 
     # who assumes nothing at all leaves nothing that could be off by a factor
     works = tuple(max(_LEAST_SECONDS, usual.seconds * share)
                   for share in (usual.before_share, 1 - usual.before_share))
-    sharing = _sharing(seen, works, usual.sharing)
-    found = [evidence.estimate(_values(seen, part, work, sharing, usual.sharing), _SCATTER)
+    sharing = _sharing(seen, works, usual)
+    scatter = dataclasses.replace(_SCATTER, assumed=usual.deviation)
+    found = [evidence.estimate(_values(seen, part, work, sharing, usual.sharing), scatter)
              for part, work in enumerate(works)]
     mean = [_mean_beside(seen, part) for part in range(len(works))]
     before, behind = (work * math.exp(part.mean) * (1.0 + usual.sharing * mean[at])
@@ -152,7 +160,7 @@ def _mean_beside(seen: Sequence[_Stretches], part: int) -> float:
                ) / sum(weights)
 
 
-def _sharing(seen: Sequence[_Stretches], works: tuple[float, float], usual: float) -> float:
+def _sharing(seen: Sequence[_Stretches], works: tuple[float, float], usual: NovaPace) -> float:
     """Return the sharing for which the stretches are most alike, in doubt what is assumed."""
     sizes: dict[str, int] = {}
     for each in seen:
@@ -161,15 +169,17 @@ def _sharing(seen: Sequence[_Stretches], works: tuple[float, float], usual: floa
                                              + _SCATTER.migration ** 2)) for each in seen]
 
     def cost(sharing: float) -> float:
-        found = ((math.log1p(sharing) - math.log1p(usual)) / _SHARING_DEVIATION) ** 2
+        found = ((math.log1p(sharing) - math.log1p(usual.sharing))
+                 / (_SHARING_SHARE * usual.deviation)) ** 2
         for part, work in enumerate(works):
-            values = [each.value for each in _values(seen, part, work, sharing, usual)]
+            values = [each.value for each in _values(seen, part, work, sharing, usual.sharing)]
             middle = statistics.median(values)
             found += sum(weight * min(abs(value - middle), 2 * _SCATTER.batch) ** 2
                          for weight, value in zip(weights, values, strict=True)) / len(works)
         return found
 
-    return min(sorted({*_SHARINGS, usual}), key=lambda tried: (round(cost(tried), 6), abs(tried - usual)))
+    return min(sorted({*_SHARINGS, usual.sharing}),
+               key=lambda tried: (round(cost(tried), 6), abs(tried - usual.sharing)))
 
 
 def _ends(stay: NovaStay, usual_before_share: float) -> tuple[tuple[float, float], ...]:

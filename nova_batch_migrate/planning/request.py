@@ -6,10 +6,10 @@ Filled by the conductor from its survey, or read from a JSON file to plan again.
 import dataclasses
 import typing
 
-from nova_batch_migrate.planning import values
+from nova_batch_migrate.planning import nova_pace, values
 from nova_batch_migrate.planning.conditions import NovaWork
 from nova_batch_migrate.planning.learning import Learned
-from nova_batch_migrate.planning.nova_pace import ASSUMED_DEVIATION, NovaPace
+from nova_batch_migrate.planning.nova_pace import NovaPace
 from nova_batch_migrate.planning.telemetry import HostTelemetry
 from nova_batch_migrate.planning.values import Value
 
@@ -101,7 +101,7 @@ class PlanRequest(Value):
     #: By what share of its time each further migration under way delays one that Nova works on.
     nova_sharing: float = 0.0
     #: Standard deviation of the logarithm of nova_seconds; it widens the intervals.
-    nova_deviation: float = ASSUMED_DEVIATION
+    nova_deviation: float = nova_pace.unlearned(nova_pace.GUESSED)
     #: The same four as finished migrations of the cloud tell them: they count instead; null: none
     #: is known.
     learned_nova: NovaPace | None = None

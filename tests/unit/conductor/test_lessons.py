@@ -2,12 +2,13 @@ import datetime
 from types import SimpleNamespace
 from unittest import mock
 
+from oslo_config import fixture
 from oslotest import base
 
+from nova_batch_migrate import conf
 from nova_batch_migrate.conductor import lessons
 from nova_batch_migrate.planning.telemetry import MigrationOptions
 
-CONF = SimpleNamespace(nova_seconds=4.0, nova_sharing=0.0)
 NOW = datetime.datetime(2026, 11, 23, 8, 0, 0)
 HOST = SimpleNamespace(host="cmpa", servers=("a", "b", "c"),
                        options=MigrationOptions(max_concurrent=2))
@@ -28,7 +29,7 @@ class LessonsTest(base.BaseTestCase):
 
     def lessons(self, *rows, relay=False):
         with mock.patch.object(lessons.db, "recent_migrations", return_value=list(rows)) as asked:
-            found = lessons.lessons(CONF, NOW, [HOST], 3, relay, 1000)
+            found = lessons.lessons(conf.CONF, NOW, [HOST], 3, relay, 1000)
         asked.assert_called_once_with(100, NOW - datetime.timedelta(days=30))
         return found
 
@@ -36,7 +37,14 @@ class LessonsTest(base.BaseTestCase):
         return [row(str(number), minutes=60 * (number + 1), **fields) for number in range(count)]
 
     def test_nothing_happened_yet(self):
-        self.assertEqual(lessons.Lessons(None, None, None), self.lessons())
+        self.assertEqual(lessons.Lessons(None, 0.783, None, None), self.lessons())
+
+    def test_what_an_operator_has_told_is_surer_than_the_default(self):
+        guessed = self.lessons(*self.batches(5))
+        self.useFixture(fixture.Config(conf.CONF)).config(group="conductor", nova_sharing=0.0)
+        told = self.lessons(*self.batches(5))
+        self.assertLess(told.nova_deviation, guessed.nova_deviation)
+        self.assertTrue(4.0 < told.nova.seconds < guessed.nova.seconds < 8.0)
 
     def test_novas_seconds_come_from_the_latest_migrations(self):
         self.assertTrue(4.3 < self.lessons(*self.batches(5)).nova.seconds < 8.0)

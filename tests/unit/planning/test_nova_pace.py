@@ -10,11 +10,11 @@ from nova_batch_migrate.planning import evidence, nova_pace
 from nova_batch_migrate.planning.conditions import NovaWork
 from nova_batch_migrate.planning.nova_pace import Ahead, NovaPace, NovaStay
 
-USUAL = NovaPace(4.0, 0.5, 0.0)
+USUAL = NovaPace(4.0, 0.5, 0.0, nova_pace.GUESSED)
 #: Migrations of the lab of two cores, in the order in which they ended: of lab tests, benchmarks
 #: and demos, some on a busy machine. batches: servers and how many at once, of whole ones.
 LAB = json.loads((pathlib.Path(__file__).parent / "lab_migrations.json").read_text())
-LAB_USUAL = NovaPace(5.5, 0.5, 0.7)
+LAB_USUAL = NovaPace(5.5, 0.5, 0.7, nova_pace.TOLD)
 
 
 def ahead(servers=3, at_once=1, now=1000.0, relay=False, sources=("cmpa",)):
@@ -42,16 +42,25 @@ class LearnTest(base.BaseTestCase):
 
     def test_nothing_seen_teaches_nothing_and_what_is_assumed_is_not_sure(self):
         self.assertIsNone(nova_pace.learn([], USUAL, ahead()))
-        self.assertAlmostEqual(0.61, nova_pace.ASSUMED_DEVIATION, delta=0.01)
+        guessed, told = (nova_pace.unlearned(each) for each in (
+            nova_pace.GUESSED, nova_pace.TOLD))
+        self.assertAlmostEqual(math.hypot(0.7, 0.35), guessed, delta=0.001)
+        self.assertAlmostEqual(math.hypot(0.2, 0.35), told, delta=0.001)
         self.assertLess(nova_pace.learn(alone(40, (2.0, 2.0)), USUAL, ahead(now=0.0)).deviation,
-                        0.9 * nova_pace.ASSUMED_DEVIATION)
+                        told)
 
     def test_the_more_alike_batches_the_nearer_to_them(self):
         # All took 8 s, 4 were assumed.
         one, few, many = (nova_pace.learn(alone(count, (4.0, 4.0)), USUAL, ahead(now=0.0)).seconds
                           for count in (1, 4, 40))
-        self.assertTrue(5.0 < one < 6.5 < few < 7.6 < many, (one, few, many))
+        self.assertTrue(6.0 < one < 7.2 < few < 7.8 < many, (one, few, many))
         self.assertAlmostEqual(8.0, many, delta=0.6)
+
+    def test_what_an_operator_has_told_is_believed_more_than_a_guess(self):
+        guessed, told = (nova_pace.learn(alone(2, (4.0, 4.0)), NovaPace(4.0, 0.5, 0.0, each),
+                                         ahead(now=0.0)).seconds
+                         for each in (nova_pace.GUESSED, nova_pace.TOLD))
+        self.assertTrue(4.5 < told < 6.0 < 7.0 < guessed < 8.0, (told, guessed))
 
     def test_before_and_behind_are_told_apart(self):
         found = nova_pace.learn(alone(40, (3.0, 1.0)), USUAL, ahead(now=0.0))
@@ -140,21 +149,23 @@ class ReplayTest(base.BaseTestCase):
         return before / work.pace(beside[0]) + (work.seconds - before) / work.pace(beside[1])
 
     def test_what_was_learned_is_nearer_than_what_is_assumed(self):
-        # what fits this lab, the options' defaults, and what is too much: off by 33, 142, 71 %
-        for usual, assumed, learned in ((LAB_USUAL, 0.283, 0.3), (USUAL, 0.883, 0.33),
-                                        (NovaPace(8.0, 0.5, 0.7), 0.534, 0.33)):
+        # what fits this lab, the options' defaults, and what an operator has told wrongly: they are
+        # off by 33, 142 and 71 %
+        for usual, assumed, learned in (
+                (LAB_USUAL, 0.283, 0.283), (USUAL, 0.883, 0.33),
+                (NovaPace(8.0, 0.5, 0.7, nova_pace.TOLD), 0.534, 0.45)):
             self.assertAlmostEqual(assumed, self.mean(
                 self.told(lambda past, ahead, usual=usual: usual)[0]), delta=0.001)
             found, within = self.told(lambda past, ahead, usual=usual: nova_pace.learn(
                 past, usual, ahead))
             self.assertLess(self.mean(found), learned)
-            # of nine in ten; before the first drains nobody knows how wrong it is
-            self.assertTrue(0.8 <= within <= 0.97, within)
+            # of nine in ten; who is told wrongly is too sure at first
+            self.assertTrue(0.75 <= within <= 0.97, (usual, within))
 
     def test_a_demo_behind_other_work_is_not_told_by_that(self):
         # three light guests at a time made it 24 % short when the latest twelve counted alone
         found, _ = self.told(lambda past, ahead: nova_pace.learn(past, LAB_USUAL, ahead))
-        self.assertLess(abs(found[LAB["short_demo"]]), 0.1)
+        self.assertLess(abs(found[LAB["short_demo"]]), 0.2)
 
     @staticmethod
     def mean(off):

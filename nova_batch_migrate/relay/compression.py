@@ -36,13 +36,17 @@ class Compressor:
         self.restart(level)
 
     def restart(self, level: int | None = None) -> None:
-        """Begin anew with the next block, maybe with another level."""
-        if level is not None:
-            goes_on = self._far and max(level, self.level) <= FAST_LEVEL
-            self.level = level
-            if goes_on:
-                # what lies far back is worth more than the least of levels saves
+        """Begin anew with the next block, maybe with another level.
+
+        One that looks far does that for a lower level only, and once: what lies far back is worth
+        more than levels are.
+        """
+        if level is not None and self._far:
+            if self.level <= FAST_LEVEL or level >= self.level:
                 return
+            level = FAST_LEVEL
+        if level is not None:
+            self.level = level
         self._object = self._whole = None
 
     def look_far(self) -> None:

@@ -49,13 +49,20 @@ class TestContexts(base.BaseTestCase):
         block, other = os.urandom(1 << 20), os.urandom(1 << 20)
         self.compressor.look_far()
         self.cross(block)
-        # the least of levels share a context, so what was there stays
-        self.compressor.restart(-1)
-        self.cross(other)
-        self.assertLess(self.cross(block), 2000)
-        self.compressor.restart(3)
-        self.assertGreater(self.cross(block), 1 << 20)
-        self.assertLess(self.cross(block), 2000)
+        for level in (-1, 3, 1):
+            # what was there is worth more than another level
+            self.compressor.restart(level)
+            self.cross(other)
+            self.assertLess(self.cross(block), 2000)
+
+    def test_where_content_comes_again_from_far_a_level_falls_once(self):
+        self.compressor = Compressor(6, 22, long_matches=True)
+        self.decompressor = Decompressor(22)
+        self.compressor.look_far()
+        block = os.urandom(1 << 20)
+        for level, known in ((9, False), (9, True), (3, False), (6, True), (1, True)):
+            self.compressor.restart(level)
+            self.assertEqual(known, self.cross(block) < 2000, (level, known))
 
     def test_more_is_never_taken_than_came(self):
         packed, _ = self.compressor.compress(b"a" * 1000)

@@ -8,7 +8,7 @@ import time
 
 from oslotest import base
 
-from nova_batch_migrate.relay import source_stream
+from nova_batch_migrate.relay import source_stream, splice
 from tests.unit.relay import hosts, namespace
 from tests.unit.relay.test_service import two_alike
 
@@ -35,7 +35,7 @@ def _qemu(_relays, _group, migrations):
 
 def _client(_relays, _group, migrations):
     source_stream.reset_on_close(migrations[0].connection)
-    migrations[0].connection.shutdown(socket.SHUT_RDWR)
+    splice.shut(migrations[0].connection, socket.SHUT_RDWR)
     migrations[0].connection.close()
 
 

@@ -66,7 +66,7 @@ class TestMove(base.BaseTestCase):
 
 
 class TestFilled(base.BaseTestCase):
-    def test_no_more_files_than_wanted_and_what_does_not_fit_is_left_out(self):
+    def test_no_more_files_than_wanted_and_what_does_not_fit_or_is_small_is_left_out(self):
         root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         sources, tree = root / "sources", root / "tree"
         sources.mkdir()
@@ -74,6 +74,8 @@ class TestFilled(base.BaseTestCase):
         (tree / "there").write_bytes(b"x" * 400)
         for name, size in (("a", 300), ("b", 500), ("c", 200), ("d", 200)):
             (sources / name).write_bytes(name.encode() * size)
-        filled._fill(tree, [sources / name for name in "abcd"], 1000)
+        self.useFixture(fixtures.MonkeyPatch("nbmbench.filled.LEAST_FILE_BYTES", 200))
+        (sources / "e").write_bytes(b"e" * 100)
+        filled._fill(tree, [sources / name for name in "abcde"], 1000)
         held = sorted(path.name for path in (tree / "srv").rglob("*") if path.is_file())
         self.assertEqual(["a", "c"], held)

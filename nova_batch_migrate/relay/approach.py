@@ -16,7 +16,11 @@ LEAST_BYTES_PER_SECOND = 256 << 10
 #: What is still to come of round 0 where a guest that hardly writes waits, its QEMU's view of it.
 _IDLE_GATE_BYTES = 3 << 20
 _TAIL_MARGIN = 3.0
-_GROWTH = 2.0
+#: What was dirtied in round 0 is taken ever faster, as more of it has been seen: by so much a
+#: second, and by less after a long round 0, in which the guest may have written as slowly.
+_GROWTH, _GROWTH_SECONDS = 2.0, 20.0
+#: Where others take the processors from it, a guest writes this much less than was measured.
+_SLOWED = 4.0
 #: Between two of its looks a busy guest dirties so many times what QEMU would stop it for at
 #: Nova's first step, at the speed of the round.
 _STEP_MARGIN = 4.0
@@ -94,8 +98,8 @@ class Approach:
         if not self.busy:
             self.ready = True
         if self._round == 1:
-            # what was dirtied in all of round 0: at least what has been seen of it
-            return max(self._dirty, _GROWTH * self._bytes)
+            growth = min(_GROWTH, (_GROWTH_SECONDS / max(self._lasted, 1.0)) ** 0.5)
+            return max(self._dirty / _SLOWED, LEAST_BYTES_PER_SECOND, growth * self._bytes)
         if early:
             return size_bytes / early
         # a round lasts as long as the one before, divided by this
@@ -114,6 +118,9 @@ class Approach:
             self._dirty = (self._dirty + seen) / 2
         elif number == _TELLING_ROUND or self._told is None:
             self._dirty = seen
+        elif number == 2:
+            # what a long round 0 left dirty is too little for its time: that is the safe side
+            self._dirty = min(self._dirty, seen)
         self._dirty = max(self._dirty, LEAST_BYTES_PER_SECOND)
         early = 0.0
         if number >= _TELLING_ROUND:

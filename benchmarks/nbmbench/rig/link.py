@@ -19,6 +19,8 @@ BURST = "72k"
 #: A power of two: the port modulo it chooses the queue, and a Rig's ports go up by two.
 FAIR_QUEUES = 16
 _CLONE_NEWNET = 0x40000000
+#: Where benchmarks listen: no connection of somebody else may happen to begin at one of these.
+_LISTENED_PORTS = "49152-49407"
 
 
 class Link:
@@ -33,6 +35,8 @@ class Link:
         for name in self.names.values():
             shell.run("ip", "netns", "add", name)
             shell.run("ip", "-n", name, "link", "set", "lo", "up")
+            shell.run("ip", "netns", "exec", name, "sysctl", "-q",
+                      f"net.ipv4.ip_local_reserved_ports={_LISTENED_PORTS}")
         source, destination = self.names[SOURCE], self.names[DESTINATION]
         shell.run("ip", "link", "add", "eth0", "mtu", layout.MTU_BYTES, "netns", source, "type",
                   "veth", "peer", "name", "eth0", "mtu", layout.MTU_BYTES, "netns", destination)

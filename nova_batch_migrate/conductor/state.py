@@ -9,15 +9,13 @@ import enum
 from typing import Any
 
 ACTIVE_STATUSES = ("accepted", "measuring", "planned", "running", "paused", "aborting")
-ENDED_STATUSES = ("completed", "partial", "aborted", "failed")
 SERVER_OPEN = ("pending", "waiting", "migrating")
 #: Of servers that have not moved and will not.
 SERVER_OUT = ("skipped", "failed", "aborted")
 
-IN_FLIGHT = ("accepted", "queued", "preparing", "running", "running (post-copy)",
-             "post-migrating")
 #: Before a stream begins.
 PREPARING = ("accepted", "queued", "preparing")
+IN_FLIGHT = (*PREPARING, "running", "running (post-copy)", "post-migrating")
 BROKEN = ("failed", "error", "cancelled")
 ABORTABLE = ("queued", "preparing", "running")
 

@@ -5,18 +5,13 @@ the redirect, which goes with the relay.
 """
 
 import os
-import pathlib
-import secrets
 import signal
 import subprocess
-import tempfile
 import time
-import types
 
 from oslotest import base
 
-from tests.unit.relay import hosts, namespace
-from tests.unit.relay.test_privileges import CAPABILITIES, _relay
+from tests.unit.relay import hosts, namespace, test_privileges
 from tests.unit.relay.test_service import two_alike
 
 GROUP = "batch:0:cmpb"
@@ -89,25 +84,12 @@ def _passes_by():
 
 
 def _killed():
-    hosts.add_address(hosts.ADDRESS)
-    with tempfile.TemporaryDirectory() as name:
-        directory = pathlib.Path(name)
-        directory.chmod(0o777)
-        processes, clients = zip(*(
-            _relay(directory, host, address, port, CAPABILITIES) for host, address, port in (
-                (hosts.DESTINATION, hosts.ADDRESS, 49411), (hosts.SOURCE, "127.0.0.1", 49301))),
-            strict=True)
-        token = secrets.token_hex(32)
-        for role, client in zip(("destination", "source"), clients, strict=True):
-            client.open_group(hosts.group(role, token))
-        migrations = _silent(types.SimpleNamespace(directory=directory, address=hosts.ADDRESS),
-                             clients[1])
+    with test_privileges.pair(*test_privileges.CAPABILITIES) as (relays, processes, clients):
+        test_privileges.open_group(clients)
+        migrations = _silent(relays, clients[1])
         os.kill(processes[1].pid, signal.SIGKILL)
         processes[1].wait(10)
-        heard = _heard(migrations)
-        processes[0].terminate()
-        processes[0].wait(20)
-        return heard
+        return _heard(migrations)
 
 
 class Ends(base.BaseTestCase):

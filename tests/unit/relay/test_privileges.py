@@ -1,5 +1,6 @@
 """The relay as its unit lets it run: a user of its own, these capabilities and no others."""
 
+import contextlib
 import encodings.idna  # noqa: F401  (later it may not be readable any more)
 import os
 import pathlib
@@ -65,9 +66,12 @@ def _run(capabilities: list[str], argv: list[str]) -> None:
     relay.main(argv)
 
 
-def _carried(*capabilities: str) -> dict:
-    """Carry two streams between two relays with these capabilities."""
-    data, seen = two_alike(pages=500), {"whole": [], "servers": []}
+@contextlib.contextmanager
+def pair(*capabilities: str):
+    """Yield where two relays with these capabilities are, their processes and clients of them.
+
+    Those of the destination come first.
+    """
     hosts.add_address(hosts.ADDRESS)
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
@@ -76,11 +80,28 @@ def _carried(*capabilities: str) -> dict:
             _relay(directory, host, address, port, capabilities) for host, address, port in (
                 (hosts.DESTINATION, hosts.ADDRESS, 49411), (hosts.SOURCE, "127.0.0.1", 49301))),
             strict=True)
-        relays = types.SimpleNamespace(directory=directory, address=hosts.ADDRESS)
-        token = secrets.token_hex(32)
         try:
-            for role, client in zip(("destination", "source"), clients, strict=True):
-                client.open_group(hosts.group(role, token))
+            yield (types.SimpleNamespace(directory=directory, address=hosts.ADDRESS), processes,
+                   clients)
+        finally:
+            for each in processes:
+                each.terminate()
+                each.wait(_SECONDS)
+
+
+def open_group(clients: Sequence[control.Client]) -> None:
+    """Open one group at both relays of a pair."""
+    token = secrets.token_hex(32)
+    for role, client in zip(("destination", "source"), clients, strict=True):
+        client.open_group(hosts.group(role, token))
+
+
+def _carried(*capabilities: str) -> dict:
+    """Carry two streams between two relays with these capabilities."""
+    data, seen = two_alike(pages=500), {"whole": [], "servers": []}
+    with pair(*capabilities) as (relays, _, clients):
+        try:
+            open_group(clients)
             for at, server in enumerate((hosts.FIRST, hosts.SECOND)):
                 migration = hosts.Migration(relays, server, 49152 + at, "-runas", str(QEMU_USER))
                 migration.send(data[at])
@@ -89,10 +110,6 @@ def _carried(*capabilities: str) -> dict:
             seen["servers"] = sorted(clients[1].statistics()["groups"][0]["servers"])
         except exception.RelayError as error:
             seen["refused"] = str(error)
-        finally:
-            for each in processes:
-                each.terminate()
-                each.wait(_SECONDS)
     return seen
 
 

@@ -197,6 +197,9 @@ class Comparing:
             sums.add(count, begun - then, len(short), entry.weight)
         entry.times.append(begun)
         entry.hashes.append(short)
+        if is_last and len(entry.times) == len(self._looks):
+            entry.guest.always_pages += entry.weight * int(numpy.count_nonzero(
+                _always(entry.hashes)))
         narrows = (look == 1 and not is_last and not count and self._whole
                    and entry.part.pages >= _STILL_STEP)
         if narrows or (is_last and entry.weight == 1):
@@ -243,6 +246,13 @@ def _looks(windows: list[float]) -> list[float]:
     *shorter, longest = windows
     begin = longest - (shorter[-1] if shorter else 0.0)
     return [0.0, begin, *(begin + window for window in shorter)]
+
+
+def _always(hashes: list[numpy.ndarray]) -> numpy.ndarray:
+    """Tell which pages were another one at every look than at the look before."""
+    return numpy.logical_and.reduce([
+        (before != after) & (before != _UNREAD) & (after != _UNREAD)
+        for before, after in itertools.pairwise(hashes)])
 
 
 def _short(hashes: numpy.ndarray, swapped: numpy.ndarray) -> numpy.ndarray:

@@ -171,16 +171,17 @@ def touched_model(changed: DirtyModel, windows: list[DirtyWindow],
 
 def choose(memory_pages: int, content: list[DirtyWindow], tracked_share: float,
            sampled: list[DirtyWindow], samples_per_gib: int = 0,
-           slice_pages: int = _SLICE_PAGES) -> tuple[DirtyModel, str]:
+           slice_pages: int = _SLICE_PAGES, always: dirty_model.Always | None = None
+           ) -> tuple[DirtyModel, str]:
     """Return the better founded model of changed pages and a sentence on how it was chosen.
 
     ``content`` are windows of which ``tracked_share`` of memory was compared page by page, in
-    slices of ``slice_pages``; either list may be empty. Better founded is the smaller relative
-    error.
+    slices of ``slice_pages``; either list may be empty. ``always`` is what these looks tell of hot
+    pages. Better founded is the smaller relative error.
     """
     models = []
     if content:
-        model = dirty_model.fit(content, memory_pages)
+        model = dirty_model.fit(content, memory_pages, always)
         models.append(_at_least(model, _cluster_error(content, tracked_share, slice_pages)))
     if sampled:
         model = dirty_model.fit(sampled, memory_pages)

@@ -78,6 +78,8 @@ class Guest:
         self.spread = Seen()
         #: By first look and second look.
         self.windows: dict[tuple[int, int], Sums] = {}
+        #: Pages that were another one at every look than at the look before.
+        self.always_pages = 0.0
         self.unchanged = compressibility.Gauge()
         self.changed = compressibility.Gauge()
         self._contents: fingerprint.Contents | None = None
@@ -135,11 +137,21 @@ class Guest:
             "total_pages": total,
             **self._pages(total),
             "windows": sorted(windows, key=lambda window: window["seconds"]),
+            "always": self._always(total),
             "tracked_share": min(1.0, self.tracked_pages / total),
             "slice_pages": self.slice_pages,
             "compress_unchanged": self.unchanged.ratio,
             "compress_changed": self.changed.ratio,
         }
+
+    def _always(self, total: int) -> dict | None:
+        """Return how many pages changed in every gap between looks, and these gaps; None of one."""
+        gaps = [self.windows[first, second] for first, second in sorted(self.windows)
+                if second == first + 1]
+        if len(gaps) < 2:
+            return None
+        return {"gaps_seconds": [sums.page_seconds / sums.pages for sums in gaps],
+                "pages": self.always_pages * total / self.tracked_pages}
 
     def _pages(self, total: int) -> dict:
         """Return the page counts; pages in swap are content that nobody looked at."""

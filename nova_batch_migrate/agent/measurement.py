@@ -23,6 +23,7 @@ from nova_batch_migrate.agent import (
     sampler,
     scan,
 )
+from nova_batch_migrate.planning import dirty_model
 from nova_batch_migrate.planning.telemetry import (
     PAGE_BYTES,
     DirtyWindow,
@@ -205,9 +206,11 @@ def _telemetry(conf, domain, counts: dict, rates: _Rates, domain_disks: list) ->
     if not content and not rates.sampled:
         return ServerTelemetry(id=domain.id, name=definition.name, host=conf.host,
                                error=counts.get("error", "no dirty rate could be measured"))
-    changed, note = dirty_rate.choose(total_pages, content, counts.get("tracked_share", 0.0),
-                                      rates.sampled, conf.agent.page_sampling_per_gib,
-                                      counts.get("slice_pages", memory.SLICE_PAGES))
+    always = counts.get("always")
+    changed, note = dirty_rate.choose(
+        total_pages, content, counts.get("tracked_share", 0.0), rates.sampled,
+        conf.agent.page_sampling_per_gib, counts.get("slice_pages", memory.SLICE_PAGES),
+        always and dirty_model.Always(tuple(always["gaps_seconds"]), always["pages"]))
     touched = dirty_rate.touched_model(changed, list(rates.touched.windows), total_pages)
     if touched is not None:
         note += f"; {rates.touched.note}"

@@ -3,6 +3,7 @@
 Called by the agent after its windows. Never measures; the model itself is telemetry.DirtyModel.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -27,16 +28,36 @@ _HOT_RATIO = 4.0
 #: What one more unknown has to explain of the squared misses, in units of the scatter.
 _LEAST_GAIN = 4.0
 _GRID, _NARROWINGS = 33, 6
+#: A count further off than its scatter allows is of pages that are written in turn, or in phases:
+#: it speaks against no model more than this.
+_MOST_OF_COUNT = 9.0
+#: The count of hot pages and the fit of the others are taken in turn until they agree.
+_TURNS = 4
 
 
-def fit(windows: Sequence[DirtyWindow], memory_pages: int | None = None) -> DirtyModel:
+@dataclasses.dataclass(frozen=True)
+class Always:
+    """Pages that were changed in every one of some gaps that followed each other.
+
+    A page that is written now and then is seldom among them, where the gaps are short; a hot one
+    always is. Counts of changed pages alone tell hot pages from others only by the difference of
+    large numbers.
+    """
+
+    gaps_seconds: tuple[float, ...]
+    pages: float
+
+
+def fit(windows: Sequence[DirtyWindow], memory_pages: int | None = None,
+        always: Always | None = None) -> DirtyModel:
     """Return the model that fits the windows best, with its relative error.
 
     Windows of one source are used: the one with more lengths, content-diff at a tie. The working
     set is bounded by `memory_pages` where that is given. A single length can't show saturation:
     the working set is then taken as large as memory allows, which projects too much rather than
     too little. From three lengths on a few pages that are always hot are told apart from many
-    that are written now and then.
+    that are written now and then: by counting them where `always` is given and the windows don't
+    speak against it, else by the shape of the windows.
     """
     windows = _of_best_source([w for w in windows if w.seconds > 0])
     if not windows:
@@ -52,7 +73,7 @@ def fit(windows: Sequence[DirtyWindow], memory_pages: int | None = None) -> Dirt
     lengths = len(set(seconds.tolist()))
     model = _bounded(_one_component(seconds, pages), seconds, pages, memory_pages)
     if lengths > 2:
-        model = _with_hot_pages(model, seconds, pages, memory_pages)
+        model = _with_hot_pages(model, seconds, pages, memory_pages, always)
     error = _relative_error(model, seconds, pages, source)
     return DirtyModel(model.rate_pages_per_second, model.working_set_pages, error, source,
                       model.hot_rate_pages_per_second, model.hot_pages)
@@ -82,9 +103,23 @@ def _weights(pages):
     return 1.0 / (numpy.maximum(pages, 1.0) + (_COUNT_ERROR * pages) ** 2)
 
 
-def _misses(model: DirtyModel, seconds, pages) -> float:
+def _misses(model: DirtyModel, seconds, pages, always: Always | None) -> float:
     fitted = numpy.array([model.pages(float(s)) for s in seconds])
-    return float(((fitted - pages) ** 2 * _weights(pages)).sum())
+    misses = float(((fitted - pages) ** 2 * _weights(pages)).sum())
+    if always is None:
+        return misses
+    by_chance = _in_every_gap(model.rate_pages_per_second, model.working_set_pages, always)
+    hot = _in_every_gap(model.hot_rate_pages_per_second, model.hot_pages, always)
+    miss = (by_chance + hot - always.pages) ** 2 / max(1.0, by_chance)
+    return misses + min(miss, _MOST_OF_COUNT)
+
+
+def _in_every_gap(rate: float, working_set: float, always: Always) -> float:
+    """Return how many of these pages are changed in every gap."""
+    if not working_set:
+        return 0.0
+    gaps = numpy.array(always.gaps_seconds)
+    return working_set * float(numpy.prod(-numpy.expm1(-rate / working_set * gaps)))
 
 
 def _one_component(seconds, pages) -> DirtyModel:
@@ -108,21 +143,45 @@ def _one_component(seconds, pages) -> DirtyModel:
     return DirtyModel(float(k[best] * working_set[best]), float(working_set[best]))
 
 
-def _with_hot_pages(model: DirtyModel, seconds, pages, memory_pages: int | None) -> DirtyModel:
+def _with_hot_pages(model: DirtyModel, seconds, pages, memory_pages: int | None,
+                    always: Always | None) -> DirtyModel:
     """Return the model with hot pages as well, where that explains the windows better.
 
-    First those that are dirty again in any window, however short: they cost one unknown. Pages in
-    between, written slower than that, cost another one and have to be worth it.
+    First those that are dirty again in any window, however short: they cost one unknown, and none
+    where they were counted. Pages in between, written slower than that, cost another one and have
+    to be worth it.
     """
     fastest = _FLAT / seconds.min()
-    for hot_range, gain in (((fastest, fastest), 0.0),
-                            ((_HOT_RATIO * _STRAIGHT / seconds.max(), _HOT_RATIO * fastest),
-                             _LEAST_GAIN)):
-        split = _two_components(seconds, pages, hot_range)
-        if (split is not None and (memory_pages is None or split.all_pages <= memory_pages)
-                and _misses(split, seconds, pages) + gain < _misses(model, seconds, pages)):
-            model = split
+    candidates = [(0.0, _two_components(seconds, pages, (fastest, fastest))),
+                  (_LEAST_GAIN, _two_components(seconds, pages, (
+                      _HOT_RATIO * _STRAIGHT / seconds.max(), _HOT_RATIO * fastest)))]
+    if always is not None:
+        candidates.append((0.0, _counted(seconds, pages, always, fastest)))
+    least = _misses(model, seconds, pages, always)
+    for gain, other in candidates:
+        if other is None or (memory_pages is not None and other.all_pages > memory_pages):
+            continue
+        misses = _misses(other, seconds, pages, always) + gain
+        if misses < least:
+            model, least = other, misses
     return model
+
+
+def _counted(seconds, pages, always: Always, hot_k: float) -> DirtyModel | None:
+    """Return the model with as many hot pages as were counted beyond what the others explain."""
+    of_hot = _in_every_gap(hot_k, 1.0, always)
+    hot_pages = 0.0
+    for _ in range(_TURNS):
+        others = pages + hot_pages * numpy.expm1(-hot_k * seconds)
+        if others.min() <= 0:
+            return None
+        broad = _one_component(seconds, others)
+        by_chance = _in_every_gap(broad.rate_pages_per_second, broad.working_set_pages, always)
+        hot_pages = max(0.0, always.pages - by_chance) / of_hot
+    if not hot_pages:
+        return broad
+    return DirtyModel(broad.rate_pages_per_second, broad.working_set_pages, 0.0, "none",
+                      hot_k * hot_pages, hot_pages)
 
 
 def _two_components(seconds, pages, hot_range: tuple[float, float]) -> DirtyModel | None:

@@ -107,6 +107,23 @@ class TestReuse(ScanCase):
         super().setUp()
         self.addCleanup(scan._known.clear)
 
+    def test_pages_that_changed_in_every_gap_are_counted(self):
+        guest = self.useFixture(Guest(pages=2 * memory.SLICE_PAGES))
+        guest.write({page: 1 for page in range(40)})
+        # behind every look: pages 0 to 4 again, others once
+        for looks in range(1, 3):
+            self.behind_first_looks(2 * looks, lambda seed=10 * looks: guest.write(
+                {page: seed for page in range(5)} | {10 + seed: 2, 30: 3}))
+        counts, = self.measure(guest)["servers"]
+        self.assertEqual(5, counts["always"]["pages"])
+        self.assertEqual([1.5, 0.5],
+                         [round(gap, 2) for gap in counts["always"]["gaps_seconds"]])
+
+    def test_one_gap_tells_of_no_page_that_always_changes(self):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.assertIsNone(self.change(guest, {0: 2}, windows=(1.0,))["always"])
+
     def looks(self):
         """Return a list that grows with every slice that is read."""
         seen, real_look, real_read = [], scan.ContentReader.look, scan.ContentReader.read_contents
@@ -232,6 +249,23 @@ class TestChanges(ScanCase):
                          [(round(window["seconds"], 2), window["changed_pages"])
                           for window in counts["windows"]])
         self.assertGreater(counts["compress_changed"], 0.9)
+
+    def test_pages_that_changed_in_every_gap_are_counted(self):
+        guest = self.useFixture(Guest(pages=2 * memory.SLICE_PAGES))
+        guest.write({page: 1 for page in range(40)})
+        # behind every look: pages 0 to 4 again, others once
+        for looks in range(1, 3):
+            self.behind_first_looks(2 * looks, lambda seed=10 * looks: guest.write(
+                {page: seed for page in range(5)} | {10 + seed: 2, 30: 3}))
+        counts, = self.measure(guest)["servers"]
+        self.assertEqual(5, counts["always"]["pages"])
+        self.assertEqual([1.5, 0.5],
+                         [round(gap, 2) for gap in counts["always"]["gaps_seconds"]])
+
+    def test_one_gap_tells_of_no_page_that_always_changes(self):
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.assertIsNone(self.change(guest, {0: 2}, windows=(1.0,))["always"])
 
     def looks(self):
         """Return a list that grows with every look: (number of the slice, pages)."""

@@ -1,4 +1,5 @@
 import ddt
+import numpy
 from hypothesis import given, settings, strategies
 from oslotest import base
 
@@ -70,11 +71,44 @@ class TestFit(base.BaseTestCase):
         found = dirty_model.fit(windows((1.0, 256), (2.0, 512), source="page-sampling"), 65536)
         self.assertAlmostEqual(0.5, found.relative_error)
 
+    @ddt.data((4000, 6144, 17), (20000, 32768, 17), (1000, 8192, 25), (0, 1, 17))
+    @ddt.unpack
+    def test_counted_hot_pages_stand_out_of_the_scatter(self, rate, working_set, hot_pages):
+        """Looks at random writes at 0, 6, 6.1, 6.5 and 8 s; some of the pages are always hot."""
+        chance = numpy.random.default_rng(7)
+        gaps = numpy.array([6.0, 0.1, 0.4, 1.5])
+        per_page = numpy.r_[numpy.full(working_set, rate / working_set), numpy.full(hot_pages, 100)]
+        true = working_set * -numpy.expm1(-rate / working_set * 0.05) + hot_pages
+        shaped, counted = [], []
+        for _ in range(8):
+            changed = chance.random((4, len(per_page))) < -numpy.expm1(-numpy.outer(gaps, per_page))
+            seen = windows(*((gaps[first:end].sum(), float(changed[first:end].any(0).sum()))
+                             for first in range(4) for end in range(first + 1, 5)))
+            always = dirty_model.Always(tuple(gaps), float(changed.all(0).sum()))
+            shaped.append(dirty_model.fit(seen, 65536).pages(0.05) - true)
+            counted.append(dirty_model.fit(seen, 65536, always).pages(0.05) - true)
+        self.assertLess(numpy.std(counted), 0.6 * numpy.std(shaped) + 0.5)
+        self.assertLess(abs(numpy.mean(counted)), 0.02 * true + 1)
+
+    @ddt.data(0.0, 500.0)
+    def test_a_count_that_the_windows_speak_against_is_not_believed(self, pages):
+        made = DirtyModel(4000, 6000, hot_rate_pages_per_second=8000, hot_pages=100)
+        gaps = (6.0, 0.1, 0.4, 1.5)
+        seen = windows(*((sum(gaps[first:end]), made.pages(sum(gaps[first:end])))
+                         for first in range(4) for end in range(first + 1, 5)))
+        found = dirty_model.fit(seen, 65536, dirty_model.Always(gaps, pages))
+        for window in seen:
+            self.assertAlmostEqual(1.0, found.pages(window.seconds) / window.changed_pages,
+                                   delta=0.15)
+
     @settings(deadline=None, max_examples=60)
     @given(strategies.lists(strategies.tuples(strategies.floats(0.1, 10), strategies.integers(
-        0, 5000)), min_size=1, max_size=6), strategies.integers(100, 10000))
-    def test_the_working_set_is_never_more_than_memory(self, pairs, memory_pages):
-        found = dirty_model.fit(windows(*pairs), memory_pages)
+        0, 5000)), min_size=1, max_size=6), strategies.integers(100, 10000),
+        strategies.none() | strategies.floats(0, 20000))
+    def test_the_working_set_is_never_more_than_memory(self, pairs, memory_pages, always_pages):
+        always = (None if always_pages is None
+                  else dirty_model.Always((0.1, 0.4, 1.5), always_pages))
+        found = dirty_model.fit(windows(*pairs), memory_pages, always)
         self.assertLessEqual(found.working_set_pages, memory_pages)
         self.assertTrue(0 <= found.relative_error <= 1)
         self.assertLessEqual(found.pages(1e6), memory_pages)

@@ -1,6 +1,6 @@
 """What running migrations showed of their servers' dirty rates, for measuring them again.
 
-Fed by manager.progress, read by dirty_rate.py after an attempt that was aborted or failed. Holds a
+Fed by manager.progress, read by measurement.py after an attempt that was aborted or failed. Holds a
 few numbers per server, in memory only; asks nobody.
 """
 
@@ -66,8 +66,3 @@ class Feedback:
                           if self._now() - seen.at < KEEP_SECONDS}
             seen = self._seen.get(server_id)
             return list(seen.windows) if seen else []
-
-    def forget(self, server_id: str) -> None:
-        """Drop what was seen of a server: it has left this host."""
-        with self._lock:
-            self._seen.pop(server_id, None)

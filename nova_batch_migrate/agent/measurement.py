@@ -108,11 +108,10 @@ def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds
         if reason:
             refused[domain.id] = reason
             continue
-        rates = _Rates(sampled.get(domain.id, []),
-                       touched.get(domain.id) or _fed_back(parts.feedback, domain.id),
+        rates = _Rates(sampled.get(domain.id, []), touched.get(domain.id, dirty_rate.Touched()),
                        parts.sampler.history_of(domain))
         value = _value(conf, parts.recent, domain, counts[domain.id], rates, watches[domain.id])
-        values.append(value.to_dict())
+        values.append(with_attempt(value, parts.feedback).to_dict())
     values += [{"id": server_id, "error": reason} for server_id, reason in refused.items()]
     return values, host
 
@@ -138,10 +137,21 @@ class _Rates:
     history: History | None
 
 
-def _fed_back(seen: feedback.Feedback, server_id: str) -> dirty_rate.Touched:
-    windows = seen.windows(server_id)
-    return dirty_rate.Touched(tuple(windows), "touched pages as its latest attempt to migrate "
-                              "showed them" if windows else "")
+def with_attempt(value: ServerTelemetry, seen: feedback.Feedback) -> ServerTelemetry:
+    """Return the figures with the touched pages that the latest attempt to migrate showed.
+
+    However young the figures: an attempt that ended since they were taken knows more. What QEMU was
+    asked for stands.
+    """
+    if value.error is not None or value.touched is not None:
+        return value
+    windows = seen.windows(value.id)
+    model = dirty_rate.touched_model(value.changed, windows, value.total_pages)
+    if model is None:
+        return value
+    return dataclasses.replace(
+        value, touched=model, windows=(*value.windows, *windows), source_note=(
+            f"{value.source_note}; touched pages as its latest attempt to migrate showed them"))
 
 
 def why_not(domain) -> str | None:

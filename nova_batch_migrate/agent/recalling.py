@@ -51,7 +51,8 @@ def recall(conf, parts: measurement.Parts, server_ids: list[str]) -> list[dict]:
     present = _look(parts, rest)
     known += [_telemetry(conf, domain, parts.sampler.history_of(domain),
                          present.get(domain.id), watches[domain.id].result()) for domain in rest]
-    return [*(value.to_dict() for value in known), *refused]
+    return [*(measurement.with_attempt(value, parts.feedback).to_dict() for value in known),
+            *refused]
 
 
 def _look(parts: measurement.Parts, domains: list) -> dict[str, int]:

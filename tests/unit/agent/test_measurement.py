@@ -12,8 +12,8 @@ from nova_batch_migrate.agent import (
     history,
     keys,
     measurement,
+    remembered,
     sampler,
-    scan,
 )
 from nova_batch_migrate.planning.telemetry import PageClasses, ServerTelemetry
 from tests.unit.agent.processes import PAGE, Guest
@@ -105,7 +105,7 @@ class TestMeasure(HostTestCase):
                          {frozenset(entry.servers) for entry in classes.classes})
 
     def test_what_was_just_measured_is_used_again(self):
-        self.addCleanup(scan._known.clear)
+        self.addCleanup(remembered.forget)
         self.parts = dataclasses.replace(self.parts, recent=measurement.Recent(60.0))
         one, two = self.useFixture(Guest()), self.useFixture(Guest())
         for guest in (one, two):
@@ -215,13 +215,32 @@ class TestMeasure(HostTestCase):
         self.assertFalse(found.contents_read)
         self.assertEqual((), classes.classes)
 
+    def attempt(self, server, *counters):
+        for elapsed, iteration, rate in counters:
+            self.parts.feedback.note(server, {
+                "time_elapsed": elapsed, "memory_iteration": iteration, "memory_dirty_rate": rate})
+
+    def test_what_an_attempt_showed_is_told_with_young_figures_too(self):
+        self.addCleanup(remembered.forget)
+        self.parts = dataclasses.replace(self.parts, recent=measurement.Recent(60.0))
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.host.add(guest)
+        first = self.measure(guest.id)[0][guest.id]
+        self.assertIsNone(first.touched)
+        for rate in (100, 30):
+            self.attempt(guest.id, (0, 1, 0), (2000, 2, rate), (8000, 3, 4 * rate // 5))
+            found = self.measure(guest.id)[0][guest.id]
+            self.assertEqual(first.measured_at, found.measured_at)
+            self.assertAlmostEqual(2 * rate, found.touched.pages(2.0), delta=0.1 * rate)
+            # nothing of the attempt before it
+            self.assertEqual(2, sum(window.source == "migration" for window in found.windows))
+
     def test_what_an_attempt_showed_is_the_model_of_touched_pages(self):
         guest = self.useFixture(Guest())
         guest.write({0: 1})
         self.host.add(guest)
-        for elapsed, iteration, rate in ((0, 1, 0), (2000, 2, 100), (8000, 3, 80)):
-            self.parts.feedback.note(guest.id, {
-                "time_elapsed": elapsed, "memory_iteration": iteration, "memory_dirty_rate": rate})
+        self.attempt(guest.id, (0, 1, 0), (2000, 2, 100), (8000, 3, 80))
         found = self.measure(guest.id)[0][guest.id]
         self.assertEqual("migration", found.touched.source)
         self.assertAlmostEqual(200, found.touched.pages(2.0), delta=10)

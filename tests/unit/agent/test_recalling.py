@@ -90,6 +90,15 @@ class TestRecall(HostTestCase):
                                                      known.sequence))
         self.assertEqual("history", rest.changed.source)
 
+    def test_what_an_attempt_showed_is_recalled(self):
+        guest = self.guest(rate=10.0)
+        for elapsed, iteration, rate in ((0, 1, 0), (2000, 2, 100), (8000, 3, 80)):
+            self.parts.feedback.note(guest.id, {
+                "time_elapsed": elapsed, "memory_iteration": iteration, "memory_dirty_rate": rate})
+        found, = self.recall(guest)
+        self.assertEqual(("history", "migration"), (found.changed.source, found.touched.source))
+        self.assertAlmostEqual(200, found.touched.pages(2.0), delta=10)
+
     def test_who_cannot_be_recalled(self):
         paused = self.guest()
         self.host.add(paused, domains.Presence("running", True, False))

@@ -20,7 +20,7 @@ import numpy
 from nbmbench import telemetry
 from nbmbench.rig import Guest
 from nbmbench.rig.qmp import Qmp
-from nova_batch_migrate.agent import comparing, dirty_rate, memory, scan
+from nova_batch_migrate.agent import comparing, dirty_rate, memory, remembered, scan
 
 #: What both processes see, as float64: seconds held in all, bytes of guests read, passes done.
 _HELD, _BYTES, _PASSES = range(3)
@@ -144,7 +144,7 @@ def main() -> None:
     """Pass over the guests of argv[1] until the process is ended; tell each pass in a line."""
     asked, fields = json.loads(sys.argv[1]), shared(pathlib.Path(sys.argv[2]))
     clock = HeldClock(fields)
-    for module in (comparing, dirty_rate, memory, scan):
+    for module in (comparing, dirty_rate, memory, remembered, scan):
         module.time = clock
     spend = memory.Pace.spend
 

@@ -11,7 +11,7 @@ import numpy
 from oslo_log import log
 
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import scan
+from nova_batch_migrate.agent import remembered
 from nova_batch_migrate.agent.memory import PAGE_BYTES
 
 LOG = log.getLogger(__name__)
@@ -49,7 +49,7 @@ def recurring(logs: list[list[str]], log_pages: int, most: int) -> list[dict | N
     ``most`` of them at most, first those that most servers hold. None where everything fits
     ``log_pages``, or where a server's contents are not known whole.
     """
-    return [_of_log([scan.known(server) for server in servers], log_pages, most)
+    return [_of_log([remembered.known(server) for server in servers], log_pages, most)
             for servers in logs]
 
 

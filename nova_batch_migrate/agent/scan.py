@@ -22,6 +22,7 @@ from nova_batch_migrate.agent import (
     likeness,
     memory,
     portions,
+    remembered,
     sequence,
 )
 from nova_batch_migrate.agent.memory import PAGE_BYTES
@@ -32,7 +33,6 @@ _SEQUENCE_PAGES = 20_000
 _SEQUENCES_PAGES = 200_000
 #: Blocks of pages that are held for each page of the budget.
 _BLOCKS_SHARE = 0.25
-_KEEP_SECONDS = 3600.0
 #: Slices whose presence is asked for at once when contents are read.
 _SLICES_AT_ONCE = 8
 _SLICE_BYTES = memory.SLICE_PAGES * PAGE_BYTES
@@ -40,19 +40,6 @@ _SLICE_BYTES = memory.SLICE_PAGES * PAGE_BYTES
 _NICENESS = 19
 
 _progress: dict[str, float] = {}
-_known: dict[str, guest_scan.Known] = {}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Told:
-    """What a scan gave back, and of which guests as they are remembered."""
-
-    settings: "Settings"
-    read_at: tuple[tuple[str, float], ...]
-    found: dict
-
-
-_latest: _Told | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +112,6 @@ def probe() -> int:
     return os.getpid()
 
 
-def known(server_id: str) -> guest_scan.Known | None:
-    """Return what is remembered of a server's contents; in the privileged process only."""
-    return _known.get(server_id)
-
-
 def yield_to_guests() -> None:
     """Let the calling thread run only where no guest wants to."""
     try:
@@ -175,7 +157,7 @@ class _Scan:
     def run(self) -> dict:
         try:
             self._guests = [self._open(server) for server in self._servers]
-            if (told := self._told_before()) is not None:
+            if (told := remembered.told(self._guests, self._lasting())) is not None:
                 return told
             self._choose_shares()
             begun = time.monotonic()
@@ -184,30 +166,11 @@ class _Scan:
             found = self._results()
             LOG.info("%d servers were read in %.1f s, and what they have in common was counted in "
                      "%.1f s", len(self._guests), read - begun, time.monotonic() - read)
-            self._keep(found)
+            remembered.keep_told(self._guests, self._lasting(), found)
             return found
         finally:
             for guest in self._guests:
                 guest.close()
-
-    def _told_before(self) -> dict | None:
-        """Return the latest scan's results where nothing of these guests would be read anew."""
-        if _latest is None or _latest.settings != self._lasting() or any(
-                guest.known is None for guest in self._guests):
-            return None
-        if _latest.read_at != tuple((g.id, g.known.at_seconds) for g in self._guests):
-            return None
-        return _latest.found | {"servers": [
-            counts | {"reused": True} for counts in _latest.found["servers"]]}
-
-    def _keep(self, found: dict) -> None:
-        """Remember what is given back, where every guest of it is remembered too."""
-        global _latest
-        held = [_known.get(guest.id) for guest in self._guests]
-        if all(guest.complete for guest in self._guests) and None not in held:
-            _latest = _Told(self._lasting(), tuple(
-                (guest.id, known.at_seconds)
-                for guest, known in zip(self._guests, held, strict=True)), dict(found))
 
     def _lasting(self) -> Settings:
         """Return the settings but for how long this scan may take."""
@@ -216,18 +179,11 @@ class _Scan:
     def _open(self, server: dict) -> guest_scan.Guest:
         guest = guest_scan.Guest(server["id"])
         guest.open(server["pid_file"], server["blocks_bytes"])
-        known = _known.get(guest.id)
-        if known is not None and not guest.error and self._is_young(known, guest):
-            guest.known = known
+        # blocks are not kept, and need all guests at the same share
+        if not guest.error and not self._settings.portion_bytes:
+            guest.known = remembered.young(guest, self._settings.seed,
+                                           self._settings.reuse_seconds)
         return guest
-
-    def _is_young(self, known: guest_scan.Known, guest: guest_scan.Guest) -> bool:
-        if self._settings.portion_bytes:
-            # blocks are not kept, and need all guests at the same share
-            return False
-        return (time.monotonic() - known.at_seconds < self._settings.reuse_seconds
-                and known.seed == self._settings.seed
-                and known.identity == guest.memory.identity())
 
     def _choose_shares(self) -> None:
         """Choose how much of the hash space is held, so that memory stays within the budget."""
@@ -256,7 +212,8 @@ class _Scan:
         for _ in reading:
             self._tell(0.5 + 0.5 * sum(guest.seen.pages for guest in guests) / pages)
         for guest in guests:
-            self._remember(guest)
+            if not guest.error and guest.complete:
+                remembered.keep(guest, self._settings.seed, self._settings.page_budget)
 
     def _rest(self, guests: list[guest_scan.Guest]):
         """Read what no look has read, part by part; once begun, no first look may come."""
@@ -275,26 +232,6 @@ class _Scan:
 
     def _tell(self, share: float) -> None:
         _progress[self._job] = min(100.0, 100 * share)
-
-    def _remember(self, guest: guest_scan.Guest) -> None:
-        if guest.error or not guest.complete:
-            return
-        now = time.monotonic()
-        for server_id in [i for i, held in _known.items()
-                          if now - held.at_seconds > _KEEP_SECONDS]:
-            del _known[server_id]
-        try:
-            identity = guest.memory.identity()
-        except memory.GuestMemoryError as error:
-            guest.error = str(error)
-            return
-        _known.pop(guest.id, None)
-        _known[guest.id] = guest_scan.Known(
-            identity, self._settings.seed, now, guest.counts(), guest.contents(1.0),
-            guest.sample(1.0))
-        held = sum(len(known.contents.hashes) for known in _known.values())
-        while held > 2 * self._settings.page_budget and len(_known) > 1:
-            held -= len(_known.pop(next(iter(_known))).contents.hashes)
 
     def _results(self) -> dict:
         complete = [guest for guest in self._guests if guest.complete]

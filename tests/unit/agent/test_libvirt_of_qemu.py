@@ -29,8 +29,8 @@ from nova_batch_migrate.agent import (
     memory,
     nova_options,
     recalling,
+    remembered,
     sampler,
-    scan,
 )
 from nova_batch_migrate.planning import reading, schema
 from nova_batch_migrate.planning.request import PlanRequest
@@ -96,7 +96,7 @@ class LibvirtCase(base.BaseTestCase):
         for context in (privsep.memory_pctxt, privsep.frames_pctxt):
             context.set_client_mode(False)
             self.addCleanup(context.set_client_mode, True)
-        self.addCleanup(scan._known.clear)
+        self.addCleanup(remembered.forget)
         self.conf = conf.new()
         conf.parse(self.conf, [], [])
         self.conf.set_override("host", "cmpa")

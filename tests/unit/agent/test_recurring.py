@@ -4,7 +4,7 @@ import fixtures
 import numpy
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.agent import recurring, scan
+from nova_batch_migrate.agent import recurring, remembered
 from nova_batch_migrate.relay import control, values
 from tests.unit.agent.processes import Guest
 from tests.unit.agent.test_scan import ScanCase
@@ -24,7 +24,7 @@ class RecurringTest(ScanCase):
         guests = [self.useFixture(Guest("memfd")) for _ in contents]
         for guest, pages in zip(guests, contents, strict=True):
             guest.write(dict(enumerate(pages)))
-        self.addCleanup(scan._known.clear)
+        self.addCleanup(remembered.forget)
         self.measure(*guests)
         return guests
 

@@ -13,7 +13,7 @@ import numpy
 from oslotest import base
 
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import frames, memory, scan
+from nova_batch_migrate.agent import frames, memory, remembered, scan
 from nova_batch_migrate.planning import dirty_model
 from nova_batch_migrate.planning.telemetry import DirtyWindow
 from tests.unit.agent import machines, qemus
@@ -34,7 +34,7 @@ class QemuCase(base.BaseTestCase):
         for context in (privsep.memory_pctxt, privsep.frames_pctxt):
             context.set_client_mode(False)
             self.addCleanup(context.set_client_mode, True)
-        self.addCleanup(scan._known.clear)
+        self.addCleanup(remembered.forget)
 
     def boot(self, arguments, filled, sizes=(96,), stop=True, **numbers):
         """Return a QEMU whose guest has filled its pages, and its open RAM."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from nova_batch_migrate.conductor import state as st
 from nova_batch_migrate.conductor import waiting
+from nova_batch_migrate.planning.conditions import FIRST_ALONE_SECONDS
 
 #: How often a set that moves together is begun: once more when it was called off.
 SET_ATTEMPTS = 2
@@ -158,7 +159,7 @@ def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset(),
         here = [row for row in moving if row.source == source]
         free = _limit(batch, source, group) - len(here)
         if group in batch.relayed and batch.settings.max_preparing is not None:
-            free = min(free, batch.settings.max_preparing
+            free = min(free, _preparing_limit(batch, rows, group)
                        - sum(_prepares(row, batch) for row in here))
         ready = [row for row in rows if row.group_index == group and _ready(row, batch.now)]
         for row in sorted(ready, key=lambda row: row.order_index):
@@ -228,6 +229,20 @@ def _limit(batch: st.BatchState, source: str, group: int) -> int:
     settings = batch.settings
     return min(settings.relayed_parallel if group in batch.relayed else settings.max_parallel,
                batch.parallel_limits.get(source, 1))
+
+
+def _preparing_limit(batch: st.BatchState, rows: list, group: int) -> int:
+    """Return how many migrations of a group through relays Nova may prepare at once.
+
+    Until a stream of the group has begun the link is idle: the first that Nova prepares has it for
+    itself.
+    """
+    begun = [row for row in rows if row.group_index == group and row.attempts]
+    streamed = any(row.status != "migrating" or not _prepares(row, batch) for row in begun)
+    late = any(row.status == "migrating" and row.issued_at is not None
+               and (batch.now - row.issued_at).total_seconds() >= FIRST_ALONE_SECONDS
+               for row in begun)
+    return batch.settings.max_preparing if streamed or late else 1
 
 
 def _prepares(row: st.Row, batch: st.BatchState) -> bool:

@@ -36,6 +36,7 @@
 #define GRACE_SECONDS 0.5
 #define LEAST_SHARE 0.05
 #define REST_WEIGHT 0.25
+#define FIRST_ALONE_SECONDS 10.0
 
 /* A row of simulation.py's table of loads, column by column; all of them doubles. */
 typedef struct {
@@ -691,12 +692,15 @@ static int follow(Run *runs, Run **active, Py_ssize_t count, const Link *link, c
     Py_ssize_t next = 0;
     int here = 0, turns = link->relay && timing->turns;
     double now = 0.0, rates[2], before = timing->nova_seconds * timing->before_share;
+    double at_once = isinf(timing->at_once) ? timing->at_once : 1.0;
     Run *turn = NULL;
     while (next < count || here) {
         int moving = 0, at_start = 0, kept = 0;
         for (int i = 0; i < here; i++)
             at_start += active[i]->before_left > 0;
-        while (next < count && here < timing->parallel && at_start < timing->at_once) {
+        if (at_start < next || now >= FIRST_ALONE_SECONDS)
+            at_once = timing->at_once;
+        while (next < count && here < timing->parallel && at_start < at_once) {
             Run *run = &runs[next++];
             at_start += run->before_left > 0;
             run->queue = now;
@@ -717,6 +721,8 @@ static int follow(Run *runs, Run **active, Py_ssize_t count, const Link *link, c
             active[i]->pace = nova_pace(active[i], timing->sharing, at_start, here);
             step = least(step, run_wait(active[i]));
         }
+        if (next < count && at_once < timing->at_once)
+            step = least(step, FIRST_ALONE_SECONDS - now);
         for (int i = 0; i < here; i++)
             if (isinf(step))
                 /* nothing will change any more, with the link as it is shared now */

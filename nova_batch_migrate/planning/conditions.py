@@ -11,6 +11,9 @@ NOVA_SECONDS_BEFORE = 0.5
 #: A migration that streams, or is behind its stream, weighs on one before its own: others
 #: before their streams keep the same services busy (measured with four at once on two cores).
 _REST_WEIGHT = 0.25
+#: Where Nova is asked for a few at once, the first of a group has it for itself until its stream
+#: begins, but no longer than this: the link is idle meanwhile.
+FIRST_ALONE_SECONDS = 10.0
 
 
 def beside_before(before: float, rest: float) -> float:
@@ -59,7 +62,8 @@ class NovaWork:
     #: By what share of the time each further migration under way delays one in Nova's hands: its
     #: services share processors, and some of them with guests.
     sharing: float = 0.0
-    #: Migrations that it works on at once before their streams; further ones wait to be issued.
+    #: Migrations that it works on at once before their streams, the first of them alone; further
+    #: ones wait to be issued.
     at_once: float = math.inf
     #: Standard deviation of the logarithm of the seconds: another hour, another load of Nova.
     deviation: float = 0.0

@@ -11,7 +11,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from nova_batch_migrate.planning.conditions import Link, NovaWork, Timing, beside_before
+from nova_batch_migrate.planning.conditions import (
+    FIRST_ALONE_SECONDS,
+    Link,
+    NovaWork,
+    Timing,
+    beside_before,
+)
 from nova_batch_migrate.planning.stream import Stream, StreamLoad
 
 #: A relay lets a stream in its later rounds go before others for so long; it may never end.
@@ -34,10 +40,12 @@ def simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing, alone: boo
     runs = [_Run(_stream(load, timing), before, behind) for load in loads]
     waiting = collections.deque(runs)
     active: list[_Run] = []
-    now = 0.0
+    now, at_once = 0.0, nova.at_once if math.isinf(nova.at_once) else 1.0
     while waiting or active:
         at_start = sum(run.before_left > 0 for run in active)
-        while waiting and len(active) < timing.parallel and at_start < nova.at_once:
+        if at_start < len(runs) - len(waiting) or now >= FIRST_ALONE_SECONDS:
+            at_once = nova.at_once
+        while waiting and len(active) < timing.parallel and at_start < at_once:
             run = waiting.popleft()
             at_start += run.before_left > 0
             run.queue_seconds = now
@@ -51,6 +59,8 @@ def simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing, alone: boo
                 run.rates = rates
         paces = [run.nova_pace(nova, at_start, len(active)) for run in active]
         step = min([run.wait(pace) for run, pace in zip(active, paces, strict=True)])
+        if waiting and at_once < nova.at_once:
+            step = min(step, FIRST_ALONE_SECONDS - now)
         if math.isinf(step):
             # Nothing will change any more, with the link as it is shared now.
             for run in active:

@@ -5,6 +5,7 @@ from oslotest import base
 
 from nova_batch_migrate.conductor import decide
 from nova_batch_migrate.conductor import state as st
+from nova_batch_migrate.planning import conditions
 from tests.unit.conductor import build
 
 CMPA = frozenset({"cmpa"})
@@ -123,6 +124,33 @@ class OrderTest(base.BaseTestCase):
         settings = st.Settings(max_parallel=5, max_preparing=2)
         self.assertEqual(["s2", "s3", "s4"],
                          issued("preparing", "queued", relayed=frozenset()))
+
+    def test_the_first_through_relays_has_nova_for_itself(self):
+        def issued(*rows, status="preparing", **changes):
+            truths = {row.server_id: st.Truth(build.server(), (build.migration(7, status),))
+                      for row in rows if row.status == "migrating"}
+            settings = st.Settings(relayed_parallel=8, max_preparing=3)
+            return [a.server_id for a in decide.decide(build.batch(
+                *rows, truths=truths, settings=settings, parallel_limits={"cmpa": 8},
+                **({"relayed": frozenset({0})} | changes))) if isinstance(a, st.Issue)]
+
+        waiting = [build.row(f"s{i}", order_index=i) for i in range(1, 6)]
+        first = build.row("s0", "migrating")
+        self.assertEqual(["s0"], issued(build.row("s0"), *waiting))
+        self.assertEqual([], issued(first, *waiting))
+        self.assertEqual(["s1", "s2", "s3"], issued(first, *waiting, status="running"))
+        self.assertEqual(["s1", "s2", "s3"], issued(build.row("s0", "completed", attempts=1),
+                                                    *waiting))
+        # nor does one that Nova never gets ready keep the others waiting
+        slow = build.row("s0", "migrating", issued_at=build.ago(conditions.FIRST_ALONE_SECONDS))
+        self.assertEqual(["s1", "s2"], issued(slow, *waiting))
+        # its stream may have begun: Nova ended the attempt
+        again = build.row("s0", "waiting", attempts=1, next_attempt_at=build.ago(-5))
+        self.assertEqual(["s1", "s2", "s3"], issued(again, *waiting))
+        # the group before tells nothing of this one
+        done = build.row("s9", "completed", attempts=1, group_index=0)
+        second = [build.row(f"s{i}", group_index=1, order_index=i) for i in range(3)]
+        self.assertEqual(["s0"], issued(done, *second, relayed=frozenset({0, 1})))
 
     def test_as_many_as_request_and_source_permit(self):
         rows = [build.row(f"s{i}", order_index=i) for i in range(5)]

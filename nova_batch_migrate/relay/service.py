@@ -226,6 +226,7 @@ class Relay:
                     self._groups.pop(group.id, None)
                 made.close()
                 raise
+            threading.Thread(target=made.begin, daemon=True).start()
         LOG.info("group %s is open: %d servers from %s to %s", group.id, len(group.members),
                  group.source, group.destination)
         return {}

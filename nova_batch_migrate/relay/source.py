@@ -168,6 +168,11 @@ class SourceGroup:
         for each in self._logs.values():
             each.prepare()
 
+    def begin(self) -> None:
+        """Have the logs begin: a dictionary may take a second to know the base images."""
+        for each in self._logs.values():
+            each.reach()
+
     def check(self) -> None:
         """Reach the destination's relay, or raise RelayError."""
         with self._asking:

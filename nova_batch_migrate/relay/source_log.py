@@ -69,6 +69,15 @@ class SourceLog:
         """Have the dictionary's memory made: while the group opens, not while a stream waits."""
         self._memory.populate()
 
+    def reach(self) -> None:
+        """Connect before a stream comes, which else waits for it; where that fails, it tries again.
+        """
+        try:
+            with self._encode:
+                self._require_channel()
+        except (OSError, ValueError, exception.RelayError, wire.RelayError) as error:
+            LOG.info("the relay of the destination is not reached yet: %s", error)
+
     def open(self, number: int, server_id: str, metadata: bytes, stream) -> None:
         """Begin a stream; ``stream`` gets ``returned``, ``return_ended`` and ``reset`` called."""
         with self._encode:

@@ -67,6 +67,26 @@ class SourceLog(ChannelTestCase):
         self.assertIsNone(self.log.statistics(7))
         self.log.close()
 
+    def test_it_begins_before_a_stream_comes_and_again_where_that_failed(self):
+        port, made = self.listening(self.listen)[0], []
+
+        def connect(session, anew):
+            made.append(anew)
+            if len(made) == 1:
+                raise exception.RelayError(reason="nobody answers.")
+            return (channel.connect("127.0.0.1", port, "cmpb", self.context("cmpa", False)),
+                    {"dictionary_bytes": 4 << 20})
+        other = source_log.SourceLog(
+            connect, settings.LogSettings(dictionary_bytes=4 << 20), pacing.TokenBucket(None),
+            pacing.WireRate(1e6))
+        other.reach()
+        other.reach()
+        other.open(1, "s1", b"metadata", types.SimpleNamespace(reset=self.reasons.append))
+        self.assertEqual([True, True], made)
+        other.close()
+        self.assertEqual(["the group was closed"], self.reasons)
+        self.log.close()
+
     def test_a_log_that_is_closed_while_it_connects_leaves_no_connection(self):
         made, port = [], self.listening(self.listen)[0]
 

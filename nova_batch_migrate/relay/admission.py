@@ -2,11 +2,12 @@
 
 Asked by block_writer.py for every block; the decoder need not know. A ring that takes whatever
 comes gives nothing back where guests are larger than it: each page is pushed out just before its
-like arrives. So content that the scan has seen once only stays outside, a guest never pushes out
-its own pages, and one that finds most of its content leaves the dictionary as it is for those
-behind it. What later rounds bring goes into a small ring of its own, by the same rule: there a page
-that was not sent anew for a whole round is the guest's own no more. What that can't take goes to
-the others as long as it pushes nothing out.
+like arrives. So content that the scan has seen once only gets what room the rest leaves (the next
+guest may have pages that are nearly the same), a guest never pushes out its own pages, and one that
+finds most of its content leaves the dictionary as it is for those behind it. What later rounds
+bring goes into a small ring of its own, by the same rule: there a page that was not sent anew for a
+whole round is the guest's own no more. What that can't take goes to the others as long as it pushes
+nothing out.
 """
 
 import dataclasses
@@ -14,8 +15,8 @@ import dataclasses
 import numpy as np
 import xxhash
 
-from nova_batch_migrate.relay.dictionary import Dictionary
-from nova_batch_migrate.relay.layout import PAGE_BYTES
+from nova_batch_migrate.relay.dictionary import Dictionary, Matches
+from nova_batch_migrate.relay.layout import PAGE_BYTES, Op
 
 _LOW = (1 << 32) - 1
 #: What a guest sends before it may push others' pages out: blocks, or a share of the ring. It may
@@ -24,6 +25,8 @@ _LOW = (1 << 32) - 1
 _PATIENCE_BLOCKS, _PATIENCE_SHARE = 2, 1 / 8
 #: Blocks for which room is left: what a block might push out it can't refer to.
 _ROOM_BLOCKS = 2
+#: How a page crosses that goes into the dictionary.
+_INSERTED = (Op.LITERAL, Op.RAW, Op.DELTA)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,11 @@ class Admission:
         self._dictionary, self._recurring = dictionary, recurring
         self._guests: dict[int, _Guest] = {}
         self._largest_block = 0
+        #: Pages that may go in though they were seen once: what recurs leaves so much room.
+        self._spare = 0 if recurring is None else max(
+            0, dictionary.pages.ring - len(recurring.hashes))
+        #: Those of the block at hand that do so if they are new.
+        self._lent = np.empty(0, np.int64)
         #: Whether pages of round 0 have had to stay outside because there was no room.
         self.has_refused = False
 
@@ -60,10 +68,19 @@ class Admission:
         """Return for each page of a guest whether it is let in if it is new; None: all are."""
         self._largest_block = max(self._largest_block, len(offsets))
         ahead = _ROOM_BLOCKS * self._largest_block
-        if not self._dictionary.has_room(ahead) and not self._may_replace(owner, ahead):
+        has_room = self._dictionary.has_room(ahead)
+        self._lent = self._lent[:0]
+        if not has_room and not self._may_replace(owner, ahead):
             self.has_refused = True
             return np.zeros(len(offsets), np.uint8)
-        return None if self._recurring is None else self._recurring.listed(data, offsets)
+        if self._recurring is None:
+            return None
+        admitted = self._recurring.listed(data, offsets)
+        if has_room:
+            # as far ahead as all of these look
+            self._lent = np.flatnonzero(admitted == 0)[:max(0, self._spare - ahead)]
+            admitted[self._lent] = 1
+        return admitted
 
     def _may_replace(self, owner: int, ahead: int) -> bool:
         guest = self._guests.get(owner)
@@ -88,9 +105,12 @@ class Admission:
         has_room = self._dictionary.has_room(_ROOM_BLOCKS * self._largest_block)
         return False, None if has_room else np.zeros(count, np.uint8)
 
-    def count(self, owner: int, found: int, pages: int) -> None:
-        """Note what became of a block of round 0; found: the page, or one like it, was held."""
-        guest = self._guests.setdefault(owner, _Guest())
+    def count(self, owner: int, matches: Matches) -> None:
+        """Note what became of a block of round 0."""
+        self._spare -= int(np.isin(matches.kinds[self._lent], _INSERTED).sum())
+        # the page, or one like it, was held
+        found = matches.self_duplicates + matches.cross_server + len(matches.bitmaps)
+        guest, pages = self._guests.setdefault(owner, _Guest()), len(matches.kinds)
         guest.found += found
         guest.sent += pages
         guest.finds_most = 2 * found >= pages or 2 * guest.found >= guest.sent

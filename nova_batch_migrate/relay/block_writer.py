@@ -86,8 +86,7 @@ class BlockWriter:
         matches = self.dictionary.match(data, offsets, keys, owner=owner, predicted=predicted,
                                         most_words=self._most_delta_words, admit=admit)
         if not turn:
-            self._admission.count(owner, matches.self_duplicates + matches.cross_server
-                                  + len(matches.bitmaps), len(offsets))
+            self._admission.count(owner, matches)
         plain, groups = self._control_part(table, data, matches, verbatim)
         control, flags = plain, block.LATE if late else 0
         if self._level is not None:

@@ -26,6 +26,7 @@ SOURCE, DESTINATION = "cmpa", "cmpb"
 #: The destination's address: its relay and its QEMUs are there.
 ADDRESS, ADDRESS6 = "10.9.9.2", "fd09::2"
 RELAY_PORT = 49300
+DICTIONARY_BYTES = 64 << 20
 FIRST, SECOND, STRANGER = (
     f"0f6c4ba5-1b52-4d0f-8e25-6a2d3a2c3d{number:02d}" for number in (1, 2, 3))
 
@@ -75,7 +76,7 @@ def group(role: str, token: str, **changes) -> dict:
         "destination": DESTINATION, "peer_address": ADDRESS, "peer_port": RELAY_PORT,
         "members": [{"server_id": FIRST, "order": 0, "scope": "project"},
                     {"server_id": SECOND, "order": 1, "scope": "project"}],
-        "dictionary_bytes": 64 << 20, **changes}
+        "dictionary_bytes": DICTIONARY_BYTES, **changes}
 
 
 def open_group(relays, **changes) -> None:

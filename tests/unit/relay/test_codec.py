@@ -114,16 +114,35 @@ class TestCodec(base.BaseTestCase):
 
     def test_content_that_the_scan_saw_once_stays_outside(self):
         once, twice = b.noise(1), b.noise(2)
-        seen = np.array([xxhash.xxh3_64_intdigest(twice, 7) & 0xffffffff], np.uint32)
-        log = b.log(recurring=Recurring(7, seen))
+        # what else recurs would fill the dictionary
+        seen = np.array([xxhash.xxh3_64_intdigest(twice, 7) & 0xffffffff,
+                         *range(RING_PAGES)], np.uint32)
+        log = b.log(recurring=Recurring(7, np.unique(seen)))
         data = b.guest([once, twice, b.page(3)])
         self.assertEqual(data, log.send(1, data))
         self.assertEqual(b.PAGE, log.encoder.fill_bytes)
         self.assertEqual(data, log.send(2, data))
         self.assertEqual(b.PAGE, log.encoder.statistics(2).cross_server_bytes)
-        nothing = b.log(recurring=Recurring(7, seen[:0]))
-        self.assertEqual(data, nothing.send(1, data))
-        self.assertEqual(0, nothing.encoder.fill_bytes)
+
+    @ddt.data(*LOOPS)
+    def test_what_the_scan_saw_once_gets_the_room_that_the_rest_leaves(self, which):
+        pages = 4 * RING_PAGES
+        kin = [b.noise(i) for i in range(pages // 2)]
+        seen = np.unique(np.array([xxhash.xxh3_64_intdigest(page, 7) & 0xffffffff
+                                   for page in kin], np.uint32))
+        log = b.log(loops=LOOPS[which], level=None, dictionary_bytes=4 * MIN_DICTIONARY_BYTES,
+                    recurring=Recurring(7, seen))
+        own = [b.page(10_000 + i) for i in range(pages)]
+        first = b.guest([kin[0], *own, *kin[1:]])
+        self.assertEqual(first, log.send(1, first))
+        # much of its own came first, and all that recurs has found room behind it
+        second = b.guest([kin[0], *(changed(page, 5) for page in own), *kin[1:]])
+        self.assertEqual(second, log.send(2, second))
+        two = log.encoder.statistics(2)
+        self.assertEqual(len(kin), two.cross_server_bytes // b.PAGE)
+        # all but what is left free for two blocks
+        deltas = two.delta_bytes // b.PAGE
+        self.assertTrue(pages // 2 - 600 < deltas < pages // 2, deltas)
 
     @ddt.data(*LOOPS)
     def test_guests_larger_than_the_dictionary_still_find_each_other(self, which):

@@ -46,6 +46,8 @@ FIRMWARE_PAGES = 125
 MIB = 1024 ** 2
 #: No page crosses for less of its size: pages for nothing would cross in no time.
 LEAST_RATIO = 1e-3
+#: What a page takes whose content a relay's compression finds far back, as a share of its size.
+FAR_RATIO = 0.01
 #: A later round, for the share of touched pages that have changed.
 _A_ROUND_SECONDS = 1.0
 #: How far before the point at which QEMU would switch over a relay slows down (relay.pacing).
@@ -153,21 +155,26 @@ def wire_rates(server: ServerTelemetry, hits: Hits, own_share: float | None = No
 def _new_ratio(server: ServerTelemetry, hits: Hits, own_share: float | None) -> float:
     """Return how far those pages of round 0 compress that are no references.
 
-    They are its own, and those in common that it is the first to bring. Its own are like those of
-    a server of its kind, as far as one has gone before.
+    They are its own, those in common that it is the first to bring, and those that a dictionary had
+    no room for, which compression finds. Its own are like those of a server of its kind, as far as
+    one has gone before.
     """
     usual = _ratio(server.compress_unchanged)
     new = 1.0 - hits.reference_share
-    if own_share is None or server.compress_own is None or new <= 0:
+    if new <= 0:
         return usual
-    own = min(own_share, new)
+    far = min(hits.far_share, new)
+    if own_share is None or server.compress_own is None:
+        return _ratio(usual + far / new * (FAR_RATIO - usual))
+    own = min(own_share, new - far)
     behind = server.compress_own_behind_like
     shared = 1.0 - own_share - hits.self_share
-    kin = 0.0 if behind is None or shared <= 0 else min(1.0, hits.cross_share / shared)
+    kin = 0.0 if behind is None or shared <= 0 else min(
+        1.0, (hits.cross_share + far) / shared)
     own_ratio = server.compress_own if behind is None else (
         kin * behind + (1.0 - kin) * server.compress_own)
     first_ratio = usual if server.compress_shared is None else server.compress_shared
-    return _ratio((own * own_ratio + (new - own) * first_ratio) / new)
+    return _ratio((own * own_ratio + far * FAR_RATIO + (new - own - far) * first_ratio) / new)
 
 
 def _ratio(measured: float | None) -> float:

@@ -20,7 +20,13 @@ except ImportError:  # no compiler where it was installed
 
 #: What a server sends before it may push others' contents out, as a share of the ring: it may come
 #: to what is held (relay/admission.py).
-PATIENCE_SHARE = 1 / 64
+PATIENCE_SHARE = 1 / 8
+#: One in so many places of a dictionary that is full takes what later rounds bring
+#: (relay/dictionary.py).
+LATE_SHARE = 8
+#: How far back a relay's compression looks at most, as long as its dictionary is as large
+#: ([relay] zstd_window_log).
+FAR_BYTES = 1 << 29
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +39,9 @@ class Hits:
     cross_share: float = 0.0
     #: The latter in pages.
     cross_pages: float = 0.0
+    #: The content came before, there was no room to hold it, and the relay's compression finds it:
+    #: no reference.
+    far_share: float = 0.0
 
     @property
     def reference_share(self) -> float:
@@ -66,7 +75,8 @@ class Replay:
     A dictionary is a ring of contents (design 6): what is new goes in at the head, the oldest falls
     out, a hit moves nothing. What is let in is what relay/admission.py lets in: only what comes
     again in the same log, so that pages that are nowhere else cost no room; once the ring is full
-    nothing by a server that finds most of its pages, and never in the place of a server's own.
+    nothing by a server that finds most of its pages, and never in the place of a server's own. What
+    it has no room for is still found by compression, if it was sent in full not long ago.
     """
 
     def __init__(self, host: HostTelemetry, dedup_scope: str, dictionary_bytes: int,
@@ -75,6 +85,7 @@ class Replay:
         self._known = known or commonality.of_host(host)
         self._scope = Scope(dedup_scope, host.servers)
         self._dictionary_pages = dictionary_bytes / PAGE_BYTES
+        self._far_pages = min(FAR_BYTES, dictionary_bytes) / PAGE_BYTES
         held = host.confirmation
         #: Equal hashes whose pages had been written by the time they were compared [0044].
         self._held_share = held.held / held.pairs if held and held.pairs else 1.0
@@ -137,13 +148,17 @@ class Replay:
                 self._sampled(ids[0]).recurring <= self._dictionary_pages * theta):
             return {ids[0]: self._hits_of(ids[0], self._sampled(ids[0]).repeats, 0, theta)}
         contents, owners = self._accesses(ids)
-        hit, crosses = replay(contents, owners, self._dictionary_pages * theta,
-                              [self._sampled(i).pages for i in ids])
-        within = numpy.bincount(owners[hit & ~crosses], minlength=len(ids)).tolist()
-        across = numpy.bincount(owners[hit & crosses], minlength=len(ids)).tolist()
-        return {i: self._hits_of(i, within[at], across[at], theta) for at, i in enumerate(ids)}
+        hit, crosses, far = replay(contents, owners, self._dictionary_pages * theta,
+                                   [self._sampled(i).pages for i in ids],
+                                   self._far_pages * theta)
+        within, across, behind = (
+            numpy.bincount(owners[which], minlength=len(ids)).tolist()
+            for which in (hit & ~crosses, hit & crosses, far & crosses))
+        return {i: self._hits_of(i, within[at], across[at], theta, behind[at])
+                for at, i in enumerate(ids)}
 
-    def _hits_of(self, server_id: str, within: int, across: int, theta: float) -> Hits:
+    def _hits_of(self, server_id: str, within: int, across: int, theta: float, far: int = 0
+                 ) -> Hits:
         """Return the hits of a server of which so many were found in its sample.
 
         The sample is one of contents, not of pages: it tells how many of the contents come from
@@ -162,7 +177,8 @@ class Replay:
             share = repeats / sampled.pages
         return Hits(share * (within / repeats if repeats else 1.0) * self._held_share,
                     (1.0 - share) * across / distinct * self._held_share,
-                    across / theta * self._held_share)
+                    across / theta * self._held_share,
+                    (1.0 - share) * far / distinct * self._held_share)
 
     def _accesses(self, ids: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return contents that may come again, in order, and the place of their server in ids."""
@@ -199,16 +215,19 @@ class Replay:
 
 
 def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float,
-           pages: Sequence[int] = ()) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Return which accesses hit a ring of `capacity` contents, and which of these cross servers.
+           pages: Sequence[int] = (), far_pages: float = 0.0
+           ) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """Return which accesses hit a ring of `capacity` contents, which of all cross servers, and
+    which of those that miss came before, no more than `far_pages` sent in full ago.
 
-    `owners` ascend. A hit crosses if its own server had not brought the content before. `pages` are
-    those that each owner sends in all, with those that are no accesses here. Whether an access hits
-    depends on what was let in before it, so where not all fits they are followed one by one.
+    `owners` ascend. An access crosses if its own server had not brought the content before, but
+    another had. `pages` are those that each owner sends in all, with those that are no accesses
+    here. Whether an access hits depends on what was let in before it, so where not all fits they
+    are followed one by one; some of the ring is then taken by what guests write meanwhile.
     """
     count = len(contents)
     if not count:
-        return numpy.zeros(0, dtype=bool), numpy.zeros(0, dtype=bool)
+        return tuple(numpy.zeros(0, dtype=bool) for _ in range(3))
     order = numpy.argsort(contents, kind="stable")
     in_order, owners_in_order = contents[order], owners[order]
     # where another content begins, the ends included; where another owner does
@@ -219,18 +238,31 @@ def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float,
     first[order] = begins[:-1]
     once[order] = begins[:-1] & begins[1:]
     # Of one content, accesses of a server stand together: servers come one after the other.
-    crosses[order] = begins[:-1] | others
-    missed = first
-    if numpy.count_nonzero(first & ~once) > capacity:
-        missed = _misses(order, first, once, owners, int(capacity), pages)
-    return ~missed, ~missed & crosses
-
-
-def _misses(order, first, once, owners, slots: int, pages: Sequence[int]) -> numpy.ndarray:
-    """Follow all accesses but those that come once; `order` has those of a content together."""
-    before = numpy.empty(len(order), dtype=numpy.int64)
+    crosses[order] = ~begins[:-1] & others
+    slots = int(capacity)
+    if numpy.count_nonzero(first & ~once) <= capacity:
+        return ~first, crosses, numpy.zeros(count, dtype=bool)
+    before = numpy.empty(count, dtype=numpy.int64)
     before[order] = numpy.concatenate(([-1], order[:-1]))
     before[first] = -1
+    missed = _misses(before, first, once, owners, slots - slots // LATE_SHARE, pages)
+    sent = _sent_in_full(missed, owners, pages)
+    return ~missed, crosses, missed & ~first & (sent - sent[before] <= far_pages)
+
+
+def _sent_in_full(missed, owners, pages: Sequence[int]) -> numpy.ndarray:
+    """Return for each access how many pages have been sent in full by then, by all."""
+    accesses = numpy.bincount(owners, minlength=len(pages))
+    # those that are no accesses lie evenly between the others
+    rest = numpy.asarray(list(pages) or accesses, dtype=numpy.float64) - accesses
+    between = numpy.divide(rest, accesses, out=numpy.zeros(len(accesses)), where=accesses > 0)
+    # all of an owner's may be such
+    alone = numpy.cumsum(numpy.where(accesses > 0, 0.0, rest))
+    return numpy.cumsum(missed + between[owners]) + alone[owners]
+
+
+def _misses(before, first, once, owners, slots: int, pages: Sequence[int]) -> numpy.ndarray:
+    """Follow all accesses but those that come once; `before` has the last one to their content."""
     again = numpy.flatnonzero(~once)
     # numbers among all accesses become numbers among these
     among = numpy.cumsum(~once) - 1

@@ -122,9 +122,10 @@ class TestRelayed(base.BaseTestCase):
                       found[0].reason)
 
     def test_families_one_behind_the_other(self):
-        # The same with two pages in all, which two groups would send twice.
-        x, y = [*range(10), 98, 99], [*range(20, 30), 98, 99]
-        found = self.relayed(12, ("a", x), ("b", y), ("c", x), ("d", y))
+        # The same with four pages in all, which two groups would send twice. Of a full ring an
+        # eighth is for what guests write meanwhile.
+        x, y = [*range(10), *range(96, 100)], [*range(20, 30), *range(96, 100)]
+        found = self.relayed(17, ("a", x), ("b", y), ("c", x), ("d", y))
         self.assertEqual(["a b c d"], names(found))
         self.assertEqual(("id-a", "id-c", "id-b", "id-d"), found[0].order)
         self.assertIn("with relatives one behind the other (0.0 MiB in order of their times)",
@@ -156,8 +157,8 @@ class TestRelayed(base.BaseTestCase):
 
     def test_one_group_though_it_does_not_fit(self):
         # Each has nine pages with the next one: no two neighbours' fit with a third, but a ring
-        # of ten has room for one of them beside the first nine.
-        found = self.relayed(10, ("a", range(0, 9)), ("b", range(0, 18)), ("c", range(9, 18)))
+        # of ten has room for one of them beside the first nine, and one place is not theirs.
+        found = self.relayed(11, ("a", range(0, 9)), ("b", range(0, 18)), ("c", range(9, 18)))
         self.assertEqual(["a b c"], names(found))
         self.assertIn("yet 0.0 MiB are sent once by it, 0.0 MiB by groups that fit",
                       found[0].reason)

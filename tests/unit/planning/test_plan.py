@@ -267,15 +267,17 @@ class TestPlan(base.BaseTestCase):
         self.assertNotIn("by its history alone", reasons["b"])
 
     def test_relatives_go_one_behind_the_other_but_never_against_a_deadline(self):
-        pages = 20 * builders.PAGES_PER_MIB
+        pages, of_all = 20 * builders.PAGES_PER_MIB, 2000
         kin = {"a": 0, "b": 1, "c": 0, "d": 1}
         host = builders.host(
-            [server(name, 20 + at, sequence=PageSequence(1.0, (
+            [server(name, 28 + at, sequence=PageSequence(1.0, (
                 *range(kin[name] * pages, (kin[name] + 1) * pages),
-                *range(3 * pages, 3 * pages + 200))))
+                *range(3 * pages, 3 * pages + of_all))))
              for at, name in enumerate("abcd")],
-            builders.classes(("a c", pages), ("b d", pages), ("a b c d", 200)))
-        asked = dict(relay=True, dedup_scope="host", dictionary_bytes=(pages + 200) * 4096)
+            builders.classes(("a c", pages), ("b d", pages), ("a b c d", of_all)))
+        # an eighth of a full one is taken by what guests write meanwhile
+        asked = dict(relay=True, dedup_scope="host",
+                     dictionary_bytes=(pages + of_all + 1) * 8 // 7 * 4096)
         found = plan.make_plan(plan_request(host, **asked))
         self.assertEqual(["a c b d"], order(found))
         self.assertIn("2 of 4 by relatives one behind the other",

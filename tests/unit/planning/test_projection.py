@@ -5,7 +5,7 @@ import ddt
 from hypothesis import given, settings, strategies
 from oslotest import base
 
-from nova_batch_migrate.planning import projection
+from nova_batch_migrate.planning import conditions, projection
 from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.nova_schedule import NovaSchedule
@@ -125,8 +125,16 @@ class TestNova(base.BaseTestCase):
         member = MemberLoad(*[load(1000)] * 3)
         found = projection.project([member] * 4, HUNDRED_PAGES_A_SECOND, 4,
                                    projection.NovaWork(4.0, 0.75, at_once=2), 0.0)
-        # 3 s of work before each stream
-        self.assertEqual([0.0, 0.0, 3.0, 3.0], [each.queue_seconds for each in found])
+        # 3 s of work before each stream; the link is idle until the first's begins
+        self.assertEqual([0.0, 3.0, 3.0, 6.0], [each.queue_seconds for each in found])
+
+    def test_the_first_keeps_the_others_waiting_only_so_long(self):
+        member = MemberLoad(*[load(1000)] * 3)
+        found = projection.project([member] * 4, HUNDRED_PAGES_A_SECOND, 4,
+                                   projection.NovaWork(40.0, 0.75, at_once=2), 0.0)
+        self.assertEqual([0.0, conditions.FIRST_ALONE_SECONDS, 30.0,
+                          30.0 + conditions.FIRST_ALONE_SECONDS],
+                         [each.queue_seconds for each in found])
 
     def test_a_place_is_free_when_nova_is_done_with_it(self):
         member = MemberLoad(*[load(1000)] * 3)
@@ -401,6 +409,11 @@ class TestRelay(base.BaseTestCase):
         # a fifth repeats itself: the other two that it shares have gone before, so its like has
         self.assertEqual(0.1, ratio(Hits(0.2, 0.4)))
         self.assertEqual(0.9, ratio(Hits(), None))
+        # half of the rest found no room in the dictionary: compression finds it
+        far = Hits(0.0, 0.3, far_share=0.3)
+        self.assertEqual(round((0.4 * 0.1 + 0.3 * projection.FAR_RATIO) / 0.7, 6), ratio(far))
+        self.assertEqual(round((0.4 * 0.9 + 0.3 * projection.FAR_RATIO) / 0.7, 6),
+                         ratio(far, None))
 
 
 class TestCycles(base.BaseTestCase):

@@ -50,6 +50,23 @@ class TestReplay(base.BaseTestCase):
         self.assertEqual([(0, 0), (0, 0.6667)],
                          hits([server("a", 1, 2, 3), server("b", 3, 2, 1)], 2))
 
+    def test_what_finds_no_room_is_found_by_compression_if_it_is_not_far_back(self):
+        pages = 1 << 10
+        kin = [server(name, *range(3 * pages), -own) for name, own in (("a", 1), ("b", 1))]
+        host = builders.host(kin)
+        found = Replay(host, "host", 2 * pages * PAGE_BYTES).hits(["id-a", "id-b"])[1]
+        held = 2 * pages * 7 // 8 / (3 * pages + 1)
+        self.assertAlmostEqual(held, found.cross_share, delta=0.001)
+        # all of what a sent in full since then fits the window, which is as large as the dictionary
+        self.assertAlmostEqual(1.0 - held, found.far_share, delta=0.001)
+        # of a heap in between nothing is left beyond it
+        kin = [server("a", *range(3 * pages)), server("b", -3 * pages),
+               server("c", *range(3 * pages))]
+        found = Replay(builders.host(kin), "host", 2 * pages * PAGE_BYTES).hits(
+            ["id-a", "id-b", "id-c"])[2]
+        self.assertAlmostEqual(7 / 12, found.cross_share, delta=0.001)
+        self.assertEqual(0.0, found.far_share)
+
     def test_who_finds_nothing_pushes_others_out(self):
         # b waits for one page whether it finds something, then 5 takes the place of 1.
         self.assertEqual(
@@ -127,6 +144,9 @@ class TestReplay(base.BaseTestCase):
 def by_hand(contents, owners, capacity):
     """The ring, one access after the other."""
     counts = {c: contents.count(c) for c in contents}
+    if sum(count > 1 for count in counts.values()) > capacity:
+        # what is full has a place in so many for what guests write meanwhile
+        capacity -= capacity // replay.LATE_SHARE
     ring, hit, crosses, seen = [], [], [], set()
     for at, (content, owner) in enumerate(zip(contents, owners, strict=True)):
         place = next((n for n, slot in enumerate(ring) if slot[0] == content), None)
@@ -142,7 +162,7 @@ def by_hand(contents, owners, capacity):
             sent = len(mine) * owners.count(owner) / len(again)
             if len(ring) < capacity:
                 ring.append((content, owner))
-            elif (sent >= capacity / 64 and 2 * sum(hit[n] for n in own) < sent
+            elif (sent >= capacity / 8 and 2 * sum(hit[n] for n in own) < sent
                     and ring[0][1] != owner):
                 ring = [*ring[1:], (content, owner)]
     return hit, crosses
@@ -158,12 +178,18 @@ class TestRing(base.BaseTestCase):
         # with the extension, where it is built, and without
         for speed in (replay._speed, None):
             with mock.patch.object(replay, "_speed", speed):
-                hit, crosses = replay.replay(
+                hit, crosses, far = replay.replay(
                     numpy.array(contents, dtype=numpy.int64),
                     numpy.array(owners, dtype=numpy.int64), capacity,
-                    [owners.count(owner) for owner in range(servers)])
+                    [owners.count(owner) for owner in range(servers)], 6.0)
             self.assertEqual(by_hand(contents, owners, capacity),
-                             (hit.tolist(), crosses.tolist()))
+                             (hit.tolist(), (hit & crosses).tolist()))
+            missed = [at for at, found in enumerate(hit.tolist()) if not found]
+            for at, content in enumerate(contents):
+                before = [n for n in range(at) if contents[n] == content]
+                near = before and sum(before[-1] < n <= at for n in missed) <= 6
+                fits = len({c for c in contents if contents.count(c) > 1}) <= capacity
+                self.assertEqual(bool(near) and at in missed and not fits, bool(far[at]))
 
     def test_what_is_no_access_is_refused(self):
         if replay._speed is None:
@@ -180,6 +206,6 @@ class TestRing(base.BaseTestCase):
     @settings(deadline=None, max_examples=50)
     @given(strategies.lists(strategies.integers(0, 12), max_size=60))
     def test_where_all_fits_every_repetition_hits(self, contents):
-        hit, _ = replay.replay(numpy.array(contents, dtype=numpy.int64),
+        hit, _, _ = replay.replay(numpy.array(contents, dtype=numpy.int64),
                                numpy.zeros(len(contents), dtype=numpy.int64), 13)
         self.assertEqual(len(contents) - len(set(contents)), hit.sum())

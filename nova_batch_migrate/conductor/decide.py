@@ -11,7 +11,7 @@ from typing import Any
 
 from nova_batch_migrate.conductor import state as st
 from nova_batch_migrate.conductor import waiting
-from nova_batch_migrate.planning.conditions import FIRST_ALONE_SECONDS
+from nova_batch_migrate.planning.conditions import BESIDE_PREPARING, FIRST_ALONE_SECONDS
 
 #: How often a set that moves together is begun: once more when it was called off.
 SET_ATTEMPTS = 2
@@ -159,7 +159,8 @@ def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset(),
         here = [row for row in moving if row.source == source]
         free = _limit(batch, source, group) - len(here)
         if group in batch.relayed and batch.settings.max_preparing is not None:
-            free = min(free, _preparing_limit(batch, rows, group)
+            free = min(free, batch.settings.max_preparing + BESIDE_PREPARING - len(here),
+                       _preparing_limit(batch, rows, group)
                        - sum(_prepares(row, batch) for row in here))
         ready = [row for row in rows if row.group_index == group and _ready(row, batch.now)]
         for row in sorted(ready, key=lambda row: row.order_index):

@@ -18,10 +18,11 @@ OPTS = [
                     "share one link: one after the other each has it whole."),
     cfg.IntOpt("max_preparing", default=3, min=0,
                help="Migrations that run at once from one source host through relays, whose stream "
-                    "has not begun: further ones are asked for when Nova has prepared one, and the "
-                    "first of a group alone, for up to 10 s. Relays let one stream through after "
-                    "the other, so the first is under way sooner, and Nova and its neighbours "
-                    "share their processors among fewer. 0: any number."),
+                    "has not begun: further ones are asked for when Nova has prepared one, as long "
+                    "as no more than two others are under way, and the first of a group alone, for "
+                    "up to 10 s. Relays let one stream through after the other, so the first is "
+                    "under way sooner, and Nova and its neighbours share their processors among "
+                    "fewer. 0: any number."),
     cfg.IntOpt("max_inbound", default=0, min=0,
                help="Migrations of all batches that may arrive at one host at once; those beyond "
                     "wait. 0: any number, as Nova has it."),

@@ -14,6 +14,9 @@ _REST_WEIGHT = 0.25
 #: Where Nova is asked for a few at once, the first of a group has it for itself until its stream
 #: begins, but no longer than this: the link is idle meanwhile.
 FIRST_ALONE_SECONDS = 10.0
+#: So many more may be under way than Nova is asked to prepare at once: one streams, one is Nova's
+#: again. Others would wait for their turn, and be watched meanwhile.
+BESIDE_PREPARING = 2
 
 
 def beside_before(before: float, rest: float) -> float:

@@ -18,6 +18,7 @@ from nova_batch_migrate.planning import (
     replay,
     timing,
 )
+from nova_batch_migrate.planning.conditions import BESIDE_PREPARING
 from nova_batch_migrate.planning.placement import Room
 from nova_batch_migrate.planning.request import Movable, PlanRequest
 from nova_batch_migrate.planning.result import Projection, Wait
@@ -224,9 +225,10 @@ class Source:
         request = self._request
         members = self._members(ids, destinations, bounded) if relayed else [
             self._loads[i] for i in ids]
+        preparing = self._preparing(ids) if relayed else math.inf
         return projection.project(
-            members, self._links[relayed], parallel, dataclasses.replace(
-                request.nova, at_once=self._preparing(ids) if relayed else math.inf),
+            members, self._links[relayed], min(parallel, preparing + BESIDE_PREPARING),
+            dataclasses.replace(request.nova, at_once=preparing),
             request.setup_seconds, at, request.learned_relayed if relayed else request.learned,
             memo=None if relayed else self._runs, bounded=bounded)
 

@@ -147,6 +147,10 @@ class OrderTest(base.BaseTestCase):
         # its stream may have begun: Nova ended the attempt
         again = build.row("s0", "waiting", attempts=1, next_attempt_at=build.ago(-5))
         self.assertEqual(["s1", "s2", "s3"], issued(again, *waiting))
+        # those that wait for their turn in the relay are enough
+        under_way = [build.row(f"s{i}", "migrating", order_index=i) for i in range(5)]
+        self.assertEqual([], issued(*under_way, build.row("s5"), status="running"))
+        self.assertEqual(["s5"], issued(*under_way[1:], build.row("s5"), status="running"))
         # the group before tells nothing of this one
         done = build.row("s9", "completed", attempts=1, group_index=0)
         second = [build.row(f"s{i}", group_index=1, order_index=i) for i in range(3)]

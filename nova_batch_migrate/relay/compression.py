@@ -20,6 +20,11 @@ _NEAR_WINDOW_LOG = 27
 #: of that is enough: 1 % more bytes in 7 % less time.
 _FAST_FINDER = {"min_match": 6, "hash_log": 13}
 _FASTEST_FINDER = {"min_match": 6, "hash_log": 12}
+#: Of what comes again from far back: whole pages, mostly. Eight places of each are looked up, in a
+#: quarter of the memory; as many bytes as with zstd's own choice, which looks up 32, in three
+#: quarters of the time.
+_FAR_MATCHES = {"ldm_hash_rate_log": 9, "ldm_min_match": 256}
+_FAR_FINDER = {"min_match": 7, "hash_log": 12}
 
 
 class Compressor:
@@ -80,6 +85,7 @@ class Compressor:
             parameters |= _FAST_FINDER if level > 0 else _FASTEST_FINDER
         elif self._far:
             level, most = max(level, FAST_LEVEL), self._window_log
+            parameters |= _FAR_MATCHES | (_FAR_FINDER if level == FAST_LEVEL else {})
         return zstandard.ZstdCompressor(
             compression_params=zstandard.ZstdCompressionParameters.from_level(
                 level, enable_ldm=self._long and not fast, write_checksum=0,

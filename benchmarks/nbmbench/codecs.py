@@ -5,6 +5,7 @@ group: `feed(guest, chunk)`, `dry(guest)` and `end(guest)` return bytes that go 
 """
 import pathlib
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 
@@ -185,17 +186,40 @@ def recurring(streams: Sequence[pathlib.Path], seed: int = 1) -> Recurring:
         np.uint32)))
 
 
+class ZstdCommand:
+    """The zstd command over files behind each other, each given to it when its turn comes."""
+
+    def __init__(self, *options: str):
+        self._words = ("zstd", "-q", "-c", "-T1", *options)
+        self._process = subprocess.Popen(self._words, stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE)
+        self._size = 0
+        self._counting = threading.Thread(target=self._count, daemon=True)
+        self._counting.start()
+
+    def feed(self, path: pathlib.Path) -> None:
+        """Give it a file; returns when it has read all of it, but for what a pipe holds."""
+        subprocess.run(["cat", path], stdout=self._process.stdin, check=True)
+
+    def end(self) -> tuple[int, float]:
+        """Return bytes and CPU seconds of all; RuntimeError if it failed."""
+        self._process.stdin.close()
+        self._counting.join()
+        # it has closed its output and is still to be waited for
+        usage = machine.cpu_seconds(self._process.pid)
+        self._process.stdout.close()
+        if self._process.wait():
+            raise RuntimeError(f"{' '.join(self._words)} ended with {self._process.returncode}")
+        return self._size, usage
+
+    def _count(self) -> None:
+        while chunk := self._process.stdout.read(1 << 20):
+            self._size += len(chunk)
+
+
 def zstd(streams: Sequence[pathlib.Path], *options: str) -> tuple[int, float]:
     """Return bytes and CPU seconds of the zstd command over files behind each other."""
-    with subprocess.Popen(["cat", *streams], stdout=subprocess.PIPE) as reader, \
-            subprocess.Popen(["zstd", "-q", "-c", "-T1", *options], stdin=reader.stdout,
-                             stdout=subprocess.PIPE) as packer:
-        reader.stdout.close()
-        total = 0
-        while chunk := packer.stdout.read(1 << 20):
-            total += len(chunk)
-        # it has closed its output and is still to be waited for
-        usage = machine.cpu_seconds(packer.pid)
-        if packer.wait() or reader.wait():
-            raise RuntimeError(f"zstd {' '.join(options)} ended with {packer.returncode}")
-    return total, usage
+    command = ZstdCommand(*options)
+    for each in streams:
+        command.feed(each)
+    return command.end()

@@ -32,7 +32,8 @@ OPTS = [
                help="Private key of that certificate, readable for the relay only."),
     cfg.IntOpt("dictionary_mib", default=512, min=16,
                help="Most memory for the dictionaries of all open groups together. Both ends of a "
-                    "group hold as much."),
+                    "group hold as much. It is found when a group first needs it, serves the next "
+                    "ones as well, and is given back a minute after the last."),
     cfg.StrOpt("base_images_path", default="/var/lib/nova/instances/_base",
                help="Where nova-compute keeps the base images of instances. Pages of those that "
                     "both hosts have need not cross even for the first guest of a group. Empty: "

@@ -38,7 +38,7 @@ enum { FOUND_SELF, FOUND_CROSS, FOUND_DELTAS, FOUND_WORDS, FOUND_LITERALS, FOUND
 #define LATE ((int64_t)1 << 40)
 /* pages between asking the memory for a version's entry and using it */
 #define AHEAD 8
-/* of a page that is likely to be compared next, what is asked for ahead: the processor finds the rest */
+/* of the page that comes next, what is asked for ahead: the processor finds the rest */
 #define AHEAD_BYTES 2048
 
 static uint64_t big_endian(const uint8_t *at)
@@ -197,6 +197,26 @@ static void ask_for(const uint8_t *page)
 {
     for (int i = 0; i < AHEAD_BYTES; i += 64)
         __builtin_prefetch(page + i);
+}
+
+/* Tell whether two pages are the same; ask meanwhile for the two that are likely to be compared next, little by
+ * little: more requests at once than the processor keeps only stop it. */
+VECTORS static int same_page(const uint8_t *page, const uint8_t *held, const uint8_t *next, const uint8_t *next_held)
+{
+    for (int part = 0; part < PAGE; part += 256) {
+        uint64_t a[32], b[32], differ = 0;
+        for (int i = part; i < part + 256; i += 64) {
+            __builtin_prefetch(next_held + i);
+            __builtin_prefetch(next + i);
+        }
+        memcpy(a, page + part, 256);
+        memcpy(b, held + part, 256);
+        for (int i = 0; i < 32; i++)
+            differ |= a[i] ^ b[i];
+        if (differ)
+            return 0;
+    }
+    return 1;
 }
 
 /* Let other threads see what store_page wrote before anything that is written from now on. */
@@ -421,22 +441,25 @@ static int64_t append(book *d, uint64_t hash, int owner, const uint8_t *page)
 }
 
 /* Match one page; returns the number under which it is held now (-1: it is not) and moves the prediction on. */
-static int64_t match_page(book *d, output *o, int64_t i, const uint8_t *page, int64_t version, int64_t *predicted,
-                          const policy *p)
+static int64_t match_page(book *d, output *o, int64_t i, const uint8_t *page, const uint8_t *next, int64_t version,
+                          int64_t *predicted, const policy *p)
 {
     int64_t successor = *predicted;
     int64_t slot = live(d, successor);
     if (slot >= 0) {
-        if (slot + 1 < d->slots)
-            ask_for(d->ring + (slot + 1) * PAGE);
-        if (!memcmp(d->ring + slot * PAGE, page, PAGE)) {
+        const uint8_t *held = d->ring + slot * PAGE, *next_held = slot + 1 < d->slots ? held + PAGE : held;
+        if (same_page(page, held, next, next_held)) {
             *predicted = successor + 1;
             return refer(d, o, i, slot, p->owner);
         }
+        ask_for(next_held);
     }
+    ask_for(next);
     uint64_t hash = p->hashed ? p->hash : page_hash(page);
     slot = find(d, hash, page);
     if (slot >= 0) {
+        if (slot + 1 < d->slots)
+            ask_for(d->ring + (slot + 1) * PAGE);
         *predicted = d->slot_seq[slot] + 1;
         return refer(d, o, i, slot, p->owner);
     }
@@ -517,13 +540,13 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
             __builtin_prefetch(&d.version_keys[soon], 1);
             __builtin_prefetch(&d.version_seqs[soon], 1);
         }
-        if (i + 1 < pages)
-            ask_for((const uint8_t *)b[0].buf + offsets[i + 1]);
         int64_t at = mixed(keys[i]) & d.version_mask;
         int64_t version = d.version_keys[at] == keys[i] ? d.version_seqs[at] : -1;
         p.admit = admit == NULL || admit[i];
         p.hash = hashes ? hashes[i] : 0;
-        int64_t held = match_page(&d, &o, i, (const uint8_t *)b[0].buf + offsets[i], version, &guess, &p);
+        const uint8_t *page = (const uint8_t *)b[0].buf + offsets[i];
+        const uint8_t *next = i + 1 < pages ? (const uint8_t *)b[0].buf + offsets[i + 1] : page;
+        int64_t held = match_page(&d, &o, i, page, next, version, &guess, &p);
         d.version_keys[at] = keys[i];
         d.version_seqs[at] = held;
     }

@@ -39,7 +39,7 @@ class DestinationGroup:
     """One open group at its destination; each connection of the peer has a thread of its own."""
 
     def __init__(self, group: values.Group, mark: int, images: base_images.BaseImages,
-                 find=attribution.find):
+                 find=attribution.find, store: dictionary.Store | None = None):
         self.group = group
         self._mark, self._images = mark, images
         self._find = find
@@ -50,11 +50,12 @@ class DestinationGroup:
         self._closed = False
         scopes = {m.scope for m in group.members if m.scope is not None}
         self._dictionary_bytes = group.dictionary_bytes // max(1, len(scopes))
-        self._memory = {scope: dictionary.Memory(self._dictionary_bytes) for scope in scopes}
+        make = store.memory if store else dictionary.Memory
+        self._memory = {scope: make(self._dictionary_bytes) for scope in scopes}
 
     def prepare(self) -> None:
         """Have the dictionaries' memory made: while the group opens, not while a stream waits."""
-        for each in self._memory.values():
+        for each in list(self._memory.values()):
             each.populate()
 
     def serve(self, connection: ssl.SSLSocket, guest: greeting.Guest, answer: dict) -> None:
@@ -80,6 +81,10 @@ class DestinationGroup:
             self._closed = True
             connections = list(self._connections)
             logs = list(self._logs.values())
+            # they refer to this group: else their memory went no sooner than the collector of
+            # cycles comes by
+            self._logs.clear()
+            self._memory.clear()
         for each in connections:
             splice.shut(each, socket.SHUT_RDWR)
         for each in logs:
@@ -94,6 +99,8 @@ class DestinationGroup:
 
     def _log_of(self, scope: str) -> "DestinationLog":
         with self._lock:
+            if self._closed:
+                raise exception.RelayError(reason="the group was closed meanwhile.")
             if scope not in self._logs:
                 self._logs[scope] = DestinationLog(
                     self, self._dictionary_bytes, self._memory[scope], self._mark, self._images)

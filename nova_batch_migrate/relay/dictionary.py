@@ -9,6 +9,8 @@ Memory is set aside once. Never looks at a clock, never waits.
 import contextlib
 import dataclasses
 import mmap
+import queue
+import weakref
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from nova_batch_migrate.relay.layout import BITMAP_BYTES, LATE, PAGE_BYTES
 #: linux/mman.h; Python has no name for it.
 _MADV_POPULATE_WRITE = 23
 _POPULATE_BYTES = 4 << 20
+#: Of a store: a huge page of most processors, and what sizes that are no multiple of it may take.
+_PART_BYTES, _SPARE_PARTS = 2 << 20, 16
 NOBODY = -1         # owner of pages that were there before any stream
 #: One in so many slots is of the second ring, too.
 LATE_SHARE = 8
@@ -55,10 +59,13 @@ class Memory:
     What `populate` does not reach in time is made when it is first written.
     """
 
-    def __init__(self, size_bytes: int):
+    def __init__(self, size_bytes: int, area: mmap.mmap | None = None, begin: int = 0):
         pages = size_bytes // PAGE_BYTES
-        self._area = _huge(pages * PAGE_BYTES)
-        self._pages = np.frombuffer(self._area, np.uint8).reshape(pages, PAGE_BYTES)
+        self._area = area or _huge(pages * PAGE_BYTES)
+        self._begin = begin
+        #: What all that is made of it refers to.
+        self.whole = np.frombuffer(self._area, np.uint8, pages * PAGE_BYTES, begin)
+        self._pages = self.whole.reshape(pages, PAGE_BYTES)
 
     def pages(self, count: int) -> np.ndarray:
         """Return the first `count` pages; ValueError if there are not so many."""
@@ -68,12 +75,71 @@ class Memory:
 
     def populate(self) -> None:
         """Have the kernel find all of it now, beside whatever is done with it: no byte changes."""
-        for at in range(0, len(self._area), _POPULATE_BYTES):
+        end = self._begin + self.whole.nbytes
+        for at in range(self._begin, end, _POPULATE_BYTES):
             try:
-                self._area.madvise(_MADV_POPULATE_WRITE, at,
-                                   min(_POPULATE_BYTES, len(self._area) - at))
+                self._area.madvise(_MADV_POPULATE_WRITE, at, min(_POPULATE_BYTES, end - at))
             except OSError:     # a kernel before 5.14
                 return
+
+
+class Store:
+    """Memory for all dictionaries of a relay: what one has left serves the next.
+
+    To find memory costs the kernel as much as filling it. A part is free again when nothing refers
+    to it any more, threads that come to their end included; what it held is behind no number of
+    its next dictionary.
+    """
+
+    def __init__(self, size_bytes: int):
+        #: Addresses; memory only where something was written.
+        self._area = _huge(_whole_parts(size_bytes) + _SPARE_PARTS * _PART_BYTES)
+        self._free = [(0, len(self._area))]
+        #: Filled whenever a reference goes, by whoever held it.
+        self._returned: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+
+    def memory(self, size_bytes: int) -> Memory:
+        """Return memory for a dictionary; not for two threads at once.
+
+        Its own where there is not so much in one piece: what a group had that was closed a moment
+        ago may still be in use.
+        """
+        self._collect()
+        wanted = _whole_parts(size_bytes)
+        for index, (begin, end) in enumerate(self._free):
+            if end - begin >= wanted:
+                self._free[index:index + 1] = [(begin + wanted, end)] * (end - begin > wanted)
+                found = Memory(size_bytes, self._area, begin)
+                weakref.finalize(found.whole, self._returned.put,
+                                 (begin, begin + wanted)).atexit = False
+                return found
+        return Memory(size_bytes)
+
+    def free_bytes(self) -> int:
+        """Return how much nobody uses; not for two threads at once."""
+        self._collect()
+        return sum(end - begin for begin, end in self._free)
+
+    def release(self) -> None:
+        """Give the kernel back what nobody uses; not for two threads at once."""
+        self._collect()
+        for begin, end in self._free:
+            self._area.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+    def _collect(self) -> None:
+        """Put what has come back where it belongs."""
+        while not self._returned.empty():
+            self._free.append(self._returned.get())
+        joined: list[tuple[int, int]] = []
+        for begin, end in sorted(self._free):
+            if joined and joined[-1][1] == begin:
+                begin = joined.pop()[0]
+            joined.append((begin, end))
+        self._free = joined
+
+
+def _whole_parts(size_bytes: int) -> int:
+    return -(-size_bytes // _PART_BYTES) * _PART_BYTES
 
 
 class Pages:

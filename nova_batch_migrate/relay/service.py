@@ -19,6 +19,7 @@ from nova_batch_migrate.relay import (
     channel,
     control,
     destination,
+    dictionary,
     greeting,
     metrics,
     redirect,
@@ -52,6 +53,8 @@ _CONNECT_SECONDS = 20
 #: Every address of both families.
 _EVERYWHERE = "::"
 _MOST_HANDSHAKES = 16
+#: For which the dictionaries' memory waits for the next group.
+_KEPT_SECONDS = 60
 
 
 class Relay:
@@ -69,8 +72,11 @@ class Relay:
         self._redirect = redirect.Redirect(options.mark, *options.migration_ports)
         self._images = base_images.BaseImages(options.base_images_path,
                                               options.base_images_mib << 20)
+        self._store = dictionary.Store(options.dictionary_mib << 20)
+        #: Gives the store's memory back a while after the last group.
+        self._release: threading.Timer | None = None
         self._settings = source.Settings(
-            images=self._images,
+            images=self._images, store=self._store,
             mark=options.mark, zstd_level=options.zstd_level,
             zstd_window_log=options.zstd_window_log, link_seconds=options.link_seconds,
             hold_seconds=options.hold_seconds, pause_seconds=options.pause_seconds,
@@ -133,6 +139,8 @@ class Relay:
             self._metrics.stop()
         for group_id in list(self._groups):
             self.close_group(group_id)
+        if self._release is not None:
+            self._release.cancel()
         self._redirect.close()
         for listener in self._listeners:
             splice.shut(listener, socket.SHUT_RDWR)
@@ -211,7 +219,8 @@ class Relay:
             if group.role == values.SOURCE:
                 made = source.SourceGroup(group, self._settings, self._client_context, self._gangs)
             else:
-                made = destination.DestinationGroup(group, self._options.mark, self._images)
+                made = destination.DestinationGroup(group, self._options.mark, self._images,
+                                                    store=self._store)
             self._groups[group.id] = made
         # beside Nova's own preparations: the first page comes seconds later
         threading.Thread(target=made.prepare, daemon=True).start()
@@ -248,8 +257,22 @@ class Relay:
                 for members in made.group.synchronized:
                     self._gangs.pop(members, None)
         made.close()
+        self._release_later()
         LOG.info("group %s is closed", group_id)
         return figures
+
+    def _release_later(self) -> None:
+        """Give the dictionaries' memory back unless another group opens soon, as in a drain."""
+        def release() -> None:
+            with self._lock:
+                if not self._groups:
+                    self._store.release()
+        with self._lock:
+            if self._release is not None:
+                self._release.cancel()
+            self._release = threading.Timer(_KEPT_SECONDS, release)
+            self._release.daemon = True
+            self._release.start()
 
     def limit(self, group_id: str, bytes_per_second: float | None) -> dict:
         """Change the cap on the wire bytes of a group."""

@@ -18,6 +18,7 @@ from nova_batch_migrate.relay import (
     admission,
     base_images,
     channel,
+    dictionary,
     encoder,
     figures,
     greeting,
@@ -60,6 +61,8 @@ class Settings:
     hold_seconds: float = 60.0
     pause_seconds: float = 2.0
     policy: switchover.Policy = switchover.Policy.TOGETHER
+    #: Where dictionaries have their memory from; None: from the kernel.
+    store: dictionary.Store | None = None
 
 
 class SourceGroup:
@@ -104,7 +107,8 @@ class SourceGroup:
                                                        dictionary_bytes),
                                  level=zstd_level(self.options.zstd_level,
                                                   self.group.known_bytes_per_second)),
-            self._bucket, self._rate, adapts=self.options.zstd_level is None)
+            self._bucket, self._rate, adapts=self.options.zstd_level is None,
+            memory=self.options.store and self.options.store.memory(dictionary_bytes))
 
     def _recurring(self, scope: str) -> admission.Recurring | None:
         found = next((each for each in self.group.recurring if each[0] == scope), None)

@@ -43,11 +43,12 @@ class SourceLog:
     """
 
     def __init__(self, connect, log_settings: settings.LogSettings, bucket: pacing.TokenBucket,
-                 rate: pacing.WireRate, adapts: bool = False):
+                 rate: pacing.WireRate, adapts: bool = False,
+                 memory: dictionary.Memory | None = None):
         self._connect = connect
         #: As the source wants it; the destination may allow a smaller dictionary.
         self.settings = log_settings
-        self._memory = dictionary.Memory(log_settings.dictionary_bytes)
+        self._memory = memory or dictionary.Memory(log_settings.dictionary_bytes)
         self._bucket, self._rate = bucket, rate
         # Encoding and sending are two locks, taken hand over hand: the next block is made while
         # the one before is on its way.
@@ -193,6 +194,9 @@ class SourceLog:
         """End the connection; streams that still run are reset."""
         self._closed = True
         self._broke(self._channel, "the group was closed")
+        # the group's own: else both would go, and their memory with them, no sooner than the
+        # collector of cycles comes by
+        self._connect = _connect_no_more
         # behind what has been handed over already
         with self._order:
             self._ahead.put(None)
@@ -359,3 +363,7 @@ class SourceLog:
             self._encode.notify_all()
         for stream in streams:
             stream.reset(reason)
+
+
+def _connect_no_more(_session: int, _anew: bool):
+    raise exception.RelayError(reason="the group was closed.")

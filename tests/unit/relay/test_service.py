@@ -75,6 +75,31 @@ def _carries():
                 "again": relays.source.close_group("batch:0:cmpb")}
 
 
+def _one_group_after_another():
+    """A later group has the memory of an earlier one, and finds nothing in it."""
+    first, _ = two_alike()
+    found, whole, places = [], [], []
+    with hosts.two() as relays:
+        stores = [each._store for each in (relays.source, relays.destination)]
+        full = [each.free_bytes() for each in stores]
+        for port in (49152, 49153):
+            hosts.open_group(relays)
+            migration = hosts.Migration(relays, hosts.FIRST, port)
+            migration.send(first)
+            migration.finish()
+            whole.append(migration.arrived() == first)
+            counted = relays.source.close_group("batch:0:cmpb")
+            relays.destination.close_group("batch:0:cmpb")
+            found.append(counted["servers"][hosts.FIRST]["literal_bytes"] // PAGE)
+            # threads come to their end
+            end = time.monotonic() + 10
+            while (free := [each.free_bytes() for each in stores]) != full and \
+                    time.monotonic() < end:
+                time.sleep(0.05)
+            places.append(free == full)
+        return {"whole": whole, "found": found, "free": places}
+
+
 def _spliced():
     first, _ = two_alike()
     with hosts.two() as relays:
@@ -333,6 +358,12 @@ class Relays(base.BaseTestCase):
             self.assertGreater(each["bytes_per_second"], 0)
             self.assertTrue(0 < each["cpu_seconds"] <= used, each)
         self.assertEqual({}, seen["again"])
+
+    def test_a_group_leaves_its_memory_to_the_next_and_nothing_in_it(self):
+        seen = namespace.run(_one_group_after_another)
+        self.assertEqual([True, True], seen["whole"])
+        self.assertEqual([1200, 1200], seen["found"])
+        self.assertEqual([True, True], seen["free"])
 
     def test_what_is_not_of_the_group_or_not_to_be_shared_is_spliced(self):
         seen = namespace.run(_spliced)

@@ -5,13 +5,14 @@ that the compressor behind has little to do. Everything read is checked: CodecEr
 """
 import dataclasses
 import struct
+from typing import NamedTuple
 
 import numpy as np
 
 from nova_batch_migrate.relay.layout import BITMAP_BYTES, PAGE_BYTES, SIZES, Op, Run
 from nova_batch_migrate.relay.wire import CodecError
 
-MAX_RAW_BYTES = 4 << 20
+MAX_RAW_BYTES = 8 << 20
 _LAST_OP = max(Op)
 # raw bytes; counts of runs, op groups, pages in the literal and the raw part, deltas, words,
 # verbatim bytes; wire bytes of control and literal part; flags
@@ -20,8 +21,7 @@ CONTROL_COMPRESSED, CONTROL_ANEW, LITERALS_COMPRESSED, LITERALS_ANEW = 1, 2, 4, 
 LATE = 16           # what is new goes into the second ring
 
 
-@dataclasses.dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """The head of a block: how much of everything there is."""
 
     raw_bytes: int
@@ -43,9 +43,7 @@ class Shape:
                 + self.verbatim)
 
     def pack(self) -> bytes:
-        return _HEADER.pack(self.raw_bytes, self.runs, self.groups, self.literals, self.raws,
-                            self.deltas, self.words, self.verbatim, self.control_bytes,
-                            self.literal_bytes, self.flags)
+        return _HEADER.pack(*self)
 
 
 def read_shape(payload) -> tuple[Shape, int]:

@@ -2,7 +2,7 @@
 
 The encoder's inner half: knows neither streams nor credit.
 """
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, LogSettings
 _CONTROL_LEVEL, _CONTROL_ALONE_BYTES = 3, 32 << 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """A block's payload and what became of its bytes."""
 
     parts: tuple            # buffers, the payload when joined; valid until the next block

@@ -7,10 +7,10 @@ lies in the last slots of the first one, which may take them as well.
 Memory is set aside once. Never looks at a clock, never waits.
 """
 import contextlib
-import dataclasses
 import mmap
 import queue
 import weakref
+from typing import NamedTuple
 
 import numpy as np
 
@@ -170,8 +170,7 @@ class Pages:
         return len(self.content) * PAGE_BYTES
 
 
-@dataclasses.dataclass(frozen=True)
-class Matches:
+class Matches(NamedTuple):
     """What `Dictionary.match` made of some pages, in their order."""
 
     kinds: np.ndarray           # Op per page

@@ -6,7 +6,9 @@ waits. Whatever is fed comes out at the other side byte for byte.
 import collections
 import dataclasses
 import struct
+from typing import NamedTuple
 
+import numpy as np
 import xxhash
 
 from nova_batch_migrate.relay import kernel, qemu_stream
@@ -18,7 +20,7 @@ from nova_batch_migrate.relay.settings import Agreement, LogSettings
 from nova_batch_migrate.relay.statistics import Statistics
 from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, Kind, pieces
 
-ROUND0_BLOCK_BYTES, MAX_BLOCK_BYTES = 1 << 20, 3 << 20
+ROUND0_BLOCK_BYTES, MAX_BLOCK_BYTES = 1 << 20, 6 << 20
 LATER_BLOCK_BYTES = 64 << 10
 # The longest thing a parser may want whole: a multifd packet of 4096 addresses, a record.
 MAX_ITEM_BYTES = 128 << 10
@@ -45,7 +47,8 @@ class _Stream:
         self.number, self.server, self.owner = number, server, owner
         self.parser = qemu_stream.QemuStream()
         self.runs = Runs()
-        self.buffer = bytearray(MAX_BLOCK_BYTES + MAX_ITEM_BYTES)
+        # memory only as far as something is written
+        self.buffer = np.empty(MAX_BLOCK_BYTES + MAX_ITEM_BYTES, np.uint8)
         self.filled = 0
         self.sent = 0               # of the buffer's first bytes: they crossed ahead of the item
         self.predicted = -1
@@ -69,8 +72,7 @@ class _Stream:
         return min(STEP_BYTES, len(self.buffer) - self.filled)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sent:
+class _Sent(NamedTuple):
     """A frame that the peer has not said to have applied, and where the log stood behind it."""
 
     number: int
@@ -171,7 +173,7 @@ class Encoder:
 
     def _close(self, stream: int, kind: Kind, payload: bytes) -> _Pieces:
         opened = self._closed[stream] = self._streams.pop(stream)
-        opened.buffer = bytearray()
+        opened.buffer = np.empty(0, np.uint8)
         return self._frame(kind, stream, payload)
 
     # settings that change

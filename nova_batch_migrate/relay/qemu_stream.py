@@ -3,7 +3,7 @@
 Used by the encoder. Never blocks, never changes a byte: what it does not know is VERBATIM, from
 there to the end of the connection.
 """
-import dataclasses
+from typing import NamedTuple
 
 from nova_batch_migrate.relay import main_channel, multifd_channel
 from nova_batch_migrate.relay.runs import (
@@ -19,8 +19,7 @@ CHANNELS = {main_channel.MAGIC: main_channel.MainChannel,
             multifd_channel.MAGIC: multifd_channel.MultifdChannel}
 
 
-@dataclasses.dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """How far a connection has come; pacing and switch-over decide by it."""
 
     understood: bool = True     # False: it is no migration stream that we know

@@ -11,7 +11,7 @@ import numpy as np
 from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.wire import CodecError
 
-VERSION = 3
+VERSION = 4
 CHECKSUM_BYTES = 32
 _FORM = struct.Struct("<HBBQQQ32s")
 MIN_DICTIONARY_BYTES = 4 << 20

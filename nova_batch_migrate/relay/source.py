@@ -36,7 +36,7 @@ LOG = log.getLogger(__name__)
 _ANSWER_SECONDS = 5
 #: Raw bytes of a stream that may wait in the destination's relay: what a stalled QEMU costs there.
 #: Whole blocks, or the last of them would be taken in parts.
-_CREDIT_BYTES = 3 * encoder.MAX_BLOCK_BYTES
+_FAST_CREDIT_BYTES, _SLOW_CREDIT_BYTES = 2 * encoder.MAX_BLOCK_BYTES, 9 << 20
 #: Wire bytes that may be on their way until the destination has them in its dictionary.
 _UNDER_WAY_BYTES = 64 << 20
 
@@ -100,7 +100,9 @@ class SourceGroup:
     def _make_log(self, scope: str, dictionary_bytes: int) -> source_log.SourceLog:
         return source_log.SourceLog(
             lambda session, anew: self._connect(scope, session, anew),
-            settings.LogSettings(dictionary_bytes=dictionary_bytes, credit_bytes=_CREDIT_BYTES,
+            settings.LogSettings(dictionary_bytes=dictionary_bytes,
+                                 credit_bytes=_SLOW_CREDIT_BYTES if self.group.link_is_slow
+                                 else _FAST_CREDIT_BYTES,
                                  under_way_bytes=_UNDER_WAY_BYTES,
                                  recurring=self._recurring(scope),
                                  window_log=window_log(self.options.zstd_window_log,

@@ -104,6 +104,24 @@ class LateChunks(base.BaseTestCase):
 
 
 @ddt.ddt
+class EarlyChunks(base.BaseTestCase):
+    """Round 0 of a stream that is alone: as much as is gone within 25 ms, in two steps."""
+
+    @ddt.data((None, False, 3 << 20, 3 << 20), (200e6, False, 3 << 20, 3 << 20),
+              (300e6, False, 6 << 20, 6 << 20), (300e6, True, 1 << 20, None))
+    @ddt.unpack
+    def test_what_leaves_soon_is_taken_at_once(self, sending, slow, chunk, block):
+        group = mock.Mock()
+        group.sending_bytes_per_second.return_value, group.group.link_is_slow = sending, slow
+        group.turns.crowded = False
+        stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
+        stream._is_migration = True
+        stream._set_block(64 << 10)
+        self.assertEqual(chunk, stream._chunk_bytes(qemu_stream.Position(phase="round0")))
+        group.log.return_value.set_block_bytes.assert_called_with(1, block)
+
+
+@ddt.ddt
 class SharedChunks(base.BaseTestCase):
     """What a stream takes while others go beside it, by what of it crosses."""
 

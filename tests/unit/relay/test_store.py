@@ -1,4 +1,5 @@
 import gc
+import itertools
 
 from oslotest import base
 
@@ -49,7 +50,7 @@ class Store(base.BaseTestCase):
         del held[1], held[2]
         held += [self.store.memory(4 * MIB), self.store.memory(40 * MIB)]
         ends = sorted((address(each), address(each) + each.whole.nbytes) for each in held)
-        self.assertTrue(all(one[1] <= two[0] for one, two in zip(ends, ends[1:])))
+        self.assertTrue(all(end <= begin for (_, end), (begin, _) in itertools.pairwise(ends)))
         self.assertEqual([0, 2, 4], [int(each.whole.min()) for each in held[:3]])
 
     def test_all_comes_together_again(self):

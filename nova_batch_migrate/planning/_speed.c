@@ -215,6 +215,11 @@ static void seen_forget(Seen *seen)
 /* Python's round(value, 1) */
 static double tenths(double value)
 {
+    double scaled = value * 10.0, whole = rint(scaled);
+    /* where the product's own rounding is far from deciding between two tenths, the quotient is the double that is
+     * nearest to the right one */
+    if (fabs(scaled) < 1e12 && fabs(fabs(scaled - whole) - 0.5) > 1e-3)
+        return whole / 10.0;
     char *text = PyOS_double_to_string(value, 'f', 1, 0, NULL);
     double found = text ? PyOS_string_to_double(text, NULL, NULL) : value;
     PyMem_Free(text);

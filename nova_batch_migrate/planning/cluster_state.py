@@ -151,13 +151,20 @@ class State:
 
     def add(self, server: int, group: Group) -> None:
         """Put the server into the group."""
-        self.saved += self.gain(server, group)
-        group.recurring += self.growth(server, group)
+        pages, held = self.facts.pages, group.held
+        gain = growth = 0.0
+        for c in self.facts.classes[server]:
+            count = held.get(c, 0)
+            held[c] = count + 1
+            if count:
+                gain += pages[c]
+                if count == 1:
+                    growth += pages[c]
+        self.saved += gain
+        group.recurring += growth
         group.members[server] = None
         self.group_of[server] = group
         self._note_change(group)
-        for c in self.facts.classes[server]:
-            group.held[c] = group.held.get(c, 0) + 1
 
     def remove(self, server: int, group: Group) -> None:
         """Take the server out of the group."""

@@ -138,6 +138,12 @@ def _join(state: State, server: int, group: Group, left, queues, common) -> None
 
 def _first(queue: collections.deque, left) -> list[int]:
     """Return the first of a queue that are left; those that are gone leave the queue."""
+    if len(queue) <= MOST_HOLDERS:
+        found = [server for server in queue if server in left]
+        if len(found) < len(queue):
+            queue.clear()
+            queue.extend(found)
+        return found
     found = []
     while queue and len(found) < MOST_HOLDERS:
         server = queue.popleft()
@@ -150,9 +156,12 @@ def _first(queue: collections.deque, left) -> list[int]:
 def _candidate(state: State, group: Group, left, common, refused, rest) -> int | None:
     """Return who has most in common with the group, background apart; None if nobody enough."""
     facts = state.facts
-    best = min((s for s in common if s not in refused
-                and state.enough(s, state.gain(s, group))),
-               key=lambda s: (-common[s], s), default=None)
+    best, most = None, -1.0
+    for server, pages in common.items():
+        # most are no better than the best so far: whether they have enough does not matter
+        if ((pages > most or (pages == most and server < best)) and server not in refused
+                and state.enough(server, state.gain(server, group))):
+            best, most = server, pages
     if best is not None or not any(c in group.held for c in facts.background):
         return best
     # Nobody is related: whoever shares the background, as they come.

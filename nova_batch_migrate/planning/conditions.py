@@ -92,5 +92,5 @@ class Timing:
     setup_seconds: float
     #: When the group begins, in seconds since the epoch; None: cycles are averaged over.
     begins_seconds: float | None = None
-    #: (id of the load, link) -> its run alone.
+    #: Link -> id of the load -> its run alone.
     memo: dict = dataclasses.field(default_factory=dict, compare=False)

@@ -73,26 +73,30 @@ def contradiction(server: ServerTelemetry) -> str | None:
     total, content = server.total_pages, server.present_pages - server.zero_pages
     found = server.distinct_pages + server.self_duplicate_pages
     memory_pages = server.memory_bytes // PAGE_BYTES
+    # the words are filled in only where something is wrong: servers are many
     checks = (
         (server.present_pages == 0 and server.state != "shutoff",
          "none of its memory is present"),
         (0 < total < server.present_pages,
-         f"{server.present_pages:.16g} pages are present of {total:.16g}"),
+         "{server.present_pages:.16g} pages are present of {total:.16g}"),
         (0 < memory_pages < (1 - ESTIMATE_ERROR) * total,
-         f"it has {total:.16g} pages in {memory_pages:.16g} pages of memory"),
-        (content < 0, f"{server.zero_pages:.16g} zero pages are more than the "
-                      f"{server.present_pages:.16g} that are present"),
+         "it has {total:.16g} pages in {memory_pages:.16g} pages of memory"),
+        (content < 0, "{server.zero_pages:.16g} zero pages are more than the "
+                      "{server.present_pages:.16g} that are present"),
         (server.swapped_pages > max(total, server.present_pages),
-         f"{server.swapped_pages:.16g} pages are in swap of {total:.16g}"),
+         "{server.swapped_pages:.16g} pages are in swap of {total:.16g}"),
         (found > content * (1 + ESTIMATE_ERROR) + 1,
-         f"{found:.16g} contents are counted in {content:.16g} pages"),
+         "{found:.16g} contents are counted in {content:.16g} pages"),
         (max(filter(None, (server.compress_unchanged, server.compress_changed, server.compress_own,
                            server.compress_own_behind_like, server.compress_shared)),
              default=0) > MOST_RATIO,
          "compression makes its pages more than twice as large"),
     )
     wrong = next((words for is_wrong, words in checks if is_wrong), None)
-    return (wrong or _model_wrong(server.changed, total) or _model_wrong(server.touched, total)
+    if wrong:
+        return wrong.format(server=server, total=total, content=content, found=found,
+                            memory_pages=memory_pages)
+    return (_model_wrong(server.changed, total) or _model_wrong(server.touched, total)
             or _sequence_wrong(server.sequence, max(total, server.present_pages))
             or _history_wrong(server.history, total))
 
@@ -120,7 +124,8 @@ def _sequence_wrong(sequence: PageSequence | None, memory_pages: int) -> str | N
         return "the sampled share of its pages is not between 0 and 1"
     if max(sequence.contents, default=0) > MOST_NUMBER:
         return "its contents are not numbered from 0 on"
-    sampled = sum([1 if number >= 0 else -number for number in sequence.contents])
+    most = -min(sequence.contents, default=0)
+    sampled = most if most > MOST_NUMBER else sequence.pages
     if sampled > memory_pages:
         return f"{sampled:.16g} pages are in a sample of its {memory_pages:.16g}"
     return None

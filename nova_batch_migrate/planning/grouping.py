@@ -40,7 +40,7 @@ _UNBOUNDED = 1 << 62
 RELATIVES, IN_TURN = "relatives one behind the other", "one of each kind in turn"
 MIB = 1024 ** 2
 
-#: Whether servers (ids) could go to one destination.
+#: Whether servers (ids) could go to one destination; where they could, so could any of them.
 Fits = Callable[[Sequence[str]], bool]
 #: Projected seconds of servers (ids) that migrate together, None if one does not converge.
 Seconds = Callable[[Sequence[str]], float | None]
@@ -93,8 +93,9 @@ def group(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope, 
     for server in sorted(servers, key=_by_name):
         parts.setdefault(scope.part(server.id), []).append(server)
     limits = Limits(fits, dictionary_bytes / PAGE_BYTES, most_members, LEAST_SHARE)
-    found = (cluster for part in parts.values()
-             for cluster in clustering.clusters(part, known, limits, thorough))
+    anywhere = dataclasses.replace(limits, fits=lambda ids: True)
+    found = (cluster for part in parts.values() for cluster in clustering.clusters(
+        part, known, anywhere if fits([s.id for s in part]) else limits, thorough))
     return [_reasoned(cluster, dictionary_bytes, most_members) for cluster in found]
 
 

@@ -172,6 +172,8 @@ def _merge(state: State) -> None:
     gains = {}
     by_size = sorted(groups, key=lambda g: (len(g.members), min(g.members)))
     for at, group in enumerate(by_size):
+        if _too_many(state, group, by_size[0]):
+            continue
         for other in by_size[at + 1:at + 1 + MOST_CLUSTERS]:
             _note_merger(state, gains, group, other)
         for server in list(group.members)[:MOST_PARTNERS]:
@@ -187,8 +189,10 @@ def _merge(state: State) -> None:
 
 
 def _note_merger(state: State, gains, group: Group, other: Group) -> None:
+    if group is other or _too_many(state, group, other):
+        return
     key = tuple(sorted((min(group.members), min(other.members))))
-    if key in gains or group is other:
+    if key in gains:
         return
     small, large = sorted((group.held, other.held), key=len)
     gain = sum(state.facts.pages[c] for c in small if c in large)
@@ -198,9 +202,14 @@ def _note_merger(state: State, gains, group: Group, other: Group) -> None:
         gains[key] = gain, group, other
 
 
+def _too_many(state: State, group: Group, other: Group) -> bool:
+    most = state.limits.most_members
+    return bool(most) and len(group.members) + len(other.members) > most
+
+
 def _merger_refused(state: State, group: Group, other: Group) -> bool:
     limits = state.limits
-    if limits.most_members and len(group.members) + len(other.members) > limits.most_members:
+    if _too_many(state, group, other):
         return True
     recurring = sum(
         state.facts.pages[c] for c in group.held.keys() | other.held.keys()

@@ -5,7 +5,7 @@ Called by planning.plan. Never changes who is in a group.
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from nova_batch_migrate.planning.request import Destination
@@ -83,10 +83,9 @@ def whole_seconds_by(end: Callable[[Projection], float | None], groups: Sequence
                           for group, each in zip(groups, ends, strict=True)], destinations)
 
 
-def inbound_parallel(hosts: Iterable[str], destinations: Iterable[Destination]) -> float:
-    """Return how many streams at once these destinations take; infinite without a limit."""
-    wanted = set(hosts)
-    limits = [d.inbound_limit for d in destinations if d.host in wanted]
-    if not limits or None in limits:
+def inbound_parallel(hosts: Iterable[str], limits: Mapping[str, int | None]) -> float:
+    """Return how many streams at once these hosts take; infinite where one has no limit."""
+    found = [limits.get(host) for host in set(hosts)]
+    if not found or None in found:
         return float("inf")
-    return sum(limits)
+    return sum(found)

@@ -143,6 +143,8 @@ class Room:
 
         candidates = [self._hosts[name] for name in preferred if name in self._hosts
                       and self._fits(self._hosts[name], members, source)]
+        if candidates and not apart and not near:
+            return min(candidates, key=cost)
         for host in self._fitting(members, source):
             if host.name in preferred:
                 continue
@@ -172,7 +174,10 @@ class Room:
         if server.id not in self._allowed_by_id:
             # Hashing a long tuple of names takes its time: once a server.
             names = server.destinations
-            self._allowed_by_id[server.id] = self._allowed.setdefault(names, frozenset(names))
+            allowed = self._allowed.get(names)
+            if allowed is None:
+                allowed = self._allowed[names] = frozenset(names)
+            self._allowed_by_id[server.id] = allowed
         return self._allowed_by_id[server.id]
 
     def _dictionary(self, host: _Host, source: str | None) -> int:
@@ -211,6 +216,8 @@ class Room:
 
 def _apart(host: _Host, servers: Sequence[Movable]) -> bool:
     """Return whether anti-affinity permits these beside who is on the host."""
+    if not any([server.anti_affinity_group for server in servers]):
+        return True
     wanted = collections.Counter()
     most = {}
     for server in servers:

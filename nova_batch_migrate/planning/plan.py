@@ -181,10 +181,13 @@ def _sources(request: PlanRequest) -> list[Source]:
     """Return the hosts that something is to leave, by name; nobody moves to where it is."""
     leaving: dict[str, list[Movable]] = {}
     by_id = {server.id: server for server in request.movable}
+    known = {destination.host for destination in request.destinations}
     for host in request.hosts:
         found = [by_id[s.id] for s in host.servers if s.id in by_id]
+        if host.host in known:
+            found = [_elsewhere(m, host.host) for m in found]
         if found:
-            leaving[host.host] = [_elsewhere(m, host.host) for m in found]
+            leaving[host.host] = found
     return [Source(host, leaving[host.host], request, len(leaving))
             for host in sorted(request.hosts, key=lambda h: h.host) if host.host in leaving]
 
@@ -259,11 +262,10 @@ def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place
     """
     def parallel(group: Grouping) -> int:
         limit = ordering.inbound_parallel((places[i].host for i in group.servers),
-                                          request.destinations)
+                                          request.inbound_limits)
         return int(max(1, min(source.parallel_of(group), limit)))
 
-    timed = [(group, *_ordered(source, group, parallel(group)))
-             for group in _converging(source, groups, parallel)]
+    timed = _converging(source, groups, parallel)
     if request.strategy != "pair":
         timed = ordering.ascending(
             timed, seconds=lambda item: _last_done(item[2]),
@@ -284,22 +286,26 @@ def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place
     return planned
 
 
-def _converging(source: Source, groups: list[Grouping], parallel) -> list[Grouping]:
-    """Take out who converges alone but not beside the other streams of its group."""
+def _converging(source: Source, groups: list[Grouping], parallel
+                ) -> list[tuple[Grouping, list[str], tuple[Projection, ...]]]:
+    """Take out who converges alone but not beside the other streams of its group.
+
+    Returns the groups with their members in order, and these members' projections.
+    """
     result = []
     for group in groups:
-        ids, slow = list(group.servers), []
-        while len(ids) > 1 and not group.synchronized:
-            order, projections = _ordered(source, _of(group, ids), parallel(group))
+        slow = []
+        while True:
+            order, projections = _ordered(source, group, parallel(group))
             failing = [i for i, projection in zip(order, projections, strict=True)
                        if projection.verdict != "converges"]
-            if not failing:
+            if not failing or len(order) == 1 or group.synchronized:
                 break
-            slow.append(failing[-1])
-            ids.remove(failing[-1])
-        result.append(_of(group, ids))
-        result += [Grouping((i,), "alone: it does not converge beside other streams")
-                   for i in slow]
+            slow.append(Grouping((failing[-1],),
+                                 "alone: it does not converge beside other streams"))
+            group = _of(group, [i for i in group.servers if i != failing[-1]])
+        result += [(group, order, projections),
+                   *((one, *_ordered(source, one, parallel(one))) for one in slow)]
     return result
 
 

@@ -20,7 +20,7 @@ from nova_batch_migrate.planning.conditions import Link, NovaWork, Timing
 from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.replay import Hits
 from nova_batch_migrate.planning.result import Projection
-from nova_batch_migrate.planning.simulation import Outcome, simulate
+from nova_batch_migrate.planning.simulation import Outcome, each_alone, simulate
 from nova_batch_migrate.planning.stream import (
     CAPPED_STEP_SECONDS,
     PAGE_WIRE_BYTES,
@@ -69,6 +69,17 @@ class MemberLoad:
     worst: StreamLoad
     #: False: nothing was measured, so there is no upper end of the interval.
     measured: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone:
+    """How a migration without any other goes."""
+
+    verdict: str
+    #: Nova's included.
+    projected_seconds: float
+    #: As in Projection.
+    abort_at_seconds: float | None
 
 
 def usable_link(bandwidth: Bandwidth, options: MigrationOptions,
@@ -148,10 +159,11 @@ def wire_rates(server: ServerTelemetry, hits: Hits, own_share: float | None = No
     Pages that the guest changed are new to the relay; those that it only touched crossed before.
     What was not measured is taken not to compress.
     """
-    touched = server.touched.pages(_A_ROUND_SECONDS) if server.touched else 0.0
-    changed = server.changed.pages(_A_ROUND_SECONDS)
+    later = 0.0
+    if server.touched and (touched := server.touched.pages(_A_ROUND_SECONDS)):
+        later = max(0.0, 1 - server.changed.pages(_A_ROUND_SECONDS) / touched)
     return WireRates(reference_share=min(1.0, max(0.0, hits.reference_share)),
-                     later_reference_share=max(0.0, 1 - changed / touched) if touched else 0.0,
+                     later_reference_share=later,
                      unchanged_ratio=_new_ratio(server, hits, own_share),
                      changed_ratio=_ratio(server.compress_changed),
                      raw_bytes_per_second=raw_bytes_per_second,
@@ -246,10 +258,25 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova: Nova
     return tuple(projections)
 
 
+def without_others(members: Sequence[MemberLoad], link: Link, nova: NovaWork, setup_seconds: float,
+                   memo: dict | None = None) -> list[Alone]:
+    """Return how each of these migrations would go if it were the only one.
+
+    All in one simulation: many servers are asked about. `memo` as in `project`.
+    """
+    timing = Timing(1, nova, setup_seconds, None, {} if memo is None else memo)
+    told = []
+    for member, found in zip(members, each_alone([m.nominal for m in members], link, timing),
+                             strict=True):
+        verdict, abort_at = _verdict(found, member.nominal, link, setup_seconds)
+        told.append(Alone(verdict, nova.seconds + found.stream_seconds, abort_at))
+    return told
+
+
 def alone(member: MemberLoad, link: Link, setup_seconds: float) -> tuple[str, float, float]:
     """Return verdict, seconds and wire bytes of one stream that has the link for itself.
 
-    One simulation instead of project's three; without Nova's seconds.
+    Without Nova's seconds.
     """
     found, = simulate([member.nominal], link, Timing(1, NovaWork(0.0), setup_seconds))
     verdict, _ = _verdict(found, member.nominal, link, setup_seconds)

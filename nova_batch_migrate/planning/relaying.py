@@ -47,9 +47,11 @@ def speed(request: PlanRequest, hosts: tuple[str, ...], reference_share: float) 
 
     `reference_share` of the pages cross as references, which costs them less.
     """
+    if not request.relays:
+        return math.inf
     slowest = math.inf
-    for relay in request.relays or ():
-        if relay.host in hosts and relay.new_bytes_per_second and relay.known_bytes_per_second:
+    for relay in (relay for host in hosts for relay in request.relays_at.get(host, ())):
+        if relay.new_bytes_per_second and relay.known_bytes_per_second:
             slowest = min(slowest, 1.0 / (
                 reference_share / relay.known_bytes_per_second
                 + (1.0 - reference_share) / relay.new_bytes_per_second))
@@ -57,4 +59,4 @@ def speed(request: PlanRequest, hosts: tuple[str, ...], reference_share: float) 
 
 
 def _answers(request: PlanRequest, host: str) -> bool:
-    return request.relays is None or any(relay.host == host for relay in request.relays)
+    return request.relays is None or host in request.relays_at

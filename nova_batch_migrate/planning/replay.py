@@ -110,6 +110,12 @@ class Replay:
             found.update(self._known_hits[key])
         return tuple([found.get(i, _NONE) for i in ids])
 
+    def alone(self, server_id: str) -> Hits:
+        """Return what a server gets that is the only one of its group."""
+        if self._scope.dedup_scope == "off" or self._servers[server_id].error is not None:
+            return _NONE
+        return self._hits_of_log([server_id]).get(server_id, _NONE)
+
     def saved_pages(self, ids: Sequence[str], destinations: Mapping[str, str] | None = None
                     ) -> float:
         """Return the pages that another server of the group spares its members."""
@@ -145,7 +151,8 @@ class Replay:
         if not theta:
             return self._estimated(ids)
         if len(ids) == 1 and (
-                self._sampled(ids[0]).recurring <= self._dictionary_pages * theta):
+                self._sampled(ids[0]).repeats <= self._dictionary_pages * theta):
+            # what of it comes again is let in, and all of that fits
             return {ids[0]: self._hits_of(ids[0], self._sampled(ids[0]).repeats, 0, theta)}
         contents, owners = self._accesses(ids)
         hit, crosses, far = replay(contents, owners, self._dictionary_pages * theta,
@@ -189,12 +196,9 @@ class Replay:
     def _sampled(self, server_id: str) -> "_Sampled":
         found = self._samples.get(server_id)
         if found is None:
-            contents = self._servers[server_id].sequence.contents
-            again = [content for content in contents if content >= 0]
-            # a negative number stands for so many pages
-            pages = len(again) - sum([content for content in contents if content < 0])
+            sequence = self._servers[server_id].sequence
             found = self._samples[server_id] = _Sampled(
-                numpy.array(again, dtype=numpy.int64), pages, len(set(again)))
+                sequence.recurring, sequence.pages, len(set(sequence.recurring.tolist())))
         return found
 
     def _estimated(self, ids: Sequence[str]) -> dict[str, Hits]:

@@ -4,6 +4,7 @@ Filled by the conductor from its survey, or read from a JSON file to plan again.
 """
 
 import dataclasses
+import functools
 import typing
 
 from nova_batch_migrate.planning import nova_pace, values
@@ -134,7 +135,20 @@ class PlanRequest(Value):
     now_seconds: float | None = None
     schema_version: str = values.SCHEMA_VERSION
 
-    @property
+    @functools.cached_property
+    def relays_at(self) -> dict[str, list[RelayHost]]:
+        """The known relays by their hosts: every stream's projection asks for two of them."""
+        found: dict[str, list[RelayHost]] = {}
+        for relay in self.relays or ():
+            found.setdefault(relay.host, []).append(relay)
+        return found
+
+    @functools.cached_property
+    def inbound_limits(self) -> dict[str, int | None]:
+        """The streams that may arrive at once, by destination; null = any number."""
+        return {destination.host: destination.inbound_limit for destination in self.destinations}
+
+    @functools.cached_property
     def nova(self) -> NovaWork:
         """Nova's work as it counts: learned, else assumed."""
         pace = self.learned_nova

@@ -57,17 +57,23 @@ def simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[Ou
     return _run(loads, link, timing)
 
 
+def each_alone(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[Outcome]:
+    """Run each of the migrations as if there were no other; Nova's seconds are not in it."""
+    known = timing.memo.setdefault(link, {})
+    new = {id(load): load for load in loads if id(load) not in known}
+    if new:
+        alone = Timing(1, NovaWork(0.0), timing.setup_seconds)
+        for load, outcome in zip(new.values(), _run(list(new.values()), link, alone, True),
+                                 strict=True):
+            # The load is kept with its outcome, so that no other gets its id.
+            known[id(load)] = load, outcome
+    return [known[id(load)][1] for load in loads]
+
+
 def _one_by_one(loads: Sequence[StreamLoad], link: Link, timing: Timing) -> list[Outcome]:
     """Return the same for streams that never overlap: each alone, behind the others."""
-    new = {id(load): load for load in loads if (id(load), link) not in timing.memo}
-    alone = Timing(1, NovaWork(0.0), timing.setup_seconds)
-    for load, outcome in zip(new.values(), _run(list(new.values()), link, alone, True),
-                             strict=True):
-        # The load is kept with its outcome, so that no other gets its id.
-        timing.memo[id(load), link] = load, outcome
     outcomes, now = [], 0.0
-    for load in loads:
-        _, outcome = timing.memo[id(load), link]
+    for outcome in each_alone(loads, link, timing):
         outcomes.append(outcome._replace(queue_seconds=now, nova_seconds=timing.nova.seconds))
         now = outcomes[-1].seconds
     return outcomes

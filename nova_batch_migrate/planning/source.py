@@ -70,10 +70,11 @@ class Source:
         if request.max_wait_seconds > 0 and request.now_seconds is not None:
             self._find_waits()
         self._projected: dict[tuple, tuple[Projection, ...]] = {}
-        self._alone: dict[str, Projection] = {}
+        self._alone: dict[str, projection.Alone] = {}
+        self._own_shares: dict[str, float | None] = {}
         self._runs: dict = {}
         #: Verdict and downtime of those that are completed by force.
-        self._helped: dict[str, tuple[Projection, helped.Helped]] = {}
+        self._helped: dict[str, tuple[projection.Alone, helped.Helped]] = {}
         if request.on_non_convergence in ("pause", "post-copy"):
             self._find_help()
 
@@ -241,31 +242,49 @@ class Source:
     def _periodic(self, ids: Sequence[str]) -> bool:
         return any(self._loads[i].nominal.cycle is not None for i in ids)
 
-    def alone(self, server_id: str) -> Projection:
-        """Project the server without any other; the interval is left open."""
+    def alone(self, server_id: str) -> projection.Alone:
+        """Return how the server would migrate without any other."""
         if server_id not in self._alone:
-            self._alone[server_id], = self._project(
-                [server_id], 1, None, bounded=False, relayed=self.relays([server_id]))
+            self._find_alone()
         return self._alone[server_id]
+
+    def _find_alone(self) -> None:
+        """Look at all servers that were not looked at yet: at once they cost the least."""
+        request = self._request
+        for relayed in (False, True):
+            ids = [i for i in self.servers
+                   if i not in self._alone and self.relays([i]) is relayed]
+            if ids:
+                members = ([self._loads[i] for i in ids] if not relayed else
+                           [self._carried(i, self.replay.alone(i), [], False) for i in ids])
+                found = projection.without_others(
+                    members, self._links[relayed], request.nova, request.setup_seconds,
+                    None if relayed else self._runs)
+                self._alone |= zip(ids, found, strict=True)
 
     def _members(self, ids: Sequence[str], destinations: Mapping[str, str] | None,
                  bounded: bool) -> list[projection.MemberLoad]:
         """Return the loads of streams that relays carry."""
-        hits = self.replay.hits(ids, destinations)
-        downtime = self.options.downtime_ms / 1000
-        return [projection.with_relay(self._loads[i], projection.wire_rates(
-            self.servers[i], hit, self._own_share(i),
-            relaying.speed(self._request, (self.name, *([destinations[i]] if destinations else [])),
-                           hit.reference_share), downtime), bounded)
-            for i, hit in zip(ids, hits, strict=True)]
+        return [self._carried(i, hit, [destinations[i]] if destinations else [], bounded)
+                for i, hit in zip(ids, self.replay.hits(ids, destinations), strict=True)]
+
+    def _carried(self, server_id: str, hit: replay.Hits, destination: Sequence[str],
+                 bounded: bool) -> projection.MemberLoad:
+        speed = relaying.speed(self._request, (self.name, *destination), hit.reference_share)
+        return projection.with_relay(self._loads[server_id], projection.wire_rates(
+            self.servers[server_id], hit, self._own_share(server_id), speed,
+            self.options.downtime_ms / 1000), bounded)
 
     def _own_share(self, server_id: str) -> float | None:
         """Return the share of a server's content that no other has; None where nobody counted."""
-        server = self.servers[server_id]
-        if not server.content_pages or not server.contents_read:
-            return None
-        own = server.distinct_pages - self.known.shared_pages(server_id)
-        return min(1.0, max(0.0, own) / server.content_pages)
+        if server_id not in self._own_shares:
+            server = self.servers[server_id]
+            share = None
+            if server.content_pages and server.contents_read:
+                own = server.distinct_pages - self.known.shared_pages(server_id)
+                share = min(1.0, max(0.0, own) / server.content_pages)
+            self._own_shares[server_id] = share
+        return self._own_shares[server_id]
 
     def parallel_of(self, group: grouping.Grouping) -> int:
         """Return how many streams of the group run at once; all of a set that moves together."""
@@ -360,7 +379,7 @@ class Source:
             return self._why(server_id, self._helped[server_id][0])
         return self._why(server_id, self.alone(server_id))
 
-    def _why(self, server_id: str, found: Projection) -> str:
+    def _why(self, server_id: str, found: projection.Alone) -> str:
         server = self.servers[server_id]
         carried = self.link([server_id]).rates(1)[0] / MIB
         dirtied = server.round_model.total_rate_pages_per_second * PAGE_BYTES / MIB

@@ -5,8 +5,11 @@ that a plan can be computed again by hand. Never measures anything itself.
 """
 
 import dataclasses
+import functools
 import math
 import typing
+
+import numpy
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.planning import values
@@ -136,6 +139,23 @@ class PageSequence(Value):
 
     theta: float
     contents: tuple[values.SignedInt, ...]
+
+    @functools.cached_property
+    def recurring(self) -> numpy.ndarray:
+        """The pages whose contents come again, as these contents' numbers (int64), in order."""
+        numbers = self._numbers
+        return numbers[numbers >= 0]
+
+    @functools.cached_property
+    def pages(self) -> int:
+        """The pages of the sample."""
+        numbers = self._numbers
+        # as floats: what cannot be true is not to turn round
+        return len(self.recurring) - int(numbers[numbers < 0].sum(dtype=float))
+
+    @functools.cached_property
+    def _numbers(self) -> numpy.ndarray:
+        return numpy.array(self.contents, dtype=numpy.int64)
 
 
 @dataclasses.dataclass(frozen=True)

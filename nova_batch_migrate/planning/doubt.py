@@ -126,7 +126,7 @@ def _sequence_wrong(sequence: PageSequence | None, memory_pages: int) -> str | N
         return "its contents are not numbered from 0 on"
     most = -min(sequence.contents, default=0)
     sampled = most if most > MOST_NUMBER else sequence.pages
-    if sampled > memory_pages:
+    if sampled > min(memory_pages, MOST_NUMBER):
         return f"{sampled:.16g} pages are in a sample of its {memory_pages:.16g}"
     return None
 

@@ -138,9 +138,15 @@ def _what_saves_most(fitting: Sequence[Grouping], whole: Sequence[Grouping],
                      ) -> list[Grouping]:
     """Return groups that fit the dictionary, or those that do not in the best of some orders."""
     family = {server: at for at, g in enumerate(fitting) for server in g.servers}
+    savings: dict[tuple, float] = {}
 
     def saving(g: Grouping) -> float:
-        return replay.saved_pages(g.order or in_order(g.servers)) if len(g.servers) > 1 else 0.0
+        if len(g.servers) == 1:
+            return 0.0
+        key = g.servers, g.order
+        if key not in savings:
+            savings[key] = replay.saved_pages(g.order or in_order(g.servers))
+        return savings[key]
 
     def best(g: Grouping) -> Grouping:
         chain = clustering.chain([servers[i] for i in g.servers], known)

@@ -227,9 +227,9 @@ class Source:
         members = self._members(ids, destinations, bounded) if relayed else [
             self._loads[i] for i in ids]
         preparing = self._preparing(ids) if relayed else math.inf
+        nova = dataclasses.replace(request.nova, at_once=preparing) if relayed else request.nova
         return projection.project(
-            members, self._links[relayed], min(parallel, preparing + BESIDE_PREPARING),
-            dataclasses.replace(request.nova, at_once=preparing),
+            members, self._links[relayed], min(parallel, preparing + BESIDE_PREPARING), nova,
             request.setup_seconds, at, request.learned_relayed if relayed else request.learned,
             memo=None if relayed else self._runs, bounded=bounded)
 

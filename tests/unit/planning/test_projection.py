@@ -242,6 +242,19 @@ class TestByHand(base.BaseTestCase):
         # Nominal, and faster and slower for the interval.
         self.assertEqual(9, sum(map(len, memo.values())))
 
+    def test_many_alone_are_what_each_of_them_is(self):
+        hopeless = load(1000, 1e6, 900.0, constant(0.3, 3.0))
+        loads = [load(300), load(800, 50, 300, constant(0.3, 60.0)), hopeless]
+        nova = conditions.NovaWork(4.0)
+        found = projection.without_others([MemberLoad(x, x, x) for x in loads],
+                                          HUNDRED_PAGES_A_SECOND, nova, 0.2)
+        expected = [projection.project([MemberLoad(x, x, x)], HUNDRED_PAGES_A_SECOND, 1, nova, 0.2,
+                                       bounded=False)[0] for x in loads]
+        self.assertEqual(["converges", "converges"], [each.verdict for each in found[:2]])
+        self.assertNotEqual("converges", found[2].verdict)
+        self.assertEqual([(p.verdict, p.projected_seconds, p.abort_at_seconds) for p in expected],
+                         [(p.verdict, p.projected_seconds, p.abort_at_seconds) for p in found])
+
     def test_two_streams_share_the_link(self):
         alone, = project(load(1000))
         short, long = project(load(1000), load(2000), parallel=2)

@@ -109,6 +109,17 @@ class TestReplay(base.BaseTestCase):
         # a ring of one content: 2 and its repetition find no room in it
         self.assertEqual([(0.25, 0.0)], hits([server("a", 1, 1, 2, 2)], 1))
 
+    @given(strategies.lists(strategies.integers(0, 8), max_size=30), strategies.integers(0, 8))
+    @settings(deadline=None)
+    def test_alone_it_gets_what_the_ring_gives(self, contents, slots):
+        one = server("a", *contents, -3)
+        hit, _, _ = replay.replay(numpy.array(contents, dtype=numpy.int64),
+                                  numpy.zeros(len(contents), dtype=int), slots,
+                                  [len(contents) + 3])
+        alone = Replay(builders.host([one]), "host", slots * PAGE_BYTES).alone("id-a")
+        self.assertEqual((0.0, 0.0), (alone.cross_share, alone.far_share))
+        self.assertAlmostEqual(numpy.count_nonzero(hit) / (len(contents) + 3), alone.self_share)
+
     def test_where_repetitions_were_not_counted_the_sample_tells(self):
         unread = server("a", 1, 1, -2, distinct_pages=4, self_duplicate_pages=0,
                         contents_read=False)

@@ -2,9 +2,11 @@
 
 Used by escort.py; holds no socket and no thread. QEMU stops the guest when, after a look at what
 is dirty, less is left than it would send within the downtime that Nova allows now at the speed of
-its last 0.1 s (facts of the method). Until all members are there none may come that far.
+its last 0.1 s (facts of the method). Until all members are there none may come that far; then what
+each has left is brought down in step, so that little separates them when all are let go.
 """
 
+import collections
 import time
 from collections.abc import Callable
 
@@ -33,6 +35,13 @@ _LEAST_ROUND_BYTES = 768 << 10
 #: A guest that takes longer to dirty a round hardly writes.
 _LONGEST_ROUND_SECONDS = 1.5
 _SLOWEST, _FASTEST = 0.5, 4.0
+#: Once all are there, what a guest has left is brought down to so many times what QEMU would stop
+#: it for at Nova's first step, at the speed at which it writes, and to this share of a round.
+_CLOSING_MARGIN, _CLOSING_SHARE = 2.5, 0.5
+#: However little time is left for that.
+_LEAST_CLOSING_SECONDS = 0.05
+#: Of what has been taken, as far back as it has to be known when it was written: some rounds.
+_KEPT_CHUNKS = 2048
 #: The first round whose bytes say how much is dirtied in a round; the one before it began with all
 #: that was dirtied in round 0.
 _TELLING_ROUND = 3
@@ -57,13 +66,19 @@ class Approach:
         self._clock = clock
         #: The most that QEMU's kernel has held.
         self.queue_bytes = 0
-        self._round = 0
+        #: 0: every page comes for the first time.
+        self.round = 0
         self._begun = clock()
         self._bytes = 0
         #: The round before the present one; round 0 has lasted since the stream began.
         self._lasted = 0.0
         self._held = held_seconds
         self.ready = False
+        #: Taken of the stream; by when QEMU had written so much; when it looked what is dirty.
+        self._taken = self._queue = 0
+        self._written: collections.deque[tuple[int, float]] = collections.deque(
+            maxlen=_KEPT_CHUNKS)
+        self._looks: collections.deque[float] = collections.deque(maxlen=2)
 
     @property
     def busy(self) -> bool:
@@ -87,9 +102,14 @@ class Approach:
         ``remaining_bytes`` of round 0, 0 later; ``queue_bytes`` is what QEMU's kernel holds now.
         """
         self.queue_bytes = max(self.queue_bytes, queue_bytes)
-        early = self._next_round(round_number) if round_number != self._round else 0.0
+        if round_number != self.round:
+            self._looks.append(self._written_at(self._taken))
+        self._taken += size_bytes
+        self._queue = queue_bytes
+        self._written.append((self._taken + queue_bytes, self._clock()))
+        early = self._next_round(round_number) if round_number != self.round else 0.0
         self._bytes += size_bytes
-        if self._round == 0:
+        if self.round == 0:
             # QEMU is ahead by what the kernel holds
             left = remaining_bytes - self.queue_bytes
             if not self.busy and left <= _IDLE_GATE_BYTES:
@@ -97,7 +117,7 @@ class Approach:
             return max(self._dirty, left / (_TAIL_MARGIN * self._step))
         if not self.busy:
             self.ready = True
-        if self._round == 1:
+        if self.round == 1:
             growth = min(_GROWTH, (_GROWTH_SECONDS / max(self._lasted, 1.0)) ** 0.5)
             return max(self._dirty / _SLOWED, LEAST_BYTES_PER_SECOND, growth * self._bytes)
         if early:
@@ -106,11 +126,40 @@ class Approach:
         factor = (self._lasted / self._short_seconds) ** 0.5
         return self._dirty * min(_FASTEST, max(_SLOWEST, factor))
 
+    def closing(self, seconds: float) -> float:
+        """Return how fast the next bytes are to be, the gate opening in so many seconds (bytes/s).
+
+        At that moment all members are to have about as little left as none is stopped for yet.
+        """
+        left = self.left_bytes()
+        if left is None:
+            return self._dirty
+        wanted = max(_CLOSING_MARGIN * self._step * self._dirty,
+                     _CLOSING_SHARE * self._short_seconds * self._dirty)
+        return max(_SLOWEST * self._dirty,
+                   self._dirty + (left - wanted) / max(seconds, _LEAST_CLOSING_SECONDS))
+
+    def left_bytes(self) -> float | None:
+        """Return what the guest has dirtied and QEMU not written; None before it is known.
+
+        All that the round before the present one sent, and this one sends, was dirtied since the
+        look that began the former, or left over from it: about what QEMU would stop the guest for.
+        """
+        if len(self._looks) < 2:
+            return None
+        since = self._clock() - self._looks[0] + self._step
+        return max(0.0, self._dirty * since - self._bytes - self._queue)
+
+    def _written_at(self, offset_bytes: int) -> float:
+        """Return when QEMU wrote what is at an offset of the bytes taken here."""
+        return next((at for written, at in self._written if written >= offset_bytes),
+                    self._clock())
+
     def _next_round(self, number: int) -> float:
         """Count a round as over; return by how many seconds it was too short."""
         now = self._clock()
         before, self._lasted = self._lasted, now - self._begun
-        if self._round == 0:
+        if self.round == 0:
             self._lasted += self._held
         # of what the round that ended has sent, all was dirtied in the one before it
         seen = self._bytes / before if before else self._dirty
@@ -128,5 +177,5 @@ class Approach:
             self._lasted += early
             if self.busy and self._lasted <= 2 * self._short_seconds:
                 self.ready = True
-        self._round, self._begun, self._bytes = number, now + early, 0
+        self.round, self._begun, self._bytes = number, now + early, 0
         return early

@@ -9,6 +9,7 @@ import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 
 from oslo_log import log
@@ -222,6 +223,8 @@ class Delivery:
         self._connection: socket.socket | None = None
         self._lock = threading.Lock()
         self._ended = False
+        #: When QEMU was given something last, and when it said something last.
+        self._given_at = self._said_at = time.monotonic()
 
     def start(self) -> None:
         threading.Thread(target=self._run, daemon=True).start()
@@ -255,10 +258,12 @@ class Delivery:
             back.start()
             while (data := self._queue.get()) is not None:
                 self._connection.sendall(data)
+                self._given_at = time.monotonic()
                 self._log.delivered(self._line, self._number, data)
             if not self._ended:
                 splice.shut(self._connection, socket.SHUT_WR)
                 back.join()
+                self._tell()
         except (OSError, exception.RelayError) as error:
             self._fail(str(error))
         finally:
@@ -301,11 +306,19 @@ class Delivery:
     def _give_back(self) -> None:
         try:
             while data := self._connection.recv(_READ_BYTES):
+                self._said_at = time.monotonic()
                 self._send(wire.Kind.RETURN, data)
             self._send(wire.Kind.RETURN_END, b"")
         except OSError as error:
             if not self._ended:
                 self._fail(f"the destination's QEMU broke off: {error}")
+
+    def _tell(self) -> None:
+        """Log how long QEMU took to load what it was given last."""
+        now = time.monotonic()
+        LOG.info("stream of server %s to port %d is over: QEMU had its last bytes %.3f s ago and "
+                 "said its last word %.3f s ago", self._server_id, self._port,
+                 now - self._given_at, now - self._said_at)
 
     def _fail(self, reason: str) -> None:
         try:

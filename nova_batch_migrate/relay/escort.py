@@ -135,18 +135,32 @@ class Escort:
         speed = self._approach.took(position.round, remaining, taken_bytes, queued)
         if self._approach.ready:
             self._gang.at_gate(self._member.server_id)
-        if self._gang.gate_closing or (self._approach.ready and not self._approach.busy):
+        opens_in = self._gang.opens_in()
+        if not self._approach.busy and (self._approach.ready or opens_in is not None):
             self._flush()
-            LOG.info("synchronized server %s is at the gate in round %d; QEMU's kernel held up to "
-                     "%d bytes", self._member.server_id, position.round,
-                     self._approach.queue_bytes)
             self._gang.pass_gate(self._listens)
-            self.through = True
+            self._pass()
             return
         now = time.monotonic()
+        if opens_in is not None:
+            speed = self._approach.closing(opens_in)
+            # what the pace of before had it wait for is over
+            self._due = min(self._due, now)
         # what sending took counts: the speed is QEMU's, whatever the relay needs
         self._due = max(self._due, now - _LAG_SECONDS) + taken_bytes / speed
         self._gang.linger(self._due - now)
+        opens_in = self._gang.opens_in()
+        if opens_in is not None and opens_in <= 0:
+            self._pass()
+
+    def _pass(self) -> None:
+        """The gate is open: from here on bytes are taken as fast as they come."""
+        self.through = True
+        left = self._approach.left_bytes()
+        LOG.info("synchronized server %s passes the gate in round %d, %s bytes written to and not "
+                 "sent; QEMU's kernel held up to %d bytes", self._member.server_id,
+                 self._approach.round, "?" if left is None else f"{left:.0f}",
+                 self._approach.queue_bytes)
 
 
 def _queue_of(connection: socket.socket) -> sock_diag.SendQueue | None:

@@ -35,6 +35,8 @@ _EARLY_CHUNK_BYTES = 1 << 20
 #: many are, as many are taken: between two blocks the interpreter finds nothing in the caches.
 _FAST_CHUNK_BYTES, _FAST_SECONDS = encoder.MAX_BLOCK_BYTES // 2, 0.025
 _LATE_CHUNK_BYTES = 64 << 10
+#: Of a member of a set behind its gate: what it has left crosses while guests stand still.
+_GATE_CHUNK_BYTES = 256 << 10
 #: Behind round 0 and at the end, on a fast link: in so much time what is taken at once is gone.
 _LATE_SECONDS = 0.001
 #: What a stream may put on the wire at once while others go beside it; never so much of its own
@@ -279,7 +281,9 @@ class SourceStream:
     def _late_chunk_bytes(self, position: qemu_stream.Position) -> int:
         """Return how much to take at once when little is to lie here, on a fast link more."""
         chunk, sending = _LATE_CHUNK_BYTES, self._group.sending_bytes_per_second()
-        if sending is not None and self._escort is None and not self._group.group.link_is_slow:
+        if self._escort is not None and self._escort.through:
+            chunk = _GATE_CHUNK_BYTES
+        elif sending is not None and self._escort is None and not self._group.group.link_is_slow:
             # what is left of round 0 when the guest stands still comes in blocks of that round
             chunk = _EARLY_CHUNK_BYTES if position.round == 0 else min(
                 max(_LATE_CHUNK_BYTES, 1 << int(sending * _LATE_SECONDS).bit_length() - 1),

@@ -1,10 +1,10 @@
 """Lets the members of a synchronized set switch over together [0006].
 
 Used by source.py and escort.py; one Gang a set. Members are held running, by not being read, until
-all are there. Then each is taken, slowly, to where it is about to switch over (approach.py), and
-all are let go at once: their guests stop at the same time. Their last step is held at the return
-path until every destination has loaded its state. All holds are bounded: when in doubt a member
-goes on, or all stay where they run.
+all are there. Then each is taken, slowly, to where it is about to switch over (approach.py); once
+all are there, what each has left is brought down, and all are let go at once: their guests stop at
+the same time. Their last step is held at the return path until every destination has loaded its
+state. All holds are bounded: when in doubt a member goes on, or all stay where they run.
 """
 
 import enum
@@ -16,9 +16,8 @@ from oslo_log import log
 
 LOG = log.getLogger(__name__)
 _LOOK_SECONDS = 0.2
-#: Nobody is taken for so long before the gate opens, so that all are there. What is dirtied
-#: meanwhile has to cross while they are paused.
-GATE_STILL_SECONDS = 0.02
+#: All being at the gate, it opens so much later: meanwhile what they have left becomes alike.
+CLOSING_SECONDS = 0.3
 #: How long the members may take from the release to the gate.
 _GATE_SECONDS = 20.0
 
@@ -110,22 +109,23 @@ class Gang:
     def open_gate(self, server_id: str) -> None:
         """Wait for nobody any more: this member has switched over already."""
         with self._changed:
-            if self._opens_at is None:
+            if self._opens_at is None or self._clock() < self._opens_at:
                 LOG.warning("synchronized server %s switched over before the others were there",
                             server_id)
                 self._early.add(server_id)
             self._open_at(self._clock())
 
-    @property
-    def gate_closing(self) -> bool:
-        """Whether all are at the gate: nobody is taken until it opens."""
-        return self._opens_at is not None
+    def opens_in(self) -> float | None:
+        """Return in how many seconds the gate opens, <= 0 once it has; None until all are there."""
+        with self._changed:
+            return None if self._opens_at is None else self._opens_at - self._clock()
 
     def linger(self, seconds: float) -> None:
-        """Wait so long, less when the gate is about to open."""
+        """Wait so long, less when it becomes known when the gate opens, or when it does."""
         with self._changed:
-            end = self._clock() + seconds
-            while self._opens_at is None and (left := end - self._clock()) > 0:
+            end, known = self._clock() + seconds, self._opens_at
+            until = end if known is None else min(end, known)
+            while self._opens_at == known and (left := until - self._clock()) > 0:
                 self._changed.wait(left)
                 self._settle_gate()
 
@@ -145,11 +145,11 @@ class Gang:
         if self._opens_at is not None or self._state is not State.RELEASED:
             return
         if self._there - self._failed <= self._ready:
-            self._open_at(self._clock() + GATE_STILL_SECONDS)
+            self._open_at(self._clock() + CLOSING_SECONDS)
         elif self._clock() > self._released_at + _GATE_SECONDS:
             LOG.warning("synchronized members %s do not settle: all go now",
                         sorted(self._there - self._failed - self._ready))
-            self._open_at(self._clock() + GATE_STILL_SECONDS)
+            self._open_at(self._clock() + CLOSING_SECONDS)
 
     def _open_at(self, moment: float) -> None:
         if self._opens_at is None or moment < self._opens_at:

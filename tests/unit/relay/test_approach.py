@@ -148,6 +148,36 @@ class ApproachTest(base.BaseTestCase):
             if told_of_it:
                 self.assertGreater(min(looks), 1_600_000 / 3)
 
+    def closed(self, guest, seed):
+        """Lead a guest to the gate and to where it opens; return the approach."""
+        way, ready = self.led(guest, guest.dirty, seconds=0.5 + seed / 10, seed=seed)
+        opens, due, generator = guest.now + 0.3, guest.now, random.Random(seed)
+        while guest.now < opens and not guest.switched:
+            number, size = guest.take(CHUNK_BYTES)
+            way.took(number, guest.remaining, size, guest.queue_bytes)
+            due = max(due, guest.now - 0.02) + size / way.closing(opens - guest.now)
+            guest.now += max(0.0005 * (1 + generator.expovariate(1)),
+                             min(due, opens) - guest.now)
+        return way
+
+    def test_what_members_have_left_is_alike_when_the_gate_opens(self):
+        left, stopped = [], []
+        for seed, dirty in enumerate((6e6, 5e6, 4e6, 3.5e6)):
+            guest = PlayedQemu(dirty, 32e6, 830_000, held=2 + seed)
+            way = self.closed(guest, seed)
+            self.assertFalse(guest.switched, dirty)
+            left.append(guest.left + dirty * (guest.now - guest.looked))
+            self.assertAlmostEqual(left[-1], way.left_bytes(), delta=0.6e6)
+            opened = guest.now
+            while not guest.switched:
+                _, size = guest.take(CHUNK_BYTES)
+                guest.now += size / 25e6
+            stopped.append(guest.now - opened)
+        # without it 2 MB each at least
+        self.assertLess(max(left), 1.7e6, left)
+        self.assertLess(max(stopped) - min(stopped), 0.05, stopped)
+        self.assertLess(max(stopped), 0.1, stopped)
+
     def test_of_a_guest_of_which_nothing_is_known_it_is_learned(self):
         for dirty, working_set in self.BUSY[:3]:
             guest = PlayedQemu(dirty, working_set, 150_000)

@@ -79,15 +79,18 @@ class LateChunks(base.BaseTestCase):
 
     ROUND, END = qemu_stream.Position(round=1), qemu_stream.Position(ram_end_offset=1)
 
-    @ddt.data((ROUND, 30e6, True, False, 64 << 10, None),
-              (END, 1e9, True, False, 64 << 10, None),
-              (ROUND, None, False, False, 64 << 10, None),
-              (ROUND, 1e9, False, True, 64 << 10, None),
-              (ROUND, 30e6, False, False, 64 << 10, None),
-              (ROUND, 300e6, False, False, 256 << 10, 256 << 10),
-              (ROUND, 3e9, False, False, 1 << 20, 1 << 20),
+    TO_GATE, THROUGH = mock.Mock(through=False), mock.Mock(through=True)
+
+    @ddt.data((ROUND, 30e6, True, None, 64 << 10, None),
+              (END, 1e9, True, None, 64 << 10, None),
+              (ROUND, None, False, None, 64 << 10, None),
+              (ROUND, 1e9, False, TO_GATE, 64 << 10, None),
+              (ROUND, 30e6, True, THROUGH, 256 << 10, 256 << 10),
+              (ROUND, 30e6, False, None, 64 << 10, None),
+              (ROUND, 300e6, False, None, 256 << 10, 256 << 10),
+              (ROUND, 3e9, False, None, 1 << 20, 1 << 20),
               # the encoder's own for round 0: 1 MiB
-              (END, 300e6, False, False, 1 << 20, None))
+              (END, 300e6, False, None, 1 << 20, None))
     @ddt.unpack
     def test_what_leaves_in_a_millisecond_is_taken_at_once(self, position, sending, slow,
                                                            together, chunk, block):
@@ -95,8 +98,7 @@ class LateChunks(base.BaseTestCase):
         group.sending_bytes_per_second.return_value, group.group.link_is_slow = sending, slow
         stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
         stream._is_migration = True
-        if together:
-            stream._escort = mock.Mock()
+        stream._escort = together
         # as an earlier chunk had it
         stream._set_block(3 << 20)
         self.assertEqual(chunk, stream._chunk_bytes(position))

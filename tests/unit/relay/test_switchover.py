@@ -84,13 +84,34 @@ class GangTest(base.BaseTestCase):
         passing = [self.started(gang.pass_gate) for _ in range(2)]
         time.sleep(0.3)
         self.assertTrue(all(thread.is_alive() for thread, _ in passing))
+        self.assertIsNone(gang.opens_in())
         begun = time.monotonic()
-        lingering, _ = self.started(gang.linger, 30)
         gang.at_gate("b")
-        self.assertTrue(gang.gate_closing)
-        for thread in (*(thread for thread, _ in passing), lingering):
+        self.assertGreater(gang.opens_in(), 0)
+        for thread, _ in passing:
             thread.join(5)
-        self.assertGreaterEqual(time.monotonic() - begun, switchover.GATE_STILL_SECONDS)
+        self.assertGreaterEqual(time.monotonic() - begun, switchover.CLOSING_SECONDS)
+        self.assertLessEqual(gang.opens_in(), 0)
+
+    def test_who_lingers_hears_that_all_are_there_and_goes_when_it_opens(self):
+        gang = self.released()
+        gang.at_gate("a")
+        lingering, _ = self.started(gang.linger, 30)
+        time.sleep(0.05)
+        self.assertTrue(lingering.is_alive())
+        gang.at_gate("b")
+        # at once: its pace is another one now
+        lingering.join(switchover.CLOSING_SECONDS / 2)
+        self.assertFalse(lingering.is_alive())
+        begun = time.monotonic()
+        gang.linger(0.05)
+        self.assertGreaterEqual(time.monotonic() - begun, 0.05)
+        begun = time.monotonic()
+        gang.linger(30)
+        self.assertLessEqual(gang.opens_in(), 0)
+        # an open gate holds nobody
+        gang.linger(30)
+        self.assertLess(time.monotonic() - begun, 10)
 
     def test_a_member_that_fails_or_has_switched_over_opens_it(self):
         for what in (lambda gang: gang.failed("b"), lambda gang: gang.open_gate("b")):
@@ -108,6 +129,12 @@ class GangTest(base.BaseTestCase):
         # behind the gate everybody switches over
         gang.open_gate("a")
         self.assertEqual(["b"], gang.as_dict()["early"])
+        gang = self.released()
+        for each in "ab":
+            gang.at_gate(each)
+        self.assertGreater(gang.opens_in(), 0)
+        gang.open_gate("a")
+        self.assertEqual(["a"], gang.as_dict()["early"])
 
     def test_nobody_waits_at_the_gate_for_ever(self):
         now = [0.0]

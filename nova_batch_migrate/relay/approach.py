@@ -79,6 +79,8 @@ class Approach:
         self._written: collections.deque[tuple[int, float]] = collections.deque(
             maxlen=_KEPT_CHUNKS)
         self._looks: collections.deque[float] = collections.deque(maxlen=2)
+        #: What was dirtied between two looks, and how long that was.
+        self._dirtied: collections.deque[tuple[int, float]] = collections.deque(maxlen=3)
 
     @property
     def busy(self) -> bool:
@@ -103,7 +105,7 @@ class Approach:
         """
         self.queue_bytes = max(self.queue_bytes, queue_bytes)
         if round_number != self.round:
-            self._looks.append(self._written_at(self._taken))
+            self._looked(round_number, self._written_at(self._taken))
         self._taken += size_bytes
         self._queue = queue_bytes
         self._written.append((self._taken + queue_bytes, self._clock()))
@@ -134,10 +136,11 @@ class Approach:
         left = self.left_bytes()
         if left is None:
             return self._dirty
-        wanted = max(_CLOSING_MARGIN * self._step * self._dirty,
-                     _CLOSING_SHARE * self._short_seconds * self._dirty)
-        return max(_SLOWEST * self._dirty,
-                   self._dirty + (left - wanted) / max(seconds, _LEAST_CLOSING_SECONDS))
+        rate = self._rate()
+        wanted = max(_CLOSING_MARGIN * self._step * rate,
+                     _CLOSING_SHARE * self._least_round_bytes)
+        return max(_SLOWEST * rate,
+                   rate + (left - wanted) / max(seconds, _LEAST_CLOSING_SECONDS))
 
     def left_bytes(self) -> float | None:
         """Return what the guest has dirtied and QEMU not written; None before it is known.
@@ -145,10 +148,22 @@ class Approach:
         All that the round before the present one sent, and this one sends, was dirtied since the
         look that began the former, or left over from it: about what QEMU would stop the guest for.
         """
-        if len(self._looks) < 2:
+        if not self._dirtied:
             return None
         since = self._clock() - self._looks[0] + self._step
-        return max(0.0, self._dirty * since - self._bytes - self._queue)
+        return max(0.0, self._rate() * since - self._bytes - self._queue)
+
+    def _rate(self) -> float:
+        """Return how much was dirtied in a second, between QEMU's last looks."""
+        return sum(each for each, _ in self._dirtied) / sum(lasted for _, lasted in self._dirtied)
+
+    def _looked(self, number: int, at: float) -> None:
+        """Note when QEMU looked what is dirty, the first bytes of what it found having come."""
+        # several rounds may begin with one chunk
+        if number > _TELLING_ROUND and len(self._looks) == 2:
+            lasted = max(self._looks[1] - self._looks[0], 1e-3)
+            self._dirtied.append((self._bytes, lasted))
+        self._looks.append(at)
 
     def _written_at(self, offset_bytes: int) -> float:
         """Return when QEMU wrote what is at an offset of the bytes taken here."""

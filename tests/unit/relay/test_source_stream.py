@@ -2,6 +2,7 @@ import socket
 import struct
 import threading
 import time
+import types
 from unittest import mock
 
 import ddt
@@ -79,7 +80,8 @@ class LateChunks(base.BaseTestCase):
 
     ROUND, END = qemu_stream.Position(round=1), qemu_stream.Position(ram_end_offset=1)
 
-    TO_GATE, THROUGH = mock.Mock(through=False), mock.Mock(through=True)
+    TO_GATE, THROUGH = (types.SimpleNamespace(through=through, leads=True)
+                        for through in (False, True))
 
     @ddt.data((ROUND, 30e6, True, None, 64 << 10, None),
               (END, 1e9, True, None, 64 << 10, None),

@@ -27,13 +27,13 @@ class Kind:
     needs: str              # argument of lab/install
     serial: bool            # the tests share one cloud
     must_not_skip: bool     # in CI a skip is a failure: nothing would have been shown
-    limit_seconds: int
+    limit_seconds: int      # when something surely hangs, on a slow machine too
 
 
 KINDS = (
-    Kind("unit", needs="test", serial=False, must_not_skip=False, limit_seconds=600),
-    Kind("functional", needs="test", serial=False, must_not_skip=True, limit_seconds=900),
-    Kind("lab", needs="lab", serial=True, must_not_skip=True, limit_seconds=1500),
+    Kind("unit", needs="test", serial=False, must_not_skip=False, limit_seconds=1200),
+    Kind("functional", needs="test", serial=False, must_not_skip=True, limit_seconds=1500),
+    Kind("lab", needs="lab", serial=True, must_not_skip=True, limit_seconds=2400),
 )
 
 
@@ -81,9 +81,9 @@ def judge(kind: Kind, totals: Totals, exit_status: int, in_ci: bool) -> tuple[To
 
 
 def notable(output: str) -> str:
-    """Return of stestr's output what a reader needs: failures in detail, skips, totals."""
+    """Return of stestr's output what a reader needs: notes, skips, failures in detail, totals."""
     skips = re.findall(r"^\{\d+\} (\S+).*? \.\.\. (SKIPPED.*)$", output, re.M)
-    lines = [f"{test} {why}" for test, why in skips]
+    lines = [*re.findall(r"^NOTE: .*$", output, re.M), *(f"{test} {why}" for test, why in skips)]
     detail = re.search(r"^=+\nFailed \d+ tests? - output below:", output, re.M)
     summary = output.find("\n======\nTotals\n")
     if summary < 0:
@@ -129,13 +129,14 @@ def run_kind(kind: Kind, in_ci: bool) -> Totals:
 
 
 class Lab:
-    """The two-host cloud for the time of the lab tests: left up if it was up before."""
+    """The two-host cloud for the time of the lab tests: left up, as it is, if it was up before."""
 
     def __enter__(self) -> "Lab":
         self.ours = subprocess.run([ROOT / "lab" / "status"], stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, check=False).returncode != 0
-        # also where it is up: this refuses the lab of another checkout
-        subprocess.run([ROOT / "lab" / "up"], check=True)
+        # also where it is up: this refuses the lab of another checkout. What an earlier one was
+        # told (no relays, a slow link) is not for tests
+        subprocess.run([ROOT / "lab" / "up", *(["--defaults"] if self.ours else [])], check=True)
         return self
 
     def __exit__(self, *exc_info) -> None:

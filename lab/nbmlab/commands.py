@@ -26,25 +26,37 @@ def run_install(arguments: list[str]) -> None:
 
 
 def run_up(arguments: list[str]) -> None:
-    before = layout.load_options()
-    parser = argparse.ArgumentParser(
-        prog="lab/up", description="Bring the two-host cloud up; safe to repeat. What is not "
-        "given stays as it was at the last `up`.")
-    parser.add_argument("--hosts", type=int, choices=(2, 3), default=before.hosts)
-    parser.add_argument("--link", type=float, metavar="MIB_PER_SECOND",
-                        dest="link_mib_per_second", default=before.link_mib_per_second,
-                        help="cap of the link between hosts, 0: none")
-    parser.add_argument("--parallel", type=int, dest="max_live_migrations",
-                        default=before.max_live_migrations,
-                        help="Nova's max_concurrent_live_migrations")
-    parser.add_argument("--relays", action=argparse.BooleanOptionalAction, default=before.relays,
-                        help="run a nova-batch-relay on every host")
-    options = layout.Options(**vars(parser.parse_args(arguments)))
+    options = wanted_options(arguments)
     owner.claim()
     install.install("lab")
     services.up(options)
     shell.say(f"up: {options.hosts} hosts, link {options.link_mib_per_second or 'not'} capped"
-              f"{' (MiB/s)' if options.link_mib_per_second else ''}; . {layout.OPENRC}")
+              f"{' (MiB/s)' if options.link_mib_per_second else ''}"
+              f"{'' if options.relays else ', no relays'}; . {layout.OPENRC}")
+
+
+def wanted_options(arguments: list[str],
+                   remembered: Callable[[], layout.Options] = layout.load_options
+                   ) -> layout.Options:
+    """Return what `lab/up` is asked for: what is given, and the rest as at the last `up`.
+
+    With ``--defaults`` the rest is as standard, and what was remembered is not even read.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lab/up", description="Bring the two-host cloud up; safe to repeat. What is not "
+        "given stays as it was at the last `up`.", argument_default=argparse.SUPPRESS)
+    parser.add_argument("--defaults", action="store_true",
+                        help="what is not given is as standard, whatever the last `up` had")
+    parser.add_argument("--hosts", type=int, choices=(2, 3))
+    parser.add_argument("--link", type=float, metavar="MIB_PER_SECOND",
+                        dest="link_mib_per_second", help="cap of the link between hosts, 0: none")
+    parser.add_argument("--parallel", type=int, dest="max_live_migrations",
+                        help="Nova's max_concurrent_live_migrations")
+    parser.add_argument("--relays", action=argparse.BooleanOptionalAction,
+                        help="run a nova-batch-relay on every host")
+    given = vars(parser.parse_args(arguments))
+    return dataclasses.replace(
+        layout.Options() if given.pop("defaults", False) else remembered(), **given)
 
 
 def run_down(arguments: list[str]) -> None:

@@ -17,13 +17,14 @@ def main(arguments: list[str]) -> int:
         "with one command and check every guest. All other guests of the lab are deleted first.")
     parser.add_argument("--report", type=pathlib.Path, metavar="FILE",
                         help="write the report as JSON, too")
+    parser.add_argument("--relays", action=argparse.BooleanOptionalAction, default=True,
+                        help="migrate through relays, as standard")
     given = parser.parse_args(arguments)
 
     owner.claim()
     install.install("lab")
     shell.say("bringing the cloud up")
-    services.up(dataclasses.replace(
-        layout.load_options(), link_mib_per_second=drain.LINK_MIB_PER_SECOND))
+    services.up(options(given.relays))
     drain.initial_state()
     shell.say(f"booting {len(drain.GUESTS)} guests on {drain.SOURCE}: "
               + ", ".join(member.name for member in drain.GUESTS))
@@ -47,6 +48,12 @@ def main(arguments: list[str]) -> int:
         print(f"NOT SO: {text}")
     shell.say("the demo failed" if wrong else f"{drain.SOURCE} is empty but for what had to stay")
     return 1 if wrong else 0
+
+
+def options(relays: bool) -> layout.Options:
+    """Return the lab of the demo: the standard one but for its link, whatever was up before."""
+    return dataclasses.replace(layout.Options(), relays=relays,
+                               link_mib_per_second=drain.LINK_MIB_PER_SECOND)
 
 
 def _show_plan() -> None:

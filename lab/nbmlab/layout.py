@@ -78,7 +78,10 @@ ALL_HOSTS = (Host("cmpa", 11), Host("cmpb", 12), Host("cmpc", 13))
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What `lab/up` can be told; kept in options.json, so that a plain `lab/up` repeats it."""
+    """What `lab/up` can be told; kept in options.json, so that a plain `lab/up` repeats it.
+
+    As they stand here they are the standard: of `lab/up --defaults`, the demo and the lab tests.
+    """
 
     hosts: int = 2
     link_mib_per_second: float = 0     # 0: not capped

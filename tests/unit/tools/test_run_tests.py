@@ -3,6 +3,7 @@ import pathlib
 import sys
 
 import ddt
+import fixtures
 from oslotest import base
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -23,6 +24,7 @@ UNIT, FUNCTIONAL, _ = run_tests.KINDS
 SUMMARY = """\
 {{0}} tests.unit.test_a.T.test_ok [0.000445s] ... ok
 {{1}} tests.unit.test_a.T.test_skip ... SKIPPED: no weather today
+NOTE: a database died
 
 ==============================
 Failed 1 tests - output below:
@@ -96,6 +98,7 @@ class Notable(base.BaseTestCase):
         self.assertIn("AssertionError: the reason", shown)
         self.assertIn("test_skip SKIPPED: no weather today", shown)
         self.assertIn(" - Failed: 3", shown)
+        self.assertEqual("NOTE: a database died", shown.splitlines()[0])
         self.assertNotIn("test_ok", shown)
         self.assertNotIn("Worker", shown)
 
@@ -109,3 +112,26 @@ class RunBounded(base.BaseTestCase):
         self.assertEqual(1, status)
         self.assertIn("begun", output)
         self.assertIn("longer than 1 seconds", output)
+
+
+class Lab(base.BaseTestCase):
+    """Which words the lab's commands get, as commands of the same names tell."""
+
+    def called(self, status: int) -> list[str]:
+        root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        (root / "lab").mkdir()
+        for name, ends in (("status", status), ("up", 0), ("down", 0)):
+            command = root / "lab" / name
+            command.write_text(f'#!/bin/sh\necho {name} "$@" >> {root}/told\nexit {ends}\n')
+            command.chmod(0o755)
+        self.useFixture(fixtures.MonkeyPatch("run_tests.ROOT", root))
+        with run_tests.Lab():
+            pass
+        return (root / "told").read_text().split("\n")[:-1]
+
+    def test_one_that_it_brings_up_has_nothing_of_an_earlier_one(self):
+        self.assertEqual(["status", "up --defaults", "down"],
+                         [line.strip() for line in self.called(status=1)])
+
+    def test_one_that_is_up_stays_so_as_it_is(self):
+        self.assertEqual(["status", "up"], [line.strip() for line in self.called(status=0)])

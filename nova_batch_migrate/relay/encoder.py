@@ -153,11 +153,15 @@ class Encoder:
         opened.statistics.raw_bytes += count
         return self._encode(opened) if opened.filled >= opened.limit else []
 
-    def flush(self, stream: int) -> list[bytes]:
-        """Let everything fed so far go, incomplete records included: the source has run dry."""
+    def flush(self, stream: int, rest: bool = True) -> list[bytes]:
+        """Let what was fed so far go: the source has run dry.
+
+        ``rest``: the beginning of an incomplete record, too. A page that crosses in two parts is
+        none any more: it is neither found nor kept.
+        """
         opened = self._streams[stream]
         frames = _whole(self._encode(opened))
-        if opened.filled > opened.sent:
+        if rest and opened.filled > opened.sent:
             frames += _whole([self._rest(opened)])
         return frames
 

@@ -145,9 +145,22 @@ class SourceLog:
             except KeyError:
                 raise exception.RelayError(reason="the stream was cut off.") from None
 
-    def flush(self, number: int) -> None:
-        """Send what the encoder still holds of a stream."""
-        self._emit(lambda made: made.flush(number))
+    def flush(self, number: int, rest: bool = True) -> int:
+        """Send what the encoder still holds of a stream; without ``rest`` only what is complete.
+
+        Returns how many bytes of an incomplete record it then holds.
+        """
+        def flushed(made: encoder.Encoder) -> list[bytes]:
+            nonlocal held
+            try:
+                frames = made.flush(number, rest)
+                held = made.progress(number).held_bytes
+            except KeyError:
+                raise exception.RelayError(reason="the stream was cut off.") from None
+            return frames
+        held = 0
+        self._emit(flushed)
+        return held
 
     def end(self, number: int) -> None:
         """Tell the other side that the stream's source has ended."""

@@ -48,6 +48,10 @@ _GIVE_WAY_SECONDS = 0.002
 #: A stream that spends so much of its time waiting leaves room on the wire for the next one.
 _SLOWED_SHARE = 0.3
 _LINGER_MS = 2
+#: The rest of a page is waited for longer: no QEMU can use the beginning alone, and in two parts it
+#: is no page any more. QEMU writes without regard to pages, and on a busy host, or held to a speed
+#: (every 0.1 s), it pauses anywhere.
+_REST_MS = 250
 #: The longest that a block of round 0 is waited for while some of it comes.
 _BULK_SECONDS = 0.02
 _STALLED_SECONDS = 2.0
@@ -182,7 +186,9 @@ class SourceStream:
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
                                     struct.pack("ll", 0, 1000 * _LINGER_MS))
         position = self._log.position(self._number)
-        fresh, moved_at, room = False, time.monotonic(), 0
+        # since the last flush bytes came; it has left the beginning of a record
+        fresh = begun = False
+        moved_at, room = time.monotonic(), 0
         while not self._ended.is_set():
             chunk = self._chunk_bytes(position)
             room = min(room, chunk) or self._log.room(self._number, chunk)
@@ -198,13 +204,16 @@ class SourceStream:
                                  ) if memory else take(self._connection, buffer[:wanted])
             except BlockingIOError:
                 if not poll.poll(_LINGER_MS) and fresh:
-                    self._log.flush(self._number)
+                    begun = self._log.flush(self._number, rest=not self._is_migration) > 0
                     # the main connection of several has few bytes, and knows how many are to come
                     position = self._log.position(self._number)
                     self._memory.note(self._number, position)
                     fresh = False
                     continue
-                if not poll.poll(1000):
+                if not poll.poll(_REST_MS if begun else 1000):
+                    if begun:
+                        self._log.flush(self._number)
+                        begun = False
                     self._yield_if_stalled(moved_at)
                 continue
             moved_at = time.monotonic()
@@ -216,7 +225,7 @@ class SourceStream:
             fresh = True
             if memory and late and taken < wanted:
                 # it has run dry, and what comes last is waited for
-                self._log.flush(self._number)
+                begun = self._log.flush(self._number, rest=False) > 0
                 fresh = False
             self._taken(position, taken)
 

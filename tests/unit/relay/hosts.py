@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import types
 
 from nova_batch_migrate import conf
@@ -27,8 +28,34 @@ SOURCE, DESTINATION = "cmpa", "cmpb"
 ADDRESS, ADDRESS6 = "10.9.9.2", "fd09::2"
 RELAY_PORT = 49300
 DICTIONARY_BYTES = 64 << 20
+#: What a step may take on a machine that has better things to do.
+SECONDS = 90
 FIRST, SECOND, STRANGER = (
     f"0f6c4ba5-1b52-4d0f-8e25-6a2d3a2c3d{number:02d}" for number in (1, 2, 3))
+
+
+def wait_for(is_so) -> bool:
+    """Return whether a condition came to hold, within the time that a step may take."""
+    end = time.monotonic() + SECONDS
+    while not is_so():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def settled(measure, seconds: float = 0.7):
+    """Return what a measure gives once it is not 0 and has stayed the same for so long."""
+    last, since = 0, time.monotonic()
+
+    def stays() -> bool:
+        nonlocal last, since
+        now = measure()
+        if now != last:
+            last, since = now, time.monotonic()
+        return bool(last) and time.monotonic() - since > seconds
+    wait_for(stays)
+    return last
 
 
 def relay(directory: pathlib.Path, host: str, address: str, redirect_port: int,
@@ -96,7 +123,7 @@ class Migration:
                                              address=relays.address, port=port)
         self.returned = b""
         try:
-            self.connection = socket.create_connection((relays.address, port), timeout=20)
+            self.connection = socket.create_connection((relays.address, port), timeout=SECONDS)
         except OSError:
             self.end()
             raise
@@ -114,13 +141,17 @@ class Migration:
         data = bytearray()
         while chunk := self.connection.recv(1 << 16):
             data += chunk
-        self.process.wait(20)
+        self.process.wait(SECONDS)
         return bytes(data)
+
+    def go_on(self) -> None:
+        """Let a QEMU that stalls read on."""
+        self.output.with_name(f"{self.output.name}.go").touch()
 
     def end(self) -> int:
         """End the QEMU, which may still await its connection; return how many bytes came."""
         self.process.kill()
-        self.process.wait(20)
+        self.process.wait(SECONDS)
         return len(self.arrived()) if self.output.exists() else 0
 
     def arrived(self) -> bytes:

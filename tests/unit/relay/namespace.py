@@ -27,7 +27,7 @@ def run(function, *words: str):
     done = subprocess.run(
         ["unshare", "--net", sys.executable, "-m", __name__, function.__module__,
          function.__qualname__, *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=120)
+        cwd=ROOT, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise AssertionError(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])

@@ -4,7 +4,7 @@
 
 Prints its port, takes one connection, writes what comes to OUTPUT. As QEMU does, it answers on the
 return path, at the end of the stream with SHUT. With `-nbd` it speaks first, with `-stop` it dies
-behind the first bytes, with `-stall` it reads nothing for a while. With `-runas` it is the process
+behind the first bytes, with `-stall` it reads nothing until there is a file OUTPUT.go. With `-runas` it is the process
 of another user, as libvirt starts it. With `-multifd` it takes N more connections, to OUTPUT.1 and
 so on, on which it says nothing.
 """
@@ -57,8 +57,9 @@ def main() -> None:
     if "-nbd" in sys.argv:
         connection.sendall(b"NBDMAGIC")
     if "-stall" in sys.argv:
-        time.sleep(6)
-    with open(output, "wb") as file:
+        while not os.path.exists(f"{output}.go"):
+            time.sleep(0.05)
+    with open(output, "wb", buffering=0) as file:
         first = True
         while data := connection.recv(1 << 20):
             file.write(data)
@@ -75,7 +76,7 @@ def main() -> None:
 
 
 def _store(connection: socket.socket, output: str) -> None:
-    with connection, open(output, "wb") as file:
+    with connection, open(output, "wb", buffering=0) as file:
         while data := connection.recv(1 << 20):
             file.write(data)
 

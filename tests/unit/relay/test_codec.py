@@ -91,6 +91,24 @@ class TestCodec(base.BaseTestCase):
         # written over the version before: the dictionary has not grown
         self.assertEqual(300 * b.PAGE, log.encoder.fill_bytes)
 
+    @ddt.data(*LOOPS)
+    def test_a_page_of_which_the_rest_is_to_come_is_waited_for_if_so_wished(self, which):
+        log = b.log(loops=LOOPS[which])
+        data = b.guest([b.noise(i) for i in range(10)])
+        log.send(1, data)
+        half = data.index(b.noise(5)) + 1000
+        for number, rest, found in ((2, False, 10), (3, True, 9)):
+            log.deliver(log.encoder.open_stream(number, f"server {number}"))
+            log.deliver(log.encoder.feed(number, data[:half]))
+            log.deliver(log.encoder.flush(number, rest))
+            # its record has a header of eight bytes
+            crossed = half if rest else half - 1000 - 8
+            self.assertEqual(data[:crossed], log.out[number])
+            self.assertEqual(half - crossed, log.encoder.progress(number).held_bytes)
+            log.deliver(log.encoder.feed(number, data[half:]) + log.encoder.end(number))
+            self.assertEqual(data, log.out[number])
+            self.assertEqual(found * b.PAGE, log.encoder.statistics(number).cross_server_bytes)
+
     def test_pages_that_look_random_are_not_compressed(self):
         log = b.log()
         data = b.guest([b.noise(1), b.page(2)])

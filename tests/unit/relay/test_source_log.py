@@ -37,7 +37,7 @@ class SourceLog(ChannelTestCase):
         self.write()
         self.log.flush(1)
         self.log.close()
-        self.reader.join(10)
+        self.reader.join(60)
         self.assertGreater(len(self.heard), 300 * builders.PAGE * 0.8)
 
     def test_a_log_that_is_closed_between_a_block_and_its_sender_keeps_nobody(self):
@@ -51,9 +51,9 @@ class SourceLog(ChannelTestCase):
             return slow()
         self.log._wire_is_slow = meanwhile
         self.write()
-        closing.join(5)
+        closing.join(60)
         self.assertFalse(closing.is_alive())
-        self.assertTrue(self.log._order.acquire(timeout=5))
+        self.assertTrue(self.log._order.acquire(timeout=60))
         self.log._order.release()
         # as the threads of streams that end now do
         self.log.abort(1, "the group was closed")
@@ -61,7 +61,7 @@ class SourceLog(ChannelTestCase):
         self.assertEqual(["the group was closed"], self.reasons)
 
     def test_a_stream_that_the_log_does_not_know_is_a_broken_one(self):
-        for call in (self.log.position, self.log.buffer, lambda number: self.log.commit(number, 1),
+        for call in (self.log.position, self.log.buffer, self.log.flush, lambda number: self.log.commit(number, 1),
                      lambda number: self.log.set_block_bytes(number, 1 << 20)):
             self.assertRaises(exception.RelayError, call, 7)
         self.assertIsNone(self.log.statistics(7))

@@ -83,7 +83,7 @@ class TestProcesses(base.BaseTestCase):
         return subprocess.run(
             [sys.executable, "-W", "ignore", "-c", _PROGRAM, json.dumps(
                 [guest.wanted() for guest in guests]), json.dumps(without and int(without))],
-            capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()[-1]
+            capture_output=True, text=True, check=True, timeout=180).stdout.splitlines()[-1]
 
     def test_none_of_the_capabilities_is_more_than_it_takes(self):
         guests = [self.useFixture(processes.Guest(user=NOBODY)) for _ in range(2)]

@@ -65,7 +65,7 @@ def present_pages(ram):
     return sum(int(numpy.count_nonzero(ram.presence(part)[0])) for part in ram.slices())
 
 
-def wait_for(is_so, seconds=60):
+def wait_for(is_so, seconds=180):
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not is_so():

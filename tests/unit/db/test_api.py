@@ -22,11 +22,11 @@ class ApiOnSqliteTest(cases.ApiCases, base.BaseTestCase):
             with engine.writer() as session:
                 session.execute(sa.delete(models.Batch.__table__))
                 written.set()
-                read.wait(10)
+                read.wait(60)
 
         writer = threading.Thread(target=delete_and_wait)
         writer.start()
-        self.assertTrue(written.wait(10))
+        self.assertTrue(written.wait(60))
         seen = api.get_batch(batch["id"])
         read.set()
         writer.join()

@@ -19,7 +19,7 @@ class Arrivals(base.BaseTestCase):
             self.through.append(name)
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        self.addCleanup(thread.join, 5)
+        self.addCleanup(thread.join, hosts.SECONDS)
         return thread
 
     def test_each_waits_for_the_one_before_it_to_the_same_port(self):
@@ -30,11 +30,11 @@ class Arrivals(base.BaseTestCase):
         time.sleep(0.05)
         self.assertEqual([], self.through)
         first.passed()
-        later[1].join(5)
+        later[1].join(hosts.SECONDS)
         self.assertEqual([2], self.through)
         second.passed()
         second.passed()
-        later[0].join(5)
+        later[0].join(hosts.SECONDS)
         self.assertEqual([2, 3], self.through)
 
     def test_nothing_is_kept_of_who_is_through(self):
@@ -62,7 +62,7 @@ def _in_order():
         group.attribute = slow_once(group.attribute)
         destination.Delivery._connect = slow_once(destination.Delivery._connect)
         main = hosts.Migration(relays, hosts.FIRST, 49152, "-multifd", "2")
-        others = [socket.create_connection((relays.address, 49152), timeout=10) for _ in range(2)]
+        others = [socket.create_connection((relays.address, 49152), timeout=hosts.SECONDS) for _ in range(2)]
         for number, connection in enumerate(others, 1):
             connection.sendall(f"connection {number}".encode())
             connection.shutdown(socket.SHUT_WR)

@@ -68,9 +68,9 @@ class Tls(ChannelTestCase):
                 connection.sendall(b"hello")
                 connection.recv(1)
         except (OSError, exception.RelayError) as error:
-            thread.join(10)
+            thread.join(60)
             return error
-        thread.join(10)
+        thread.join(60)
         return results[0] if isinstance(results[0], Exception) else None
 
     def test_two_of_one_authority_speak(self):
@@ -120,7 +120,7 @@ class Greeting(ChannelTestCase):
                 greeting.introduce(mine, group or self.group, purpose, 7)
         except (OSError, exception.RelayError) as error:
             self.error = error
-        thread.join(10)
+        thread.join(60)
         return results[0]
 
     def changed(self, **changes):
@@ -171,7 +171,7 @@ class Bytes(ChannelTestCase):
         port, results, thread = self.listening(exchange)
         mine = channel.connect("127.0.0.1", port, "cmpb", self.context("cmpa", False))
         got = exchange(mine)
-        thread.join(20)
+        thread.join(60)
         for received in (got, results[0]):
             # of one call together, calls in any order
             pieces = [received[i:i + 300_000] for i in range(0, len(received), 300_000)]

@@ -17,19 +17,13 @@ from tests.unit.relay.test_service import two_alike
 GROUP = "batch:0:cmpb"
 
 
-def _wait_for(is_so) -> None:
-    end = time.monotonic() + 15
-    while not is_so() and time.monotonic() < end:
-        time.sleep(0.1)
-
-
 def _silent(relays, client) -> list[hosts.Migration]:
     """Return migrations of which the sources have sent something, and wait."""
     migrations = []
     for at, server in enumerate((hosts.FIRST, hosts.SECOND)):
         migrations.append(hosts.Migration(relays, server, 49152 + at))
         migrations[-1].send(two_alike(pages=50)[at][:100_000])
-    _wait_for(lambda: len(client.statistics()["groups"][0]["servers"]) == 2)
+    hosts.wait_for(lambda: len(client.statistics()["groups"][0]["servers"]) == 2)
     time.sleep(0.5)
     return migrations
 
@@ -38,7 +32,7 @@ def _heard(migrations) -> list[str]:
     """Return how each source's wait for the other side ends."""
     heard = []
     for migration in migrations:
-        migration.connection.settimeout(15)
+        migration.connection.settimeout(hosts.SECONDS)
         try:
             while migration.connection.recv(1 << 16):
                 continue
@@ -71,14 +65,14 @@ def _passes_by():
         hosts.open_group(relays)
         stranger = hosts.Migration(relays, hosts.STRANGER, 49152)
         stranger.send(data[:len(data) // 2])
-        _wait_for(lambda: stranger.output.exists() and stranger.output.stat().st_size > 0)
+        hosts.wait_for(lambda: stranger.output.exists() and stranger.output.stat().st_size > 0)
         for each in (relays.source, relays.destination):
             each.close_group(GROUP)
         time.sleep(0.2)
         rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True).stdout
         stranger.send(data[len(data) // 2:])
         stranger.finish()
-        _wait_for(lambda: not _tables())
+        hosts.wait_for(lambda: not _tables())
         return {"whole": stranger.arrived() == data, "redirects": "redirect to" in rules,
                 "left": _tables()}
 
@@ -88,7 +82,7 @@ def _killed():
         test_privileges.open_group(clients)
         migrations = _silent(relays, clients[1])
         os.kill(processes[1].pid, signal.SIGKILL)
-        processes[1].wait(10)
+        processes[1].wait(hosts.SECONDS)
         return _heard(migrations)
 
 

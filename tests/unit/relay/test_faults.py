@@ -31,6 +31,11 @@ def carried(relays, data, server=hosts.FIRST, port=49152, *words):
     return migration.arrived() == data
 
 
+def size(migration):
+    """Return how many bytes have come to a migration's QEMU."""
+    return migration.output.stat().st_size if migration.output.exists() else 0
+
+
 def _loss():
     first, second = two_alike()
     with hosts.two() as relays:
@@ -40,37 +45,36 @@ def _loss():
 
 
 def _cut():
-    """The link is cut in the middle of a stream and comes back after a second."""
+    """The link is cut in the middle of a stream and comes back after a while."""
     first, _ = two_alike(pages=4000)
     with hosts.two() as relays:
-        hosts.open_group(relays, wire_bytes_per_second=8 << 20)
+        hosts.open_group(relays, wire_bytes_per_second=1 << 20)
         migration = hosts.Migration(relays, hosts.FIRST, 49152)
         sending = migration.started(first)
-        time.sleep(0.4)
+        hosts.wait_for(lambda: size(migration))
         nft(f"tcp dport {hosts.RELAY_PORT} drop")
-        time.sleep(0.3)
-        before = migration.output.stat().st_size
-        time.sleep(1.0)
-        stood = migration.output.stat().st_size == before < len(first)
+        stood = hosts.settled(lambda: size(migration), 1.0)
+        relays.source.limit(GROUP, None)
         subprocess.run(["nft", "delete table inet faults"], check=True)
-        sending.join(20)
-        return [stood, migration.arrived() == first]
+        sending.join(hosts.SECONDS)
+        return [0 < stood < len(first), migration.arrived() == first]
 
 
 def _silent():
     """The link is cut for longer than it may be, and comes back."""
     first, second = two_alike(pages=4000)
     with hosts.two(link_seconds=2) as relays:
-        hosts.open_group(relays, wire_bytes_per_second=8 << 20)
+        hosts.open_group(relays, wire_bytes_per_second=1 << 20)
         broken = hosts.Migration(relays, hosts.FIRST, 49152)
         sending = broken.started(first)
-        time.sleep(0.7)
+        hosts.wait_for(lambda: size(broken) > 500 * 4096)
         nft(f"tcp dport {hosts.RELAY_PORT} drop")
         begun = time.monotonic()
-        sending.join(20)
+        sending.join(hosts.SECONDS)
         took = time.monotonic() - begun
-        broken.process.wait(20)
+        broken.process.wait(hosts.SECONDS)
         half = 0 < len(broken.arrived()) < len(first)
+        relays.source.limit(GROUP, None)
         subprocess.run(["nft", "delete table inet faults"], check=True)
         whole = carried(relays, second, hosts.SECOND, 49153)
         servers = relays.source.close_group(GROUP)["servers"]
@@ -148,11 +152,14 @@ def _stalled():
         hosts.open_group(relays)
         stalled = hosts.Migration(relays, hosts.FIRST, 49152, "-stall")
         sending = stalled.started(first)
-        time.sleep(0.3)
+        # as much as it is given without a byte of it being read
+        hosts.settled(lambda: relays.source.statistics()["groups"][0]["servers"].get(
+            hosts.FIRST, {}).get("raw_bytes", 0))
         whole = carried(relays, second, hosts.SECOND, 49153)
-        behind = stalled.output.exists() and stalled.output.stat().st_size > 0
+        behind = size(stalled) > 0
         told = relays.source.statistics()["groups"][0]["servers"]
-        sending.join(20)
+        stalled.go_on()
+        sending.join(hosts.SECONDS)
         return {"whole": [whole, not behind, stalled.arrived() == first], "sent": len(first),
                 "taken": told[hosts.FIRST]["raw_bytes"]}
 
@@ -241,7 +248,7 @@ def _excluded():
 def _nobody_listens():
     with hosts.two() as relays:
         hosts.open_group(relays)
-        connection = socket.create_connection((hosts.ADDRESS, 49160), timeout=10)
+        connection = socket.create_connection((hosts.ADDRESS, 49160), timeout=hosts.SECONDS)
         try:
             return connection.recv(1) == b""
         except ConnectionResetError:
@@ -264,7 +271,8 @@ class Faults(base.BaseTestCase):
     def test_a_link_that_is_cut_for_too_long_ends_its_streams_but_not_the_log(self):
         seen = namespace.run(_silent)
         self.assertTrue(seen["half"])
-        self.assertLess(seen["took"], 10)
+        # the default is 30 s
+        self.assertLess(seen["took"], 20)
         self.assertNotEqual(["done"], seen["outcome"])
         self.assertTrue(seen["whole"])
         self.assertGreater(seen["found"], 100 * 4096)

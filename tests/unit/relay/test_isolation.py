@@ -47,7 +47,7 @@ def _no_open_proxy():
                 ("another member's", 49172, hosts.FIRST), ("ssh", 22, hosts.FIRST)), 1):
             stream = _Stream()
             log.open(number, server, source_stream.wire_metadata(port, server), stream)
-            stream.over.wait(10)
+            stream.over.wait(hosts.SECONDS)
             seen[what] = stream.reason
         plain.setblocking(False)
         try:
@@ -57,7 +57,7 @@ def _no_open_proxy():
             seen["connected"] = output.exists()
         for each in (stranger, member):
             each.kill()
-            each.wait(20)
+            each.wait(hosts.SECONDS)
     return seen
 
 

@@ -18,7 +18,7 @@ class MetricsTest(base.BaseTestCase):
         endpoint = metrics.Endpoint(0, lambda: told)
         self.addCleanup(endpoint.stop)
         with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/metrics",
-                                    timeout=5) as answer:
+                                    timeout=60) as answer:
             return answer.read().decode().splitlines()
 
     def test_what_a_scrape_gets(self):

@@ -26,7 +26,7 @@ from tests.unit.relay.test_service import two_alike
 #: Of the relays, and of the QEMUs whose sockets they have to see: nobody of them is root.
 RELAY_USER, QEMU_USER = 64991, 64992
 CAPABILITIES = unit_of("nova-batch-relay")["AmbientCapabilities"].split()
-_SECONDS = 20
+_SECONDS = hosts.SECONDS
 
 
 def _relay(directory: pathlib.Path, host: str, address: str, redirect_port: int,

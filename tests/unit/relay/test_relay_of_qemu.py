@@ -58,7 +58,7 @@ class _Guest:
 
         def status() -> str:
             return self.source.execute("query-migrate")["status"]
-        qemus.wait_for(lambda: status() in ("completed", "failed", "cancelled"), 30)
+        qemus.wait_for(lambda: status() in ("completed", "failed", "cancelled"), hosts.SECONDS)
         qemus.wait_for(lambda: self.destination.execute("query-status")["status"] != "inmigrate")
         return status()
 

@@ -13,10 +13,12 @@ import numpy as np
 import xxhash
 from oslotest import base
 
-from nova_batch_migrate.relay import service, turns
+from nova_batch_migrate.relay import service
 from tests.unit.relay import hosts, namespace, qemu
 
 PAGE = 4096
+#: Two that move together, as on a slow link: held well before the rest fits into the sockets.
+_BOTH = {"synchronized": [[hosts.FIRST, hosts.SECOND]], "link_bytes_per_second": 1e8}
 
 
 def stream(pages: list[bytes]) -> bytes:
@@ -112,10 +114,9 @@ def _spliced():
         stranger.send(first)
         stranger.finish()
         # a splice is counted when it is over on both sides
-        end = time.monotonic() + 5
-        while (told := relays.source.statistics())["spliced_bytes"] < 2 * len(first) and \
-                time.monotonic() < end:
-            time.sleep(0.05)
+        hosts.wait_for(
+            lambda: relays.source.statistics()["spliced_bytes"] >= 2 * len(first))
+        told = relays.source.statistics()
         return {"whole": [off.arrived() == first, stranger.arrived() == first],
                 "spliced": told["spliced_bytes"], "servers": told["groups"][0]["servers"],
                 "raw": len(first)}
@@ -152,12 +153,12 @@ def _listens_everywhere():
         hosts.open_group(relays)
         output = relays.directory / "out"
         process, port = qemu.start(hosts.FIRST, output, address="::", port=49152)
-        with socket.create_connection((hosts.ADDRESS6, port), timeout=10) as connection:
+        with socket.create_connection((hosts.ADDRESS6, port), timeout=hosts.SECONDS) as connection:
             connection.sendall(first)
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(1 << 16):
                 continue
-        process.wait(20)
+        process.wait(hosts.SECONDS)
         return [output.read_bytes() == first,
                 relays.source.close_group("batch:0:cmpb")["servers"][hosts.FIRST]["outcomes"]]
 
@@ -184,10 +185,10 @@ def _broken():
         seen["full"] = _end_of(dying, first)
         cut = hosts.Migration(relays, hosts.FIRST, 49153)
         cut.send(first[:3_000_000])
-        time.sleep(0.3)
+        hosts.wait_for(lambda: _size(cut) > 0)
         relays.source.close_group("batch:0:cmpb")
         seen["closed"] = _end_of(cut, first[3_000_000:])
-        cut.process.wait(20)
+        cut.process.wait(hosts.SECONDS)
         seen["half"] = len(cut.arrived()) < len(first)
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True)
         seen["tables"] = tables.stdout
@@ -196,60 +197,57 @@ def _broken():
 
 
 def _together():
-    """Two synchronized members, the second half a second later; then one whose other is absent."""
+    """Two synchronized members, the second when the first is held."""
     first, second = two_alike(pages=6000)
-    # as on a slow link: held well before the rest fits into the sockets
-    both = {"synchronized": [[hosts.FIRST, hosts.SECOND]], "link_bytes_per_second": 1e8}
-    with hosts.two(hold_seconds=2.0) as relays:
-        hosts.open_group(relays, **both)
+    with hosts.two(hold_seconds=hosts.SECONDS) as relays:
+        hosts.open_group(relays, **_BOTH)
         one = hosts.Migration(relays, hosts.FIRST, 49152)
         sending = one.started(first)
-        time.sleep(0.5)
-        early = one.output.stat().st_size
+        early = hosts.settled(lambda: _size(one))
         two = hosts.Migration(relays, hosts.SECOND, 49153)
         two.send(second)
         two.finish()
-        sending.join(10)
-        seen = {"held": 0 < early < len(first), "whole": [
-            one.arrived() == first, two.arrived() == second],
-            "returned": one.returned == qemu.PONG + qemu.SHUT}
-        relays.source.close_group("batch:0:cmpb")
-        relays.destination.close_group("batch:0:cmpb")
-        hosts.open_group(relays, **both)
+        sending.join(hosts.SECONDS)
+        return {"held": 0 < early < len(first),
+                "whole": [one.arrived() == first, two.arrived() == second],
+                "returned": one.returned == qemu.PONG + qemu.SHUT}
+
+
+def _alone():
+    """A synchronized member of which the other is absent."""
+    first, _ = two_alike(pages=6000)
+    with hosts.two(hold_seconds=2.0) as relays:
+        hosts.open_group(relays, **_BOTH)
         alone = hosts.Migration(relays, hosts.FIRST, 49154)
         begun = time.monotonic()
-        seen |= {"alone": _end_of(alone, first), "waited": time.monotonic() - begun}
-        alone.process.wait(20)
-        seen["not all"] = len(alone.arrived()) < len(first)
-    return seen
+        seen = {"ended": _end_of(alone, first), "waited": time.monotonic() - begun}
+        alone.process.wait(hosts.SECONDS)
+        return seen | {"not all": len(alone.arrived()) < len(first)}
 
 
 def _never_apart():
     """What might be a member of a set does not pass by it: its connection is refused."""
     first, second = two_alike(pages=6000)
-    both = {"synchronized": [[hosts.FIRST, hosts.SECOND]], "link_bytes_per_second": 1e8}
     seen = {}
-    with hosts.two(hold_seconds=30.0) as relays:
+    with hosts.two(hold_seconds=hosts.SECONDS) as relays:
         def anew():
             for each in (relays.source, relays.destination):
                 each.close_group("batch:0:cmpb")
-            hosts.open_group(relays, **both)
+            hosts.open_group(relays, **_BOTH)
 
         def state():
             return relays.source.statistics()["groups"][0]["synchronized"]
 
         def in_the_end():
-            end = time.monotonic() + 5
-            while state()[0]["state"] == "gathering" and time.monotonic() < end:
-                time.sleep(0.05)
+            hosts.wait_for(lambda: state()[0]["state"] != "gathering")
             return state()
-        hosts.open_group(relays, **both)
+        hosts.open_group(relays, **_BOTH)
         one = hosts.Migration(relays, hosts.FIRST, 49152)
         sending = one.started(first)
-        time.sleep(0.5)
+        hosts.settled(lambda: _size(one))
         seen["gathering"] = state()
         relays.source.leave_group("batch:0:cmpb", hosts.SECOND)
-        sending.join(10)
+        sending.join(hosts.SECONDS)
         seen["left"] = (sending.is_alive(), len(one.arrived()) < len(first), state())
         seen["late"] = _refused(relays, hosts.SECOND, 49153, second)
         anew()
@@ -284,15 +282,20 @@ def _one_behind_two(relays, first, second, port):
     """Return whether the first of the plan has begun while the second, which came before, runs."""
     two = hosts.Migration(relays, hosts.SECOND, 49153)
     sending = two.started(second)
-    time.sleep(turns.GRACE_SECONDS + 0.3)
+    # it has the turn
+    hosts.wait_for(lambda: _size(two))
     one = hosts.Migration(relays, hosts.FIRST, port)
     waiting = one.started(first)
-    begun, end = False, time.monotonic() + 30
-    while _size(two) < 0.8 * len(second) and not begun and time.monotonic() < end:
-        begun = _size(one) > 0
+    begun, end = False, time.monotonic() + hosts.SECONDS
+    while not begun and time.monotonic() < end:
+        begins = _size(one) > 0
+        if _size(two) >= 0.8 * len(second):
+            break
+        begun = begins
         time.sleep(0.01)
-    sending.join(30)
-    waiting.join(30)
+    relays.source.limit("batch:0:cmpb", None)
+    sending.join(hosts.SECONDS)
+    waiting.join(hosts.SECONDS)
     return {"begun": begun, "whole": [one.arrived() == first, two.arrived() == second]}
 
 
@@ -313,10 +316,11 @@ def _overlapping():
     """The same with streams that leave little for the wire, and are slowed down from the start."""
     first, second = two_alike()
     with hosts.two() as relays:
-        hosts.open_group(relays, wire_bytes_per_second=1 << 20, downtime_seconds=5.0)
+        hosts.open_group(relays, downtime_seconds=5.0)
         before = hosts.Migration(relays, hosts.FIRST, 49154)
         before.send(second)
         before.finish()
+        relays.source.limit("batch:0:cmpb", 1 << 20)
         return _one_behind_two(relays, first, second, 49152)
 
 
@@ -381,12 +385,15 @@ class Relays(base.BaseTestCase):
     def test_with_the_other_relay_gone_a_migration_goes_the_plain_way(self):
         self.assertTrue(namespace.run(_without_peer)["whole"])
 
-    def test_synchronized_members_are_held_running_and_go_together_or_not_at_all(self):
+    def test_synchronized_members_are_held_running_and_go_together(self):
         seen = namespace.run(_together)
         self.assertTrue(seen["held"])
         self.assertEqual([True, True], seen["whole"])
         self.assertTrue(seen["returned"])
-        self.assertNotEqual("ended", seen["alone"])
+
+    def test_one_that_is_alone_at_the_end_of_the_wait_stays(self):
+        seen = namespace.run(_alone)
+        self.assertNotEqual("ended", seen["ended"])
         self.assertGreater(seen["waited"], 1.9)
         self.assertTrue(seen["not all"])
 
@@ -441,7 +448,7 @@ class Listening(base.BaseTestCase):
         with service._listen_everywhere(0) as listener:
             port = listener.getsockname()[1]
             for address in ("127.0.0.1", "::1"):
-                socket.create_connection((address, port), timeout=5).close()
+                socket.create_connection((address, port), timeout=hosts.SECONDS).close()
 
     def test_who_finds_no_thread_is_turned_away_and_the_next_is_served(self):
         relay, heard = service.Relay.__new__(service.Relay), []
@@ -451,11 +458,9 @@ class Listening(base.BaseTestCase):
         self.addCleanup(lambda: service.splice.shut(listener, socket.SHUT_RDWR))
         with mock.patch.object(service.threading.Thread, "start",
                                side_effect=RuntimeError("can't start new thread")), \
-                socket.create_connection(listener.getsockname(), timeout=5) as first:
+                socket.create_connection(listener.getsockname(), timeout=hosts.SECONDS) as first:
             self.assertRaises(ConnectionResetError, first.recv, 1)
-        with socket.create_connection(listener.getsockname(), timeout=5) as second:
+        with socket.create_connection(listener.getsockname(), timeout=hosts.SECONDS) as second:
             second.sendall(b"x")
-            end = time.monotonic() + 5
-            while not heard and time.monotonic() < end:
-                time.sleep(0.01)
+            hosts.wait_for(lambda: heard)
         self.assertEqual([b"x"], heard)

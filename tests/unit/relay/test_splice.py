@@ -46,7 +46,7 @@ class Splice(base.BaseTestCase):
         self.server.sendall(b"done")
         self.server.shutdown(socket.SHUT_WR)
         self.assertEqual(b"done", read_all(self.client))
-        self.thread.join(10)
+        self.thread.join(60)
         self.assertFalse(self.thread.is_alive())
         self.assertEqual([len(sent), 4], self.joined.moved_bytes)
 
@@ -61,5 +61,5 @@ class Splice(base.BaseTestCase):
                                (1).to_bytes(4, "little") + bytes(4))
         self.client.close()
         self.assertEqual(b"", self.server.recv(1))
-        self.thread.join(10)
+        self.thread.join(60)
         self.assertFalse(self.thread.is_alive())

@@ -12,7 +12,7 @@ from nova_batch_migrate.relay import source_stream, splice
 from tests.unit.relay import hosts, namespace
 from tests.unit.relay.test_service import two_alike
 
-ROUNDS, SECONDS = 16, 20
+ROUNDS, SECONDS = 16, hosts.SECONDS + 30
 
 
 def _channel(relays, group, _migrations):

@@ -26,7 +26,7 @@ def _led():
                 migrations[-1].connection, PAGES, WORKING_SET, written, seed))
             time.sleep(0.5)
         for guest in guests:
-            guest.thread.join(40)
+            guest.thread.join(hosts.SECONDS)
         for migration in migrations:
             migration.finish()
         told = relays.source.statistics()["groups"][0]["synchronized"][0]

@@ -14,6 +14,8 @@ import fixtures
 from tests.functional import agents, cloud, services
 
 BATCHES = "/os-batch-evacuate"
+#: On a machine that has better things to do.
+WAIT_SECONDS = 180.0
 ENDED = ("completed", "partial", "aborted", "failed")
 
 
@@ -111,7 +113,7 @@ class BatchTestCase(cloud.NovaTestCase):
 
     # -- waiting ----------------------------------------------------------------------------
 
-    def wait(self, condition, what: str, seconds: float = 60.0):
+    def wait(self, condition, what: str, seconds: float = WAIT_SECONDS):
         """Wait until ``condition()`` is true and return what it returned."""
         ends = time.monotonic() + seconds
         while not (value := condition()):

@@ -112,7 +112,7 @@ class Api(fixture.GabbiFixture):
         self._parts = fixtures.Fixture()
         self._parts.setUp()
         config = self._parts.useFixture(services.Configuration({}))
-        config.set("api", conductor_timeout_seconds=5 if self.with_conductor else 1)
+        config.set("api", conductor_timeout_seconds=60 if self.with_conductor else 1)
         self._parts.useFixture(services.Database())
         # the in-process bus is one for all tests of a process
         self._parts.useFixture(fixtures.MonkeyPatch(

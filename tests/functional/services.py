@@ -33,7 +33,7 @@ class Configuration(fixtures.Fixture):
         self.set(host="controller", state_path=str(state))
         for group, url in self._endpoints.items():
             self.set(group, auth_type="none", endpoint_override=url)
-        self.set("api", conductor_timeout_seconds=5)
+        self.set("api", conductor_timeout_seconds=60)
         self.set("conductor", reconcile_interval_seconds=0.3, retry_backoff_seconds=0.2,
                  measure_windows_seconds=[0.1, 0.2], lease_seconds=5)
 

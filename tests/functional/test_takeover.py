@@ -30,7 +30,7 @@ class Takeover(base.BatchTestCase):
     def test_killed_right_after_nova_took_the_call(self):
         died = self.conductor_service.dies_at_the_call(arrived=True)
         batch_id = self.drain(max_parallel=1)["id"]
-        self.assertTrue(died.wait(60))
+        self.assertTrue(died.wait(base.WAIT_SECONDS))
         self.conductor_service.kill()
         self.conductor_service.start()
         self.assert_all_moved_once(batch_id)
@@ -38,7 +38,7 @@ class Takeover(base.BatchTestCase):
     def test_killed_right_before_nova_takes_the_call(self):
         died = self.conductor_service.dies_at_the_call(arrived=False)
         batch_id = self.drain(max_parallel=1)["id"]
-        self.assertTrue(died.wait(60))
+        self.assertTrue(died.wait(base.WAIT_SECONDS))
         self.conductor_service.kill()
         self.assertEqual([], self.hypervisors.streams)
         self.conductor_service.start()

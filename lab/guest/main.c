@@ -21,7 +21,6 @@
 #define SLICE_SECONDS 0.02
 #define IDLE_SLICE_SECONDS 0.1 /* few wake-ups for those that write little: eight guests share two cores */
 #define IDLE_RATE 100          /* pages per second */
-#define PASS_SECONDS 8.0
 #define LONGEST_STEP_SECONDS 0.2
 
 struct load {
@@ -96,6 +95,7 @@ int main(void)
         _exit(talk(buffer.random));
     }
 
+    double pass = option(line, "nbm.pass=", 8); /* seconds for one pass of verification */
     double slice = load.rate > IDLE_RATE ? SLICE_SECONDS : IDLE_SLICE_SECONDS;
     double begin = now(), last = begin, to_write = 0, to_verify = 0, to_tick = 0;
     uint64_t tick = 0, wrote = 0, pass_began = 0, since = 0;
@@ -109,7 +109,7 @@ int main(void)
             to_write += step * load.rate;
         for (; to_write >= 1; to_write--, wrote++)
             buffer_write(&buffer, load.bytes);
-        to_verify += step * buffer.count / PASS_SECONDS;
+        to_verify += step * buffer.count / pass;
         if (buffer_verify(&buffer, (size_t)to_verify)) {
             since = pass_began;
             pass_began = tick + 1;

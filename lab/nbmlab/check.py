@@ -17,8 +17,8 @@ from nbmlab import host, layout, shell
 PAGE_BYTES = 4096
 PAGE_MAGIC = struct.pack("<Q", 0x6e626d2d70616765)   # lab/guest/guest.h
 HEADER_BYTES = 32
-# A pass over the buffer takes 8 s of the guest's time, and the one that counts begins after the
-# one under way.
+# A pass over the buffer takes up to 8 s of the guest's time (families.py), and the one that counts
+# begins after the one under way.
 VERIFY_SECONDS = 90.0
 
 _LINE = re.compile(

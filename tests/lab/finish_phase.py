@@ -104,7 +104,7 @@ class FinishPhaseTest(FinishPhaseCase):
 
 class LeftPausedTest(FinishPhaseCase):
 
-    MEMBERS = (guests.Wanted("web", "lab-left"),)
+    MEMBERS = (guests.Wanted("quick-web", "lab-left"),)
 
     def test_a_guest_that_libvirt_leaves_paused_is_reported_and_left_alone(self):
         batch_id = self.to_finish_phase()

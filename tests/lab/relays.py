@@ -14,8 +14,8 @@ _TABLE = "nbm_faults"
 class RelayTestCase(base.LabTestCase):
 
     # Two alike that the scan shows to be so, and one that writes all the time.
-    MEMBERS = (guests.Wanted("web", "lab-web1"), guests.Wanted("web", "lab-web2"),
-               guests.Wanted("writer-slow", "lab-slow"))
+    MEMBERS = (guests.Wanted("quick-web", "lab-web1"), guests.Wanted("quick-web", "lab-web2"),
+               guests.Wanted("quick-writer-slow", "lab-slow"))
     RELAYS = True
     #: On this one streams are surely under way when something is done to them.
     SLOW_LINK_MIB_PER_SECOND = 4.0

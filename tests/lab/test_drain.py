@@ -16,8 +16,9 @@ CONDUCTOR = "batch-conductor"
 
 class DrainTestCase(base.LabTestCase):
 
-    MEMBERS = (guests.Wanted("web", "lab-web1"), guests.Wanted("writer-slow", "lab-slow"),
-               guests.Wanted("writer-mid", "lab-mid"))
+    MEMBERS = (guests.Wanted("quick-web", "lab-web1"),
+               guests.Wanted("quick-writer-slow", "lab-slow"),
+               guests.Wanted("quick-writer-mid", "lab-mid"))
     LINK_MIB_PER_SECOND = 20.0
     #: On this one a first stream lasts: of any guest more than 8 MiB are random.
     SLOW_LINK_MIB_PER_SECOND = 0.4

@@ -15,8 +15,10 @@ TALK_SECONDS = 60
 class TogetherTestCase(base.LabTestCase):
     """Two guests that talk to each other."""
 
-    MEMBERS = (guests.Wanted("talker", "together-a"), guests.Wanted("talker", "together-b"))
+    MEMBERS = (guests.Wanted("quick-talker", "together-a"),
+               guests.Wanted("quick-talker", "together-b"))
     RELAYS = True
+    LINK_MIB_PER_SECOND = 20.0
 
     def setUp(self):
         super().setUp()

@@ -115,14 +115,16 @@ class Qemu(fixtures.Fixture):
         pathlib.Path(self.pid_file).write_text(f"{self.pid}\n", encoding="ascii")
         self._socket = socket.socket(socket.AF_UNIX)
         self.addCleanup(self._socket.close)
-        for _ in range(200):
+
+        def connected() -> bool:
             try:
                 self._socket.connect(monitor)
-                break
             except OSError:
                 if self._process.poll() is not None:
                     raise RuntimeError(self._process.stderr.read().decode()) from None
-                time.sleep(0.05)
+                return False
+            return True
+        wait_for(connected)
         self._lines = self._socket.makefile("r")
         self.addCleanup(self._lines.close)
         self._lines.readline()

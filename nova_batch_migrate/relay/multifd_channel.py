@@ -89,6 +89,9 @@ class MultifdChannel(Channel):
         # in a packet pages have no order: those found to be zero were taken out of the middle
         base = self._names.index(name) << BLOCK_SHIFT
         first, last = int(offsets.min()), int(offsets.max())
+        if base + first == self.progress.end - PAGE_BYTES:
+            # QEMU 7.2 begins a packet with the page that ended the one before: no new round
+            first += PAGE_BYTES
         # a run without content over all of them: where it lies is what counts
         self.progress.note(np.array([(Run.ZERO, 0, (last - first) // PAGE_BYTES + 1, first, 0)],
                                     np.int64), base)

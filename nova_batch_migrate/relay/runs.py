@@ -110,15 +110,15 @@ class Progress:
 
     def __init__(self):
         self.round = self.round0_bytes = self.changed_pages = 0
-        self._end = 0
+        self.end = 0                # where the last run ended, as `note` reckons places
 
     def note(self, runs: np.ndarray, base: int) -> tuple[int, int]:
         """Note runs of records of a RAM block that has `base` bytes of guest memory before it.
 
         Returns how many pages have content, and how many are zero.
         """
-        self.round, self._end, first, changed, pages, zeros = kernel.note_runs(
-            runs, base, self._end, self.round)
+        self.round, self.end, first, changed, pages, zeros = kernel.note_runs(
+            runs, base, self.end, self.round)
         if first >= 0:
             self.round0_bytes = first
         self.changed_pages += changed

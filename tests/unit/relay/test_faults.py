@@ -185,10 +185,11 @@ def _two_batches():
 def _replayed():
     with hosts.two() as relays:
         hosts.open_group(relays)
+        # the log itself connects meanwhile, with small numbers
         source = relays.source._groups[GROUP]
-        connection, _ = source._connect("project", 1)
+        connection, _ = source._connect("project", 11)
         refused = []
-        for session in (1, 0):
+        for session in (11, 10):
             try:
                 second, _ = source._connect("project", session)
                 second.close()
@@ -200,12 +201,12 @@ def _replayed():
             stays = connection.recv(1) != b""
         except TimeoutError:
             stays = True
-        newer, _ = source._connect("project", 2)
+        newer, _ = source._connect("project", 12)
         newer.close()
         connection.close()
         relays.destination.close_group(GROUP)
         try:
-            source._connect("project", 3)
+            source._connect("project", 13)
             closed = "let in"
         except exception.RelayError as error:
             closed = str(error)

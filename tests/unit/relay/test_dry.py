@@ -8,7 +8,7 @@ from oslotest import base
 
 from tests.unit.relay import builders, hosts, namespace, test_multifd
 
-PAGES, PAUSE_SECONDS = 512, 0.01
+PAGES, PAUSE_SECONDS = 256, 0.01
 #: Ends within a page, in a record and in a packet of addresses.
 PIECE_BYTES = 4 * builders.PAGE + 1200
 WAIT_SECONDS = 60

@@ -44,6 +44,8 @@ class Recent:
     def __init__(self, reuse_seconds: float):
         self.reuse_seconds = reuse_seconds
         self._held: dict[str, tuple[float, ServerTelemetry]] = {}
+        #: Since when nothing that was read of a server before is to be used.
+        self._spoilt: dict[str, float] = {}
 
     def keep(self, value: ServerTelemetry) -> None:
         """Take what was just measured; what is too old to be used is forgotten."""
@@ -51,6 +53,17 @@ class Recent:
         self._held = {server: held for server, held in self._held.items()
                       if now - held[0] < self.reuse_seconds}
         self._held[value.id] = (now, value)
+        self._spoilt.pop(value.id, None)
+
+    def spoil(self, server_id: str) -> None:
+        """Let a server be read anew: it migrated while it was read."""
+        now = time.monotonic()
+        self._spoilt = {server: at for server, at in self._spoilt.items()
+                        if now - at < self.reuse_seconds} | {server_id: now}
+
+    def is_spoilt(self, server_id: str) -> bool:
+        """Return whether what the privileged process remembers of a server is not to be used."""
+        return server_id in self._spoilt
 
     def of(self, server_id: str) -> ServerTelemetry | None:
         """Return a server's telemetry if it is young enough."""
@@ -107,6 +120,7 @@ def measure(conf, parts: Parts, job: str, server_ids: list[str], windows_seconds
         reason = _moved(hypervisor, domain.id)
         if reason:
             refused[domain.id] = reason
+            parts.recent.spoil(domain.id)
             continue
         rates = _Rates(sampled.get(domain.id, []), touched.get(domain.id, dirty_rate.Touched()),
                        parts.sampler.history_of(domain))
@@ -179,6 +193,7 @@ def _scan(conf, parts: Parts, job: str, measured: list, windows_seconds: list[fl
     """Return counts by server id, and what they have in common, from the privileged processes."""
     wanted = [{"id": domain.id, "pid_file": domain.pid_file,
                "blocks_bytes": list(domain.definition.memory_blocks_bytes)}
+              | ({"anew": True} if parts.recent.is_spoilt(domain.id) else {})
               for domain in measured]
     key = parts.keys.current(datetime.datetime.now(datetime.UTC))
     settings = scan.Settings(

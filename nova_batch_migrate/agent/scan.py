@@ -67,8 +67,9 @@ def measure(job: str, servers: list[dict], windows_seconds: list[float], setting
     """Scan guests and return ``{"servers": [counts of each]}`` and what they have in common.
 
     That is ``page_classes``, ``portions``, ``confirmation`` and ``sketch``, in the JSON form of
-    planning.telemetry.HostTelemetry. ``servers`` has id, pid_file and blocks_bytes of each. A guest
-    that can't be read has only an ``error``. ``settings`` are those of Settings.
+    planning.telemetry.HostTelemetry. ``servers`` has id, pid_file and blocks_bytes of each, and
+    ``anew`` of whom nothing that was read before is to be used. A guest that can't be read has only
+    an ``error``. ``settings`` are those of Settings.
 
     Windows are measured per page: each page is read again the same time after its first read,
     whatever the size of the guest. Beyond ``page_budget`` resident pages in all, distinct contents
@@ -180,7 +181,7 @@ class _Scan:
         guest = guest_scan.Guest(server["id"])
         guest.open(server["pid_file"], server["blocks_bytes"])
         # blocks are not kept, and need all guests at the same share
-        if not guest.error and not self._settings.portion_bytes:
+        if not guest.error and not self._settings.portion_bytes and not server.get("anew"):
             guest.known = remembered.young(guest, self._settings.seed,
                                            self._settings.reuse_seconds)
         return guest

@@ -146,6 +146,10 @@ class MeasuringTestCase(base.LabTestCase):
         served, = (ServerTelemetry.from_dict(each) for telemetry in plan["request"]["hosts"]
                    for each in telemetry["servers"] if each["id"] == self.busy)
         self.assertGreater(self.sampled_at(self.busy), asked_of[self.busy])
+        # nor is what was read while it began to migrate used now
+        self.assertLess(max((window.seconds for window in served.windows
+                             if window.source == "content-diff"), default=0.0),
+                        0.9 * self.WINDOWS_SECONDS[-1])
         self.assertEqual([], [at for at in served.history.at_seconds if began < at < ended]
                          if served.history else [])
         rounds = [window for window in served.windows if window.source == "migration"]

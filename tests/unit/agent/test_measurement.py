@@ -200,6 +200,21 @@ class TestMeasure(HostTestCase):
         servers, _ = self.measure(guest.id)
         self.assertIn(reason, servers[guest.id].error)
 
+    def test_who_moved_meanwhile_is_read_anew(self):
+        self.addCleanup(remembered.forget)
+        self.parts = dataclasses.replace(self.parts, recent=measurement.Recent(60.0))
+        guest = self.useFixture(Guest())
+        guest.write({0: 1})
+        self.host.add(guest)
+        self.host.later[guest.id] = domains.Presence("running", True, False)
+        self.assertIn("began to migrate", self.measure(guest.id)[0][guest.id].error)
+        self.host.later.clear()
+        for page in (1, 2):
+            guest.write({page: 1 + page})
+            found = self.measure(guest.id)[0][guest.id]
+            # the second time it is young
+            self.assertEqual(2, found.distinct_pages)
+
     def test_unreadable_memory_leaves_page_sampling_and_full_memory(self):
         self.useFixture(fixtures.MonkeyPatch("nova_batch_migrate.agent.dirty_rate.time.sleep",
                                              lambda seconds: None))

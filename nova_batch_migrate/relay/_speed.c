@@ -176,6 +176,18 @@ VECTORS static int words_changed(const uint8_t *page, const uint8_t *base, int m
     return changed;
 }
 
+/* Copy a page of any alignment, and ask meanwhile for the one that is likely to be copied next. */
+VECTORS static void copy_page(uint8_t *restrict to, const uint8_t *restrict from, const uint8_t *next)
+{
+    for (int i = 0; i < PAGE; i += 128) {
+        lanes part[2];
+        __builtin_prefetch(next + i);
+        __builtin_prefetch(next + i + 64);
+        memcpy(part, from + i, 128);
+        memcpy(to + i, part, 128);
+    }
+}
+
 /* Copy a page to where it is not read again soon: past the caches, which are not filled with what was there. */
 static void store_page(uint8_t *to, const uint8_t *from)
 {
@@ -486,9 +498,9 @@ static int64_t match_page(book *d, output *o, int64_t i, const uint8_t *page, co
     int random = looks_random(page);
     o->kinds[i] = (p->admit ? OP_LITERAL : OP_TRANSIENT) + random;
     if (random)
-        memcpy(o->raws + o->found[FOUND_RAWS]++ * PAGE, page, PAGE);
+        copy_page(o->raws + o->found[FOUND_RAWS]++ * PAGE, page, next);
     else
-        memcpy(o->literals + o->found[FOUND_LITERALS]++ * PAGE, page, PAGE);
+        copy_page(o->literals + o->found[FOUND_LITERALS]++ * PAGE, page, next);
     o->seqs[i] = -1;
     *predicted = successor >= 0 ? successor + 1 : -1;
     return p->admit ? append(d, hash, p->owner, page) : -1;
@@ -864,7 +876,7 @@ static int next_page(uint8_t *page, shelf *s, op_reader *ops, contents *c)
     case OP_LITERAL: case OP_RAW: case OP_TRANSIENT: case OP_TRANSIENT_RAW:
         if (!(from = take(ops->op == OP_LITERAL || ops->op == OP_TRANSIENT ? &c->literals : &c->raws, 1, PAGE)))
             return 0;
-        memcpy(page, from, PAGE);
+        copy_page(page, from, from + PAGE);
         if (ops->op < OP_TRANSIENT)
             store_page(shelf_insert(s), from);
         return 1;
@@ -873,7 +885,7 @@ static int next_page(uint8_t *page, shelf *s, op_reader *ops, contents *c)
         return 0;
     uint8_t *held = s->content + slot * PAGE;
     if (ops->op == OP_REFERENCE) {
-        memcpy(page, held, PAGE);
+        copy_page(page, held, held + PAGE);
         return 1;
     }
     if (!patch(page, held, c))

@@ -107,7 +107,8 @@ class Admission:
 
     def count(self, owner: int, matches: Matches) -> None:
         """Note what became of a block of round 0."""
-        self._spare -= int(np.isin(matches.kinds[self._lent], _INSERTED).sum())
+        if len(self._lent):
+            self._spare -= int(np.isin(matches.kinds[self._lent], _INSERTED).sum())
         # the page, or one like it, was held
         found = matches.self_duplicates + matches.cross_server + len(matches.bitmaps)
         guest, pages = self._guests.setdefault(owner, _Guest()), len(matches.kinds)

@@ -26,7 +26,7 @@ _RECORD_BYTES = (16 << 10) + 512
 #: What one thread may take before the other has its turn with the connection.
 _MOST_RECORDS = 16
 #: Of the rest of a long frame, what is worth to be woken for.
-_LEAST_BYTES = 64 << 10
+_LEAST_BYTES = 256 << 10
 
 
 @dataclasses.dataclass(frozen=True)

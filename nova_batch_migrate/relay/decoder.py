@@ -10,7 +10,7 @@ import numpy as np
 
 from nova_batch_migrate.relay import block, kernel
 from nova_batch_migrate.relay.compression import Decompressor
-from nova_batch_migrate.relay.dictionary import Memory, Pages
+from nova_batch_migrate.relay.dictionary import Memory, Pages, buffer
 from nova_batch_migrate.relay.encoder import CREDIT, MAX_BLOCK_BYTES, MAX_ITEM_BYTES
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import CONTROL_WINDOW_LOG, Agreement, checksum
@@ -195,7 +195,7 @@ class Decoder:
         """Return memory for a block's raw bytes."""
         if size_bytes > _ROOM_BYTES:
             return memoryview(np.empty(size_bytes, np.uint8))
-        room = self._rooms.pop() if self._rooms else np.empty(_ROOM_BYTES, np.uint8)
+        room = self._rooms.pop() if self._rooms else buffer(_ROOM_BYTES)
         return memoryview(room)[:size_bytes]
 
     def _plain_control(self, packed: memoryview, shape: block.Shape):

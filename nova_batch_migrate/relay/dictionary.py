@@ -36,6 +36,11 @@ def _huge(size_bytes: int) -> mmap.mmap:
     return area
 
 
+def buffer(size_bytes: int) -> np.ndarray:
+    """Return zero bytes for what is gone through page by page; memory as far as it is used."""
+    return np.frombuffer(_huge(max(1, size_bytes)), np.uint8)[:size_bytes]
+
+
 class _Tables:
     """Arrays that are read here and there, in one piece of memory."""
 
@@ -325,9 +330,8 @@ class _Scratch:
         self.pages = pages
         self.outputs = (
             np.empty(pages, np.uint8), np.empty(pages, np.int64),
-            np.empty((pages, BITMAP_BYTES), np.uint8),
-            np.empty(pages * PAGE_BYTES // 8, np.uint64),
-            np.empty((pages, PAGE_BYTES), np.uint8), np.empty((pages, PAGE_BYTES), np.uint8))
+            np.empty((pages, BITMAP_BYTES), np.uint8), buffer(pages * PAGE_BYTES).view(np.uint64),
+            *(buffer(pages * PAGE_BYTES).reshape(pages, PAGE_BYTES) for _ in range(2)))
 
 
 def _power_of_two(number: int) -> int:

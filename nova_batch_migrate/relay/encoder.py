@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from nova_batch_migrate.relay import kernel, qemu_stream
+from nova_batch_migrate.relay import dictionary, kernel, qemu_stream
 from nova_batch_migrate.relay.block_writer import BlockWriter
-from nova_batch_migrate.relay.dictionary import Memory
 from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.runs import Runs
 from nova_batch_migrate.relay.settings import Agreement, LogSettings
@@ -47,8 +46,7 @@ class _Stream:
         self.number, self.server, self.owner = number, server, owner
         self.parser = qemu_stream.QemuStream()
         self.runs = Runs()
-        # memory only as far as something is written
-        self.buffer = np.empty(MAX_BLOCK_BYTES + MAX_ITEM_BYTES, np.uint8)
+        self.buffer = dictionary.buffer(MAX_BLOCK_BYTES + MAX_ITEM_BYTES)
         self.filled = 0
         self.sent = 0               # of the buffer's first bytes: they crossed ahead of the item
         self.predicted = -1
@@ -84,7 +82,8 @@ class _Sent(NamedTuple):
 class Encoder:
     """Encodes the streams of one log."""
 
-    def __init__(self, settings: LogSettings, *, memory: Memory | None = None, loops=kernel):
+    def __init__(self, settings: LogSettings, *, memory: dictionary.Memory | None = None,
+                 loops=kernel):
         self._agreement = Agreement.of(settings)
         # the writer's dictionary has the static pages now
         self._settings = dataclasses.replace(settings, static=None)
@@ -249,7 +248,7 @@ class Encoder:
     def statistics(self, stream: int | None = None) -> Statistics:
         """Return the counters of a stream, or of the log."""
         if stream is not None:
-            return dataclasses.replace(self._stream(stream).statistics)
+            return Statistics(**vars(self._stream(stream).statistics))
         total = Statistics()
         for opened in (*self._streams.values(), *self._closed.values()):
             total.add(opened.statistics)

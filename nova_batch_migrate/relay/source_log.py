@@ -27,7 +27,10 @@ from nova_batch_migrate.relay import (
 LOG = log.getLogger(__name__)
 
 #: What is let through at once by a cap, or half of what may leave at once; and where there is none.
-_PIECE_BYTES, _UNCAPPED_PIECE_BYTES = 64 << 10, 512 << 10
+_PIECE_BYTES, _UNCAPPED_PIECE_BYTES = 64 << 10, 1 << 20
+#: What may lie unsent in the kernel where it leaves within a millisecond: who sends so fast does
+#: not wait for every record.
+_UNSENT_SECONDS, _MOST_UNSENT_BYTES = 0.001, 1 << 20
 #: On a slower wire the next block is made while the one before leaves. On a faster one a block
 #: leaves in less time than it takes to hand it to another thread and back.
 _AHEAD_BYTES_PER_SECOND = 250e6
@@ -273,7 +276,7 @@ class SourceLog:
         """Send frames in their turn, then let the next ones leave; the lock on order is held."""
         begun = time.monotonic()
         try:
-            line.let_unsent(int(ahead_seconds * (self._bucket.bytes_per_second or 0.0)))
+            line.let_unsent(self._unsent_bytes(ahead_seconds))
             for frame in frames:
                 self._send(line, frame, ahead_seconds)
         except OSError as error:
@@ -283,6 +286,12 @@ class SourceLog:
                 self._taken.append((*encoding, time.monotonic() - begun, raw_bytes))
             self._order.release()
         return None
+
+    def _unsent_bytes(self, ahead_seconds: float) -> int:
+        cap = self._bucket.bytes_per_second
+        sending = self._rate.sending_bytes_per_second(cap) or 0.0
+        return int(max(ahead_seconds * (cap or 0.0),
+                       min(_UNSENT_SECONDS * sending, _MOST_UNSENT_BYTES)))
 
     def _send(self, line: channel.Channel, frame, ahead_seconds: float = 0.0) -> None:
         view = memoryview(frame)

@@ -31,8 +31,9 @@ LOG = log.getLogger(__name__)
 #: QEVM, and what a multifd channel begins with.
 _MIGRATION_MAGICS = (b"QEVM", b"\x11\x22\x33\x44")
 _EARLY_CHUNK_BYTES = 1 << 20
-#: On a fast link: fewer calls for the same bytes, which are still gone within 25 ms. Where twice as
-#: many are, as many are taken: between two blocks the interpreter finds nothing in the caches.
+#: On a fast link: fewer calls for the same bytes, which are still gone within 25 ms. Where what
+#: crosses of twice as many is, as many are taken: after a block the interpreter finds nothing in
+#: the caches.
 _FAST_CHUNK_BYTES, _FAST_SECONDS = encoder.MAX_BLOCK_BYTES // 2, 0.025
 _LATE_CHUNK_BYTES = 64 << 10
 #: Of a member of a set behind its gate: what it has left crosses while guests stand still.
@@ -272,19 +273,23 @@ class SourceStream:
         """Return how much to take at once of round 0 while nobody else needs the wire."""
         sending = self._group.sending_bytes_per_second()
         if self._most_bytes == _EARLY_CHUNK_BYTES or sending is None \
-                or sending * _FAST_SECONDS < encoder.MAX_BLOCK_BYTES:
+                or sending * _FAST_SECONDS < encoder.MAX_BLOCK_BYTES * self._crossing_share():
             return self._most_bytes
         return encoder.MAX_BLOCK_BYTES
 
-    def _shared_chunk_bytes(self, wire_bytes: float) -> int:
-        """Return how many bytes to take of which about so many cross: of known content more."""
+    def _crossing_share(self) -> float:
+        """Return wire bytes of raw bytes, by what was taken last; all of it while nobody knows."""
         seen = self._log.statistics(self._number)
         raw, wire = (seen.raw_bytes, seen.wire_bytes) if seen else (0, 0)
         if raw - self._seen[0] >= _SEEN_BYTES:
             self._crossing = (wire - self._seen[1]) / (raw - self._seen[0])
             self._seen = raw, wire
-        most = max(_SHARED_BYTES, wire_bytes)
-        return int(min(max(_LATE_CHUNK_BYTES, min(wire_bytes / max(self._crossing, 0.01), most)),
+        return self._crossing
+
+    def _shared_chunk_bytes(self, wire_bytes: float) -> int:
+        """Return how many bytes to take of which about so many cross: of known content more."""
+        known = wire_bytes / max(self._crossing_share(), 0.01)
+        return int(min(max(_LATE_CHUNK_BYTES, min(known, max(_SHARED_BYTES, wire_bytes))),
                        self._most_bytes))
 
     def _late_chunk_bytes(self, position: qemu_stream.Position) -> int:

@@ -1,5 +1,9 @@
 import threading
 import types
+from unittest import mock
+
+import ddt
+from oslotest import base
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import channel, pacing, settings, source_log
@@ -101,3 +105,17 @@ class SourceLog(ChannelTestCase):
         self.other.close()
         self.assertEqual(-1, made[0].fileno())
         self.log.close()
+
+
+@ddt.ddt
+class Unsent(base.BaseTestCase):
+    """What may lie in the kernel: what is sent ahead, and what leaves within a millisecond."""
+
+    @ddt.data((None, None, 0.0, 0), (None, 300e6, 0.0, 300_000), (None, 3e9, 0.0, 1 << 20),
+              (37.5e6, 37.5e6, 0.05, 1_875_000), (37.5e6, 900e6, 0.0, 37_500))
+    @ddt.unpack
+    def test_little_on_a_slow_wire(self, cap, sending, ahead_seconds, unsent):
+        rate = pacing.WireRate(sending)
+        log = source_log.SourceLog(mock.Mock(), settings.LogSettings(dictionary_bytes=4 << 20),
+                                   pacing.TokenBucket(cap), rate)
+        self.assertEqual(unsent, log._unsent_bytes(ahead_seconds))

@@ -111,13 +111,16 @@ class LateChunks(base.BaseTestCase):
 class EarlyChunks(base.BaseTestCase):
     """Round 0 of a stream that is alone: as much as is gone within 25 ms, in two steps."""
 
-    @ddt.data((None, False, 3 << 20, 3 << 20), (200e6, False, 3 << 20, 3 << 20),
-              (300e6, False, 6 << 20, 6 << 20), (300e6, True, 1 << 20, None))
+    @ddt.data((None, 0.1, False, 3 << 20, 3 << 20), (200e6, 1.0, False, 3 << 20, 3 << 20),
+              (300e6, 1.0, False, 6 << 20, 6 << 20), (100e6, 0.3, False, 6 << 20, 6 << 20),
+              (100e6, 0.5, False, 3 << 20, 3 << 20), (300e6, 0.1, True, 1 << 20, None))
     @ddt.unpack
-    def test_what_leaves_soon_is_taken_at_once(self, sending, slow, chunk, block):
+    def test_what_leaves_soon_is_taken_at_once(self, sending, share, slow, chunk, block):
         group = mock.Mock()
         group.sending_bytes_per_second.return_value, group.group.link_is_slow = sending, slow
         group.turns.crowded = False
+        group.log.return_value.statistics.return_value = statistics.Statistics(
+            raw_bytes=4 << 20, wire_bytes=int((4 << 20) * share))
         stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
         stream._is_migration = True
         stream._set_block(64 << 10)

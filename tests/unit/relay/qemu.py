@@ -4,9 +4,9 @@
 
 Prints its port, takes one connection, writes what comes to OUTPUT. As QEMU does, it answers on the
 return path, at the end of the stream with SHUT. With `-nbd` it speaks first, with `-stop` it dies
-behind the first bytes, with `-stall` it reads nothing until there is a file OUTPUT.go. With `-runas` it is the process
-of another user, as libvirt starts it. With `-multifd` it takes N more connections, to OUTPUT.1 and
-so on, on which it says nothing.
+behind the first bytes, with `-stall` it reads nothing until there is a file OUTPUT.go. With
+`-runas` it is the process of another user, as libvirt starts it. With `-multifd` it takes N more
+connections, to OUTPUT.1 and so on, on which it says nothing.
 """
 
 import ctypes

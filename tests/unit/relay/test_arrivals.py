@@ -62,7 +62,8 @@ def _in_order():
         group.attribute = slow_once(group.attribute)
         destination.Delivery._connect = slow_once(destination.Delivery._connect)
         main = hosts.Migration(relays, hosts.FIRST, 49152, "-multifd", "2")
-        others = [socket.create_connection((relays.address, 49152), timeout=hosts.SECONDS) for _ in range(2)]
+        others = [socket.create_connection((relays.address, 49152), timeout=hosts.SECONDS)
+                  for _ in range(2)]
         for number, connection in enumerate(others, 1):
             connection.sendall(f"connection {number}".encode())
             connection.shutdown(socket.SHUT_WR)

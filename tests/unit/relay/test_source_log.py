@@ -65,7 +65,8 @@ class SourceLog(ChannelTestCase):
         self.assertEqual(["the group was closed"], self.reasons)
 
     def test_a_stream_that_the_log_does_not_know_is_a_broken_one(self):
-        for call in (self.log.position, self.log.buffer, self.log.flush, lambda number: self.log.commit(number, 1),
+        for call in (self.log.position, self.log.buffer, self.log.flush,
+                     lambda number: self.log.commit(number, 1),
                      lambda number: self.log.set_block_bytes(number, 1 << 20)):
             self.assertRaises(exception.RelayError, call, 7)
         self.assertIsNone(self.log.statistics(7))

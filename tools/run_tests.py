@@ -28,17 +28,11 @@ class Kind:
     serial: bool            # the tests share one cloud
     must_not_skip: bool     # in CI a skip is a failure: nothing would have been shown
     limit_seconds: int      # when something surely hangs, on a slow machine too
-    workers_per_core: float = 1.0   # more where tests wait much of their time
-
-    def workers(self, cores: int) -> int:
-        """Return how many tests run side by side, where they are not serial."""
-        return max(1, int(cores * self.workers_per_core))
 
 
 KINDS = (
     Kind("unit", needs="test", serial=False, must_not_skip=False, limit_seconds=1200),
-    Kind("functional", needs="test", serial=False, must_not_skip=True, limit_seconds=1500,
-         workers_per_core=1.5),
+    Kind("functional", needs="test", serial=False, must_not_skip=True, limit_seconds=1500),
     Kind("lab", needs="lab", serial=True, must_not_skip=True, limit_seconds=2400),
 )
 
@@ -123,8 +117,7 @@ def run_kind(kind: Kind, in_ci: bool) -> Totals:
         "OS_NOVA_DISABLE_EVENTLET_PATCHING": "True", "NBM_LAB": str(STATE),
         "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     command = [str(VENV / "bin" / "stestr"), "--test-path", f"./tests/{kind.name}", "run",
-               "--suppress-attachments", *(["--serial"] if kind.serial else [
-                   "--concurrency", str(kind.workers(len(os.sched_getaffinity(0))))])]
+               "--suppress-attachments", *(["--serial"] if kind.serial else [])]
     began = time.monotonic()
     status, output = run_bounded(command, environment, kind.limit_seconds)
     totals, wrong = judge(kind, read_totals(output), status, in_ci)

@@ -17,6 +17,8 @@ AHEAD_SECONDS = 0.05
 #: How far before the point at which QEMU would switch over the taking slows down.
 MARGIN = 1.5
 _RATE_WINDOW_SECONDS = 0.1
+#: No link of migrations is slower: who sends less without being busy had little to send.
+_LEAST_LINK_BYTES_PER_SECOND = 1e6
 _KEPT_WINDOWS = 20
 #: Of a window, what was spent in sending where the link is what sending waited for.
 _BUSY_SHARE = 0.5
@@ -82,7 +84,8 @@ class WireRate:
             rate = self._bytes / lasted
             if self._busy > 0:
                 self._sending = self._bytes / self._busy
-            if self._busy >= _BUSY_SHARE * lasted or rate >= max(self._windows, default=0.0):
+            known = max(self._windows, default=self._best or _LEAST_LINK_BYTES_PER_SECOND)
+            if self._busy >= _BUSY_SHARE * lasted or rate >= known:
                 self._windows.append(rate)
                 del self._windows[:-_KEPT_WINDOWS]
                 self._best = max(self._windows)

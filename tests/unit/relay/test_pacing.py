@@ -101,6 +101,13 @@ class WireRate(base.BaseTestCase):
             now += 0.01
         self.assertAlmostEqual(5e6, rate.bytes_per_second(), delta=1e6)
 
+    def test_where_little_was_sent_from_the_begin_on_the_link_is_not_slow(self):
+        for assumed in (None, 40e6):
+            rate = pacing.WireRate(assumed)
+            for moment in range(100):
+                rate.sent(1_000, 0.01 * moment, 0.01 * moment + 0.0001)
+            self.assertEqual(assumed, rate.bytes_per_second())
+
 
 class TakingSpeed(base.BaseTestCase):
     def test_in_later_rounds_it_is_that_of_changed_content(self):

@@ -92,12 +92,6 @@ class Judge(base.BaseTestCase):
         self.assertEqual(1, judged.failed)
 
 
-class Workers(base.BaseTestCase):
-    def test_where_tests_wait_more_of_them_run_than_there_are_cores(self):
-        self.assertEqual([2, 3], [kind.workers(2) for kind in (UNIT, FUNCTIONAL)])
-        self.assertEqual([1, 1], [kind.workers(1) for kind in (UNIT, FUNCTIONAL)])
-
-
 class Notable(base.BaseTestCase):
     def test_failures_skips_and_totals_but_no_passed_test(self):
         shown = run_tests.notable(SUMMARY.format(passed=7, skipped=2, failed=3))

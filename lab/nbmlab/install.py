@@ -49,11 +49,15 @@ def venv() -> None:
 
 
 def project() -> None:
-    """Install this checkout editable into the venv; again when it is another checkout."""
+    """Install this checkout editable into the venv; again when it is another checkout.
+
+    One cloned anew at the same place is another one: nothing is compiled in it yet.
+    """
+    parts = [layout.CHECKOUT / "nova_batch_migrate" / part
+             for part in ("agent", "planning", "relay")]
     definition = [path for name in ("setup.cfg", "setup.py", "pyproject.toml", "requirements.txt",
                                     "test-requirements.txt",
-                                    *(f"nova_batch_migrate/{part}/_speed.c"
-                                      for part in ("agent", "planning", "relay")))
+                                    *(part / "_speed.c" for part in parts))
                   if (path := layout.CHECKOUT / name).exists()]
     if layout.CHECKOUT / "setup.cfg" not in definition:
         return
@@ -66,6 +70,8 @@ def project() -> None:
             pip("install", "-c", CONSTRAINTS, *lists)
         pip("install", "--no-deps", "--no-build-isolation", "-e", layout.CHECKOUT)
 
+    if not all(any(part.glob("_speed.*.so")) for part in parts):
+        (layout.STAMPS / "project").unlink(missing_ok=True)
     stamps.once("project", stamps.digest(str(layout.CHECKOUT), *definition), action)
 
 

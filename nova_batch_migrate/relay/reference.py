@@ -252,7 +252,7 @@ def match_pages(arrays, data, offsets, keys, hashes, admit, predicted, owner, mo
     Fills kinds and seqs per page, bitmaps and words per delta, literals and raws with pages.
     Returns (next guess, self-duplicates, cross-server duplicates, deltas, words, literals, raws).
     """
-    view = memoryview(data)
+    view = memoryview(data).cast("B")
     book = Book(arrays, len(offsets))
     if not 0 <= most_words <= PAGE_WORDS:
         raise ValueError("more pages in a block than the ring holds, or an impossible limit")

@@ -4,13 +4,17 @@ A child process: `unshare --net` with the loopback interface up. What the functi
 back as JSON.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import tempfile
 
+LIMIT_SECONDS = 300
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
@@ -24,13 +28,24 @@ def why_not() -> str | None:
 
 def run(function, *words: str):
     """Call a function of a module's top level inside a new namespace and return its result."""
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-m", __name__, function.__module__,
-         function.__qualname__, *words],
-        cwd=ROOT, capture_output=True, text=True, timeout=300)
-    if done.returncode:
-        raise AssertionError(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+        # no pipes: what the function leaves behind where it fails would hold their other ends
+        child = subprocess.Popen(
+            ["unshare", "--net", sys.executable, "-m", __name__, function.__module__,
+             function.__qualname__, *words],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=complained,
+            start_new_session=True)
+        try:
+            status = child.wait(LIMIT_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        said.seek(0)
+        complained.seek(0)
+        if status:
+            raise AssertionError(complained.read())
+        return json.loads(said.read().splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 
+from oslotest import base
+
 LIMIT_SECONDS = 300
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -24,6 +26,16 @@ def why_not() -> str | None:
     if os.geteuid() != 0 or done.returncode:
         return "network namespaces need root"
     return None
+
+
+class NamespaceTestCase(base.BaseTestCase):
+    """Whose tests all need a namespace."""
+
+    def setUp(self):
+        super().setUp()
+        reason = why_not()
+        if reason:
+            self.skipTest(reason)
 
 
 def run(function, *words: str):

@@ -2,8 +2,6 @@
 
 import time
 
-from oslotest import base
-
 from tests.unit.relay import builders, hosts, namespace
 
 WAIT_SECONDS = 60
@@ -27,12 +25,6 @@ def _half_a_page():
         return [arrived == data[:half], migration.arrived() == data]
 
 
-class Dry(base.BaseTestCase):
-    def setUp(self):
-        super().setUp()
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
-
+class Dry(namespace.NamespaceTestCase):
     def test_a_beginning_that_stays_alone_crosses_in_the_end(self):
         self.assertEqual([True, True], namespace.run(_half_a_page))

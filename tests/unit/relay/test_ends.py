@@ -9,8 +9,6 @@ import signal
 import subprocess
 import time
 
-from oslotest import base
-
 from tests.unit.relay import hosts, namespace, test_privileges
 from tests.unit.relay.test_service import two_alike
 
@@ -86,13 +84,7 @@ def _killed():
         return _heard(migrations)
 
 
-class Ends(base.BaseTestCase):
-    def setUp(self):
-        super().setUp()
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
-
+class Ends(namespace.NamespaceTestCase):
     def test_of_a_group_that_is_closed(self):
         self.assertEqual(["the end"] * 2, namespace.run(_closed))
 

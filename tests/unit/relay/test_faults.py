@@ -6,8 +6,6 @@ import subprocess
 import tempfile
 import time
 
-from oslotest import base
-
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import qemu_stream, runs
 from tests.unit.relay import hosts, namespace
@@ -256,13 +254,7 @@ def _nobody_listens():
             return True
 
 
-class Faults(base.BaseTestCase):
-    def setUp(self):
-        super().setUp()
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
-
+class Faults(namespace.NamespaceTestCase):
     def test_a_link_that_loses_packets(self):
         self.assertEqual([True, True], namespace.run(_loss))
 

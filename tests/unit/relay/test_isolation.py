@@ -5,8 +5,6 @@ import socket
 import subprocess
 import threading
 
-from oslotest import base
-
 from nova_batch_migrate.relay import source_stream
 from tests.unit.relay import hosts, namespace, qemu
 from tests.unit.relay.test_service import two_alike
@@ -82,13 +80,7 @@ def _projects():
     return seen
 
 
-class Isolation(base.BaseTestCase):
-    def setUp(self):
-        super().setUp()
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
-
+class Isolation(namespace.NamespaceTestCase):
     def test_the_destination_connects_to_nothing_but_the_qemus_of_the_groups_servers(self):
         seen = namespace.run(_no_open_proxy)
         self.assertFalse(seen.pop("connected"))

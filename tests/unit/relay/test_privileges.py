@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import ddt
 from oslo_privsep import capabilities as privileges
-from oslotest import base
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.cmd import relay
@@ -114,13 +113,7 @@ def _carried(*capabilities: str) -> dict:
 
 
 @ddt.ddt
-class Privileges(base.BaseTestCase):
-    def setUp(self):
-        super().setUp()
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
-
+class Privileges(namespace.NamespaceTestCase):
     def test_what_the_unit_gives_is_enough(self):
         self.assertEqual({"whole": [True, True], "servers": [hosts.FIRST, hosts.SECOND]},
                          namespace.run(_carried, *CAPABILITIES))

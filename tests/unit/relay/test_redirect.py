@@ -5,8 +5,6 @@ import subprocess
 import sys
 import threading
 
-from oslotest import base
-
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import nftables, redirect
 from tests.unit.relay import namespace
@@ -99,13 +97,7 @@ def _nonsense():
         return str(error)
 
 
-class Redirect(base.BaseTestCase):
-    def setUp(self):
-        super().setUp()
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
-
+class Redirect(namespace.NamespaceTestCase):
     def test_only_migrations_to_the_destinations_of_open_groups_are_led_to_the_relay(self):
         seen = namespace.run(_who_answers)
         self.assertEqual({

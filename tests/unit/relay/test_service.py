@@ -339,13 +339,7 @@ def _end_of(migration, data):
     return "ended"
 
 
-class Relays(base.BaseTestCase):
-    def setUp(self):
-        super().setUp()
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
-
+class Relays(namespace.NamespaceTestCase):
     def test_streams_arrive_byte_for_byte_and_what_is_alike_crosses_once(self):
         seen = namespace.run(_carries)
         self.assertEqual([True, True], seen["whole"])

@@ -1,7 +1,5 @@
 import time
 
-from oslotest import base
-
 from tests.unit.relay import hosts, namespace, played_source
 
 #: Pages that each guest has, of which it writes to so many.
@@ -35,12 +33,7 @@ def _led():
                 "looks": [len(guest.looks) for guest in guests], "told": told}
 
 
-class Together(base.BaseTestCase):
-    def setUp(self):
-        super().setUp()
-        if (why := namespace.why_not()) is not None:
-            self.skipTest(why)
-
+class Together(namespace.NamespaceTestCase):
     def test_nobody_stops_before_the_others_are_there(self):
         seen = namespace.run(_led)
         self.assertEqual(([], "released", []),

@@ -44,6 +44,11 @@ class Link:
             shell.run("ip", "-n", name, "addr", "add", f"{ADDRESSES[side]}/24", "dev", "eth0")
             shell.run("ip", "-n", name, "link", "set", "eth0", "up")
 
+    def use_cubic(self) -> None:
+        """Have TCP at both ends use cubic, as it is between the lab's hosts."""
+        for name in self.names.values():
+            network.use_cubic(name)
+
     def remove(self) -> None:
         """Delete both namespaces; the pair goes with them."""
         for name in self.names.values():

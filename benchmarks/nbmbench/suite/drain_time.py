@@ -83,6 +83,7 @@ def run(settings: Settings) -> list[dict]:
                 _fleet_on_lab(fleet, kinds, links, through_nova, keep)
     if plain := [way for way in ways if way in QEMU]:
         with Rig(settings.scratch / "rig") as rig:
+            rig.link.use_cubic()
             for fleet, kinds in fleets.items():
                 _on_qemu(settings, rig, fleet, kinds, links, plain, keep)
     return cases

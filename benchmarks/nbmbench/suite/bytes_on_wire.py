@@ -7,9 +7,11 @@ told in nbmbench.fleets. A goal that the floor misses can't be met: `*_floor_vs_
 floor's own figures. `alike-random`, whose memory is filled with random bytes, is held to the rival,
 to the floor and to never more than multifd with zstd, not to the headline's 0.40.
 
-`--only` takes fleets, idle or busy, live contenders, and steps: `guests` boots and freezes, `live`
+`--only` takes fleets, idle or busy, contenders, and steps: `guests` boots and freezes, `live`
 migrates guests, `files` compresses streams and needs no guests. With `--only kept=DIR` guests and
-streams stay in that directory, where a later step finds them.
+streams stay in that directory, where a later step finds them. Of those that take files, `relay`,
+`relay-small`, `relay-small-scanned` and `relay-static` choose their level by seconds of a core; the
+others give the same bytes wherever they run.
 """
 import contextlib
 import dataclasses
@@ -44,6 +46,11 @@ SMALL = {"dictionary_bytes": 96 << 20, "window_log": 25}
 MULTIFD = QemuOptions(multifd_channels=2, multifd_compression="zstd", zstd_level=1,
                       return_path=False)
 STOCK, RELAY, RIVAL, FLOOR, MULTIFD_NAME = "stock", "relay", "rival", "floor", "multifd-zstd"
+ZSTD_EACH = "zstd-1"
+#: The relay's means, each added to those before it; RELAY has all but the static dictionary.
+MEANS = ("relay-identical", "relay-delta", "relay-zstd")
+STATIC, SMALL_NAME, SCANNED = "relay-static", "relay-small", "relay-small-scanned"
+FROM_FILES = (STOCK, ZSTD_EACH, RIVAL, FLOOR, *MEANS, RELAY, SMALL_NAME, SCANNED, STATIC)
 SCOPES = ("project", "host")
 ALIKE, ALIKE_RANDOM, HELD_OUT = ("alike", "alike-redis"), "alike-random", "held-out"
 FLEETS = {"idle": (*ALIKE, "mixed", "unlike"),
@@ -141,10 +148,11 @@ def _send(settings: Settings, rig: Rig | None, fleet: Fleet, copies: list[pathli
         elif contender == RIVAL:
             _live(moving, rig, RIVAL, groups, codecs.ZstdGroup, scope=SCOPES[0])
         else:
-            _live(moving, rig, RELAY, groups, lambda size: _relay_codec(**BYTES_FIRST),
-                  scope=SCOPES[0])
+            for scope in SCOPES:
+                _live(moving, rig, RELAY, fleet.groups(scope),
+                      lambda size: _relay_codec(**BYTES_FIRST), scope=scope)
     if "files" in steps:
-        _from_files(same, streams)
+        _from_files(same, streams, _chosen(settings, FROM_FILES))
 
 
 def _live_ones(fleet: str, activity: str) -> tuple[str, ...]:
@@ -197,19 +205,23 @@ def _relay_codec(verify: bool = False, adapts_to: float | None = None,
     return codecs.Relay(LogSettings(credit_bytes=1 << 38, **changes), verify, adapts_to)
 
 
-def _from_files(bench: _Bench, streams: list[pathlib.Path]) -> None:
-    """Let all that compress files compress the same ones."""
+def _from_files(bench: _Bench, streams: list[pathlib.Path], chosen: Sequence[str]) -> None:
+    """Let those of FROM_FILES that are chosen compress the same files."""
     sizes = [path.stat().st_size for path in streams]
-    bench.add(STOCK, "guest", sizes, sizes, 0.0)
-    each = [codecs.zstd([path], "-1") for path in streams]
-    bench.add("zstd-1", "guest", [size for size, _ in each], sizes, sum(cpu for _, cpu in each))
+    if STOCK in chosen:
+        bench.add(STOCK, "guest", sizes, sizes, 0.0)
+    if ZSTD_EACH in chosen:
+        each = [codecs.zstd([path], "-1") for path in streams]
+        bench.add(ZSTD_EACH, "guest", [size for size, _ in each], sizes,
+                  sum(cpu for _, cpu in each))
     for scope in SCOPES:
         groups = bench.fleet.groups(scope)
-        _over_groups(bench, scope, RIVAL, streams, groups, "-1", "--long=30")
-        # it takes as long as all others together, and is a goal for these alone
-        if bench.fleet.name in (*ALIKE, ALIKE_RANDOM) and not bench.settings.quick:
+        if RIVAL in chosen:
+            _over_groups(bench, scope, RIVAL, streams, groups, "-1", "--long=30")
+        # it takes as long as all others together
+        if FLOOR in chosen and not bench.settings.quick:
             _over_groups(bench, scope, FLOOR, streams, groups, "-9", "--long=31")
-        _relay(bench, scope, streams, groups)
+        _relay(bench, scope, streams, groups, chosen)
 
 
 def _over_groups(bench: _Bench, scope: str, contender: str, streams, groups, *options) -> None:
@@ -219,9 +231,11 @@ def _over_groups(bench: _Bench, scope: str, contender: str, streams, groups, *op
               sum(cpu for _, cpu in told), options=list(options))
 
 
-def _relay(bench: _Bench, scope: str, streams, groups) -> None:
+def _relay(bench: _Bench, scope: str, streams, groups, chosen: Sequence[str]) -> None:
     """Send files through the relay with its means switched on one after the other."""
     def send(contender: str, verify: bool = False, scanned: bool = False, **changes) -> None:
+        if contender not in chosen:
+            return
         sent, raw, cpu, counters = [0] * len(streams), [0] * len(streams), 0.0, []
         levels: dict[str, int] = {}
         for group in groups:
@@ -239,17 +253,18 @@ def _relay(bench: _Bench, scope: str, streams, groups) -> None:
         bench.add(contender, scope, sent, raw, cpu, statistics=total, verified=verify,
                   level=changes.get("level"), **_by_level(levels))
 
-    send("relay-identical", level=None, most_delta_words=0)
-    send("relay-delta", level=None)
-    send("relay-zstd", level=1, verify=True)
+    identical, delta, zstd = MEANS
+    send(identical, level=None, most_delta_words=0)
+    send(delta, level=None)
+    send(zstd, level=1, verify=True)
     send(RELAY, **BYTES_FIRST)
     if bench.fleet.name in ALIKE:
         # guests that the dictionary is too small for: what the scan's word is worth
-        send("relay-small", **BYTES_FIRST, **SMALL)
-        send("relay-small-scanned", scanned=True, **BYTES_FIRST, **SMALL)
-    if any(member.kind == "redis" for member in bench.fleet.members):
+        send(SMALL_NAME, **BYTES_FIRST, **SMALL)
+        send(SCANNED, scanned=True, **BYTES_FIRST, **SMALL)
+    if STATIC in chosen and any(member.kind == "redis" for member in bench.fleet.members):
         image = images.DIRECTORY / "disk-redis.raw"
-        send("relay-static", static=different_pages([image], STATIC_PAGES), **BYTES_FIRST)
+        send(STATIC, static=different_pages([image], STATIC_PAGES), **BYTES_FIRST)
 
 
 def measured(cases) -> dict:
@@ -281,7 +296,7 @@ def measured(cases) -> dict:
 
 
 def missing(cases) -> list[str]:
-    """Return the fleets, idle and busy, of which a contender that a goal names has not sent all."""
+    """Return the fleets, idle and busy, of which a contender has not sent all that it has to."""
     have = {tuple(case[key] for key in ("fleet", "activity", "mode", "contender", "scope"))
             for case in cases}
     return [f"{fleet} {activity}" for activity, named in FLEETS.items() for fleet in named
@@ -291,11 +306,12 @@ def missing(cases) -> list[str]:
 def _needed(fleet: str, activity: str) -> list[tuple[str, str, str]]:
     """Return mode, contender and scope of the cases that a fleet needs."""
     live = "live" if activity == "busy" else "stream"
-    over_groups = (RIVAL, RELAY) + ((FLOOR,) if fleet in (*ALIKE, ALIKE_RANDOM) else ())
-    return [("stream", STOCK, "guest"),
-            *(("stream", each, scope) for each in over_groups for scope in SCOPES),
-            *((live, each, "guest" if each in (STOCK, MULTIFD_NAME) else SCOPES[0])
-              for each in _live_ones(fleet, activity))]
+    scopes = {STOCK: ("guest",), MULTIFD_NAME: ("guest",), RIVAL: SCOPES[:1], RELAY: SCOPES}
+    return [*(("stream", each, "guest") for each in (STOCK, ZSTD_EACH)),
+            *(("stream", each, scope) for each in (RIVAL, FLOOR, *MEANS, RELAY)
+              for scope in SCOPES),
+            *((live, each, scope) for each in _live_ones(fleet, activity)
+              for scope in scopes[each])]
 
 
 def _ratios(cases, contender, wanted, rival, same):

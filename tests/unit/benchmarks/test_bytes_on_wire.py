@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 import random
 import shutil
@@ -82,6 +83,10 @@ class TestMeasured(base.BaseTestCase):
         self.assertEqual([fleets.random_bytes(fleets.BUSY[1]), 0], relay["random_bytes"][2:4])
         told = next(each for each in cases if each["contender"] == "relay")
         self.assertEqual({"3": 72_000}, told["raw_bytes_by_level"])
+        alone = bytes_on_wire.run(dataclasses.replace(
+            settings, options=(*settings.options, "relay-zstd")))
+        self.assertEqual([("relay-zstd", "project"), ("relay-zstd", "host")], [
+            (each["contender"], each["scope"]) for each in alone])
 
 
 class _Guest:

@@ -84,7 +84,8 @@ class Executor:
         known = [migration.id for migration in self._nova.migrations(row["server_id"])]
         intent = {"status": "migrating", "issued_at": timeutils.utcnow(), "migration_id": None,
                   "known_migrations": known, "attempts": row["attempts"] + 1, "reason": None,
-                  "progress": {"group_started_at": group_started} | _kept(row)}
+                  "progress": {"group_started_at": group_started,
+                               "server_seen": timeutils.utcnow_ts(True)} | _kept(row)}
         db.update_server(batch["id"], row["server_id"], intent)
         self._call(ctxt, batch, row | intent)
 

@@ -7,11 +7,13 @@ asking of Nova and Placement and the writing to the database.
 import concurrent.futures
 import dataclasses
 import datetime
+import time
+from collections.abc import Collection
 
 from oslo_log import log
 from oslo_utils import timeutils
 
-from nova_batch_migrate import context
+from nova_batch_migrate import context, exception
 from nova_batch_migrate.conductor import keeping, lessons, loading, survey
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import plan as planning
@@ -23,16 +25,72 @@ MIB = 1024 * 1024
 UNACCOUNTED_DISK_GB = 1 << 30
 #: Of Nova, Placement and the relays, for one plan.
 QUESTIONS_AT_ONCE = 4
+#: Answers that came while servers were measured are not asked for again behind that.
+ANSWERS_SECONDS = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What Nova, Placement and the relays say of hosts, whatever is measured of servers there."""
+
+    sources: tuple[str, ...]
+    #: Possible destinations, and what is free at those that Placement knows.
+    names: tuple[str, ...]
+    capacity: dict[str, dict]
+    groups: tuple[dict, ...]
+    relays: tuple[plan_request.RelayHost, ...]
+    #: Servers of the sources (clients.nova.ServerInfo).
+    servers: tuple
+    #: Of the monotonic clock.
+    at: float
 
 
 class Planner:
-    """Makes and stores plans; ``nova`` and ``placement`` are the clients."""
+    """Makes and stores plans; ``nova`` and ``placement`` are the clients.
+
+    Keeps answers that came before their plan; a conductor that has none asks.
+    """
 
     def __init__(self, conf, nova, placement, relays):
         self._conf = conf
         self._nova = nova
         self._placement = placement
         self._relays = relays
+        self._known: dict[str, Answers] = {}
+
+    def ask_ahead(self, batch: dict, sources: Collection[str]) -> None:
+        """Ask what a first plan needs beside what is being measured, so that nobody waits for it.
+
+        Once for each batch; where an answer does not come, the plan asks again.
+        """
+        now = time.monotonic()
+        self._known = {batch_id: found for batch_id, found in self._known.items()
+                       if now - found.at < ANSWERS_SECONDS}
+        if batch["id"] in self._known:
+            return
+        try:
+            self._known[batch["id"]] = self._ask(batch, sorted(sources))
+        except exception.BatchMigrateError as error:
+            LOG.info("batch %s: the plan will ask again: %s", batch["id"], error)
+
+    def _answers(self, batch: dict, sources: list[str]) -> Answers:
+        found = self._known.pop(batch["id"], None)
+        if found is not None and found.sources == tuple(sources) \
+                and time.monotonic() - found.at < ANSWERS_SECONDS:
+            return found
+        return self._ask(batch, sources)
+
+    def _ask(self, batch: dict, sources: list[str]) -> Answers:
+        names = self.destinations(batch)
+        # none of these waits for another's answer, and migrations wait for all
+        with concurrent.futures.ThreadPoolExecutor(QUESTIONS_AT_ONCE) as beside:
+            capacity = beside.submit(self._free_capacity, names) if sources else None
+            groups = beside.submit(self._nova.server_groups) if sources else None
+            relays = beside.submit(self._relays_of, batch, sources, names)
+            servers = [server for host in sources for server in self._nova.servers_on(host)]
+        return Answers(tuple(sources), tuple(names), capacity.result() if capacity else {},
+                       tuple(groups.result()) if groups else (), relays.result(), tuple(servers),
+                       time.monotonic())
 
     def destinations(self, batch: dict) -> list[str]:
         """Return the hosts this batch may move servers to: up, enabled, nobody's source."""
@@ -90,17 +148,10 @@ class Planner:
         # one that is on its host though it could not be measured goes by its memory size
         plannable = {server.id for host in hosts for server in host.servers
                      if server.error is None or server.host == host.host}
-        names = self.destinations(batch)
-        # none of these waits for another's answer, and migrations wait for all
-        with concurrent.futures.ThreadPoolExecutor(QUESTIONS_AT_ONCE) as beside:
-            capacity = beside.submit(self._free_capacity, names) if pending else None
-            groups = beside.submit(self._nova.server_groups) if pending else None
-            relays = beside.submit(self._relays_of, batch, [host.host for host in hosts], names)
-            listed = [server for host in hosts for server in self._nova.servers_on(host.host)]
-        capacity = capacity.result() if capacity else {}
-        groups = groups.result() if groups else []
-        relays = _usable(relays.result(), {host.host for host in hosts}, capacity)
-        servers = {server.id: server for server in listed if server.id in pending}
+        told = self._answers(batch, [host.host for host in hosts])
+        names, capacity, groups = told.names, told.capacity, told.groups
+        relays = _usable(told.relays, {host.host for host in hosts}, capacity)
+        servers = {server.id: server for server in told.servers if server.id in pending}
         holding = self._members_elsewhere(groups, pending)
         max_parallel = batch["request"]["max_parallel"] or self._conf.conductor.max_parallel
         relay_max_parallel = batch["request"]["max_parallel"] or loading.ALL_AT_ONCE
@@ -162,7 +213,7 @@ class Planner:
                                             dictionary_bytes=relay.get("dictionary_bytes"))
                      for host, relay in found.items() if relay)
 
-    def _members_elsewhere(self, groups: list[dict], pending: dict) -> dict[str, tuple[str, ...]]:
+    def _members_elsewhere(self, groups: Collection[dict], pending: dict) -> dict[str, tuple[str, ...]]:
         """Return the server groups with members on each host, of those that something leaves."""
         holding: dict[str, list[str]] = {}
         for group in groups:
@@ -218,7 +269,7 @@ def _dictionary_bytes(relays: tuple[plan_request.RelayHost, ...]) -> int:
                default=plan_request.PlanRequest.dictionary_bytes)
 
 
-def _movable(server, destinations: list[str], groups: list[dict]) -> plan_request.Movable:
+def _movable(server, destinations: Collection[str], groups: Collection[dict]) -> plan_request.Movable:
     """``groups``: Nova's server groups; their policies hold against planned moves too."""
     mine = {group["policy"]: group for group in groups if server.id in group["members"]}
     anti = mine.get("anti-affinity")

@@ -146,8 +146,10 @@ class Reconciler:
                         by_host.setdefault(row["source"], []).append(row["server_id"])
                 keeping.save(batch, measure=self._measurer.start(by_host, purpose))
             case state.PollMeasure():
-                keeping.save(batch, measure=self._measurer.poll(ctxt, batch,
-                                                                batch["state"]["measure"]))
+                measure = self._measurer.poll(ctxt, batch, batch["state"]["measure"])
+                keeping.save(batch, measure=measure)
+                if measure["purpose"] == "initial" and measure["state"] == "running":
+                    self._planner.ask_ahead(batch, measure["hosts"])
             case state.DropMeasure(reason=reason):
                 db.add_event(batch["id"], "warning", f"the old figures stay in use: {reason}")
                 keeping.save(batch, measure=None, plan_groups=state.current_groups(seen.rows),

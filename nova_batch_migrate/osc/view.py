@@ -14,6 +14,8 @@ from nova_batch_migrate.osc import tables, text
 _NAME_COLUMNS = 32
 _BAR_COLUMNS = 24
 _STEP_PERCENT = 10
+#: Of plain lines: each look costs the cloud that is being worked on some of its processor time.
+_INTERVAL_SECONDS, _LONGEST_INTERVAL_SECONDS, _INTERVAL_SHARE = 2.0, 5.0, 0.1
 _STATES_IN_PERCENT = ("migrating", "completed")
 _STATES_SHOWN_FIRST = ("migrating", "failed")
 
@@ -24,8 +26,6 @@ def _now() -> datetime.datetime:
 
 class PlainView:
     """Time-stamped lines, only for what has changed; for files, pipes and logs."""
-
-    interval_seconds = 2.0
 
     def __init__(self, stream: TextIO, now: Callable[[], datetime.datetime] = _now):
         self._stream = stream
@@ -48,6 +48,12 @@ class PlainView:
             self._step = step
             left = f", {text.clock(batch.eta_seconds)} left" if batch.eta_seconds else ""
             self._line(f"{step * _STEP_PERCENT} % of all bytes done{left}")
+
+    @staticmethod
+    def interval_seconds(batch: Any) -> float:
+        """Return when to ask again: nobody looks on, so the sooner the nearer the end is."""
+        return min(_LONGEST_INTERVAL_SECONDS, max(
+            _INTERVAL_SECONDS, (batch.eta_seconds or 0.0) * _INTERVAL_SHARE))
 
     def notice(self, message: str) -> None:
         """Print something that is not the batch's state."""
@@ -77,8 +83,6 @@ class PlainView:
 class LiveView:
     """The whole batch redrawn in place on a terminal of any, also changing, size."""
 
-    interval_seconds = 1.0
-
     def __init__(self, stream: TextIO):
         self._stream = stream
         self._batch: Any = None
@@ -89,6 +93,11 @@ class LiveView:
         """Draw the state of ``batch`` over the last drawing."""
         self._batch, self._notice = batch, ""
         self._draw()
+
+    @staticmethod
+    def interval_seconds(batch: Any) -> float:
+        """Return when to ask again: somebody looks on."""
+        return 1.0
 
     def notice(self, message: str) -> None:
         """Show ``message`` under the last known state until the next state comes."""

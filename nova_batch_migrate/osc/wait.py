@@ -45,7 +45,7 @@ class Watch:
                 self._view.show(batch)
                 if batch.status in statuses:
                     return batch
-                self._sleep(self._view.interval_seconds)
+                self._sleep(self._view.interval_seconds(batch))
         finally:
             self._view.close()
 

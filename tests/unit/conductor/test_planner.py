@@ -1,10 +1,13 @@
 """Which hosts a plan counts on as having a relay, and who stays because nobody measured it."""
 
+import time
 from types import SimpleNamespace
+from unittest import mock
 
+import fixtures
 from oslotest import base
 
-from nova_batch_migrate import conf
+from nova_batch_migrate import conf, exception
 from nova_batch_migrate.conductor import planner
 from nova_batch_migrate.planning.request import RelayHost
 from nova_batch_migrate.planning.telemetry import ServerTelemetry
@@ -48,6 +51,65 @@ class RelaysOfTest(base.BaseTestCase):
         relays = tuple(RelayHost(name) for name in ("cmpa", "cmpb", "cmpd"))
         self.assertEqual(relays[:2], planner._usable(relays, {"cmpa"}, {"cmpb": {}, "cmpc": {}}))
         self.assertEqual((), planner._usable(relays, {"cmpa"}, {"cmpc": {}}))
+
+
+class PlayedNova:
+    """Counts how often it is asked for what a plan needs; ``fails`` that many times first."""
+
+    def __init__(self, fails=0):
+        self.fails, self.asked = fails, 0
+
+    def server_groups(self):
+        return [{"id": "g"}]
+
+    def hypervisors(self):
+        return [SimpleNamespace(host="cmpb", node="node-b")]
+
+    def servers_on(self, host):
+        self.asked += 1
+        if self.asked <= self.fails:
+            raise exception.NovaTransientError(operation="list", reason="busy")
+        return [SimpleNamespace(id="s1")]
+
+
+class AskAheadTest(base.BaseTestCase):
+    BATCH = {"id": "b1", "request_id": "req-1"}
+
+    def planner(self, nova):
+        placement = SimpleNamespace(free_capacity=lambda names, nodes: {"cmpb": nodes})
+        made = planner.Planner(conf.CONF, nova, placement, PlayedRelays())
+        self.useFixture(fixtures.MockPatchObject(made, "destinations", lambda batch: ["cmpb"]))
+        return made
+
+    def test_a_plan_takes_the_answers_that_are_there_once(self):
+        nova = PlayedNova()
+        made = self.planner(nova)
+        made.ask_ahead(self.BATCH, {"cmpa": {}})
+        made.ask_ahead(self.BATCH, {"cmpa": {}})
+        self.assertEqual(1, nova.asked)
+        found = made._answers(self.BATCH, ["cmpa"])
+        self.assertEqual((("cmpb",), {"cmpb": {"cmpb": "node-b"}}, ({"id": "g"},), 1),
+                         (found.names, found.capacity, found.groups, nova.asked))
+        self.assertEqual("s1", found.servers[0].id)
+        made._answers(self.BATCH, ["cmpa"])
+        self.assertEqual(2, nova.asked)
+
+    def test_what_is_old_or_of_other_hosts_is_asked_for_again(self):
+        nova = PlayedNova()
+        made = self.planner(nova)
+        made.ask_ahead(self.BATCH, ["cmpa"])
+        made._answers(self.BATCH, ["cmpa", "cmpc"])
+        self.assertEqual(3, nova.asked)
+        made.ask_ahead(self.BATCH, ["cmpa"])
+        late = time.monotonic() + planner.ANSWERS_SECONDS
+        with mock.patch.object(time, "monotonic", lambda: late):
+            made._answers(self.BATCH, ["cmpa"])
+        self.assertEqual(5, nova.asked)
+
+    def test_a_nova_that_fails_then_is_asked_by_the_plan(self):
+        made = self.planner(PlayedNova(fails=1))
+        made.ask_ahead(self.BATCH, ["cmpa"])
+        self.assertEqual("s1", made._answers(self.BATCH, ["cmpa"]).servers[0].id)
 
 
 class UnmeasuredTest(base.BaseTestCase):

@@ -66,20 +66,30 @@ class PlayedMeasurer:
         return self.found
 
 
+class PlayedPlanner:
+    """Notes what it is to ask ahead."""
+
+    def __init__(self):
+        self.asked = []
+
+    def ask_ahead(self, batch, sources):
+        self.asked.append((batch["id"], sorted(sources)))
+
+
 class ReconcilerTest(base.BaseTestCase):
     def setUp(self):
         super().setUp()
         self.useFixture(fixture.Database())
         self.useFixture(time_fixture.TimeFixture(datetime.datetime(2026, 11, 26, 2, 0, 0)))
         self.nova, agents = CountedNova(), test_gangs.PlayedAgents()
-        self.measurer = PlayedMeasurer()
+        self.measurer, self.planner = PlayedMeasurer(), PlayedPlanner()
         through = relays.Relays(agents)
         healer = healing.Healer(self.nova, None, None, agents)
         sets = gangs.Gangs(conf.CONF, through, healer)
         self.reconciler = reconciler.Reconciler(
             conf.CONF, self.nova,
             executor.Executor(conf.CONF, self.nova, agents, healer, through, sets),
-            self.measurer, None, test_gangs.StillAllocator(), through, sets)
+            self.measurer, self.planner, test_gangs.StillAllocator(), through, sets)
 
     def begin(self, status="running", **kept):
         rows = [loading.new_row(self.nova.servers[i]) | {
@@ -152,6 +162,19 @@ class ReconcilerTest(base.BaseTestCase):
             self.begin(status="measuring", measure=measure)
             self.measurer.found = measure | ({"state": "done"} if ends else {})
             self.assertEqual(done, self.go_over()[0])
+            db.delete_batch(self.batch_id)
+
+    def test_what_a_first_plan_needs_is_asked_while_servers_are_measured(self):
+        for purpose, found, asked in (("initial", "running", True), ("initial", "done", False),
+                                      ("regroup", "running", False)):
+            self.planner.asked = []
+            self.begin(status="measuring", measure={
+                "purpose": purpose, "state": "running", "error": None, "hosts": {"cmpa": {}},
+                "started_at": timeutils.utcnow().isoformat()})
+            self.measurer.found = {"purpose": purpose, "state": found, "hosts": {"cmpa": {}}}
+            self.reconciler._measure(None, db.get_batch(self.batch_id), {}, None,
+                                     state.PollMeasure())
+            self.assertEqual([(self.batch_id, ["cmpa"])] if asked else [], self.planner.asked)
             db.delete_batch(self.batch_id)
 
     def test_a_survey_that_has_to_wait_is_no_step(self):

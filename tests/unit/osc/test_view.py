@@ -27,6 +27,11 @@ class PlainViewTest(base.BaseTestCase):
         self.stream.truncate()
         return [line.removeprefix("2026-11-23T08:30:00+00:00 ") for line in lines]
 
+    def test_the_further_off_the_end_the_less_often_it_asks(self):
+        for eta, interval in ((None, 2.0), (3.0, 2.0), (30.0, 3.0), (3600.0, 5.0)):
+            self.assertEqual(interval, self.view.interval_seconds(
+                seen("running", [], eta_seconds=eta)))
+
     def test_only_changes_are_printed(self):
         waiting = fakes.server("s1", "web", status="waiting")
         self.view.show(seen("running", [waiting]))

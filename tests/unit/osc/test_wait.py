@@ -9,10 +9,12 @@ URL = f"{fakes.BATCHES}/{fakes.BATCH_ID}"
 
 
 class _View:
-    interval_seconds = 5.0
-
     def __init__(self):
         self.seen = []
+
+    @staticmethod
+    def interval_seconds(batch):
+        return 5.0
 
     def show(self, batch):
         self.seen.append(batch.status)

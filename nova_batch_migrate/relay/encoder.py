@@ -21,6 +21,9 @@ from nova_batch_migrate.relay.wire import CannotTruncate, CodecError, Frame, Kin
 
 ROUND0_BLOCK_BYTES, MAX_BLOCK_BYTES = 1 << 20, 6 << 20
 LATER_BLOCK_BYTES = 64 << 10
+#: So many blocks and more are a dictionary's ring, where those of later rounds are not longer: to
+#: what a block might push out it can't refer, and admission leaves room for two.
+RING_BLOCKS = 64
 # The longest thing a parser may want whole: a multifd packet of 4096 addresses, a record.
 MAX_ITEM_BYTES = 128 << 10
 STEP_BYTES = 8 << 10
@@ -42,8 +45,9 @@ class Progress:
 class _Stream:
     """One connection towards the destination: parser, bytes not yet in a block, credit."""
 
-    def __init__(self, number: int, server: str, owner: int):
+    def __init__(self, number: int, server: str, owner: int, most_block_bytes: int):
         self.number, self.server, self.owner = number, server, owner
+        self.most_block_bytes = most_block_bytes
         self.parser = qemu_stream.QemuStream()
         self.runs = Runs()
         self.buffer = dictionary.buffer(MAX_BLOCK_BYTES + MAX_ITEM_BYTES)
@@ -58,9 +62,8 @@ class _Stream:
     @property
     def limit(self) -> int:
         """Raw bytes at which a block is made."""
-        if self.block_bytes:
-            return self.block_bytes
-        return LATER_BLOCK_BYTES if self.parser.round else ROUND0_BLOCK_BYTES
+        by_round = LATER_BLOCK_BYTES if self.parser.round else ROUND0_BLOCK_BYTES
+        return min(self.block_bytes or by_round, self.most_block_bytes)
 
     def wanted(self) -> int:
         """Return the bytes of buffer to fill before the next block is tried."""
@@ -88,6 +91,8 @@ class Encoder:
         # the writer's dictionary has the static pages now
         self._settings = dataclasses.replace(settings, static=None)
         self._writer = BlockWriter(settings, memory=memory, loops=loops)
+        self._most_block_bytes = max(
+            LATER_BLOCK_BYTES, self._writer.dictionary.pages.ring * PAGE_BYTES // RING_BLOCKS)
         self._streams: dict[int, _Stream] = {}
         self._closed: dict[int, _Stream] = {}
         self._owners: dict[str, int] = {}
@@ -108,7 +113,7 @@ class Encoder:
         if stream in self._streams or stream in self._closed:
             raise ValueError(f"stream {stream} has been there already")
         owner = self._owners.setdefault(server, len(self._owners))
-        self._streams[stream] = _Stream(stream, server, owner)
+        self._streams[stream] = _Stream(stream, server, owner, self._most_block_bytes)
         return _whole([self._frame(Kind.OPEN, stream, metadata)])
 
     def room(self, stream: int) -> int:
@@ -182,7 +187,10 @@ class Encoder:
     # settings that change
 
     def set_block_bytes(self, stream: int, block_bytes: int | None) -> None:
-        """Set the raw bytes of a stream's blocks; None: by its round."""
+        """Set the raw bytes of a stream's blocks; None: by its round.
+
+        In a small dictionary they are shorter.
+        """
         if block_bytes is not None and not PAGE_BYTES <= block_bytes <= MAX_BLOCK_BYTES:
             raise ValueError(f"a block of {block_bytes} bytes is not within {PAGE_BYTES}.."
                              f"{MAX_BLOCK_BYTES}")

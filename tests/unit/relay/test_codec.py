@@ -1,11 +1,13 @@
 """Encoder and decoder together: what goes in comes out, whatever happens between."""
+from unittest import mock
+
 import ddt
 import numpy as np
 import xxhash
 from hypothesis import given, settings, strategies
 from oslotest import base
 
-from nova_batch_migrate.relay import dictionary, kernel, reference
+from nova_batch_migrate.relay import dictionary, encoder, kernel, reference
 from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.decoder import Event
 from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES
@@ -178,6 +180,18 @@ class TestCodec(base.BaseTestCase):
             self.assertEqual(others, log.send(number, others))
         self.assertGreater(log.encoder.statistics(5).cross_server_bytes // b.PAGE,
                            RING_PAGES // 4)
+
+    @ddt.data(*LOOPS)
+    def test_blocks_as_long_as_a_fast_link_takes_them_cost_a_small_dictionary_nothing(self, which):
+        log = b.log(loops=LOOPS[which], level=None)
+        kin = [b.noise(i) for i in range(2 * RING_PAGES)]
+        data = b.guest(kin)
+        with mock.patch.object(encoder, "ROUND0_BLOCK_BYTES", encoder.MAX_BLOCK_BYTES):
+            for number in (1, 2):
+                self.assertEqual(data, log.send(number, data))
+        found = log.encoder.statistics(2).cross_server_bytes // b.PAGE
+        # no more than three blocks stay free
+        self.assertGreaterEqual(found, RING_PAGES - 3 * (encoder.LATER_BLOCK_BYTES // b.PAGE))
 
     def test_what_the_dictionary_has_no_room_for_is_found_by_compression(self):
         log = b.log(window_log=23)
@@ -392,7 +406,7 @@ class TestReconnect(base.BaseTestCase):
         self.log.deliver(self.log.encoder.open_stream(2, "two"))
         frames = self.feed(self.data[:len(self.data) // 2])
         frames += self.feed(self.data[len(self.data) // 2:])
-        self.log.deliver(frames[:1])
+        self.log.deliver(frames[:-1])
         lost = self.log.encoder.truncate(self.log.decoder.sequence)
         self.assertEqual([1], lost)
         # a stream that lost nothing goes on; a new one finds only what both have

@@ -284,10 +284,11 @@ class Faults(namespace.NamespaceTestCase):
     def test_a_dictionary_smaller_than_one_guest(self):
         seen = namespace.run(_small_dictionary)
         self.assertEqual([True, True], seen["whole"])
-        # 25 MiB of each guest are content, and nearly all of it is alike
+        # 25 MiB of each guest are content, and nearly all of it is alike: whatever is held of the
+        # first one is found, and it is nearly all that there is room for
         self.assertLessEqual(seen["held"], 16 << 20)
         self.assertLessEqual(seen["found"], seen["held"])
-        self.assertGreater(seen["found"], 8 << 20)
+        self.assertGreater(seen["found"], 14 << 20)
 
     def test_a_destination_that_stands_still_holds_up_nobody_else(self):
         seen = namespace.run(_stalled)

@@ -19,8 +19,8 @@ class SourceLog(ChannelTestCase):
         self.log = source_log.SourceLog(
             lambda session, anew: (channel.connect("127.0.0.1", port, "cmpb",
                                                    self.context("cmpa", False)),
-                                   {"dictionary_bytes": 4 << 20}),
-            settings.LogSettings(dictionary_bytes=4 << 20), pacing.TokenBucket(None),
+                                   {"dictionary_bytes": 64 << 20}),
+            settings.LogSettings(dictionary_bytes=64 << 20), pacing.TokenBucket(None),
             pacing.WireRate(1e6))
         self.reasons = []
         self.log.open(1, "s1", b"metadata", types.SimpleNamespace(reset=self.reasons.append))

@@ -26,6 +26,8 @@ from nbmlab.guests import Guest, Wanted
 
 HOSTS = ("cmpa", "cmpb")
 MIGRATION_SECONDS = 300
+#: Between two looks at the database; and at a batch, through the API, before its servers are there.
+LOOK_SECONDS, BATCH_LOOK_SECONDS = 0.2, 10.0
 BOOT_AT_ONCE = 3
 
 
@@ -104,6 +106,18 @@ class Places:
                            "WHERE deleted = 0")
             return {row[0]: tuple(row[1:]) for row in cursor.fetchall()}
 
+    def arrived(self, servers: Sequence[Guest], host_name: str) -> bool:
+        """Tell whether Nova has done with moving servers to a host."""
+        seen = self.look()
+        if not all(seen[each.id][::2] == (host_name, None) for each in servers):
+            return False
+        with self._database.cursor() as cursor:
+            # the source cleans up behind the arrival
+            cursor.execute("SELECT COUNT(*) FROM migrations WHERE deleted = 0 AND instance_uuid "
+                           "IN %s AND status NOT IN ('completed', 'error', 'failed', 'cancelled')",
+                           [tuple(each.id for each in servers)])
+            return cursor.fetchone()[0] == 0
+
     def close(self) -> None:
         """End the connection."""
         self._database.close()
@@ -128,6 +142,19 @@ def enable() -> None:
                                {"status": "enabled"})
 
 
+def migrate(guest: Guest, destination: str) -> None:
+    """Live-migrate one guest through Nova, as anybody would; LabError where it does not arrive.
+
+    Only the database is looked at meanwhile.
+    """
+    cloud.Cloud().post("nova-api", f"/servers/{guest.id}/action", {
+        "os-migrateLive": {"host": destination, "block_migration": "auto"}})
+    with contextlib.closing(Places()) as places:
+        # until the call is taken up the server is where it was, without a task
+        shell.wait_for(f"the migration of {guest.name} to {destination}", MIGRATION_SECONDS,
+                       lambda: places.arrived([guest], destination), LOOK_SECONDS)
+
+
 def completed_job(guest: Guest, host_name: str) -> dict[str, int]:
     """Return libvirt's figures of a guest's completed migration, as its destination has them.
 
@@ -148,17 +175,22 @@ def whole(before: dict, seconds: float = check.VERIFY_SECONDS) -> tuple[int, lis
 def batch(servers: Sequence[Guest], **fields) -> dict:
     """Move servers by this project, as a batch of their own; return it as the API shows it.
 
-    `fields` of the request beside them. LabError where they have not all arrived.
+    `fields` of the request beside them. LabError where they have not all arrived. While they are
+    on their way only the database is looked at.
     """
-    admin = cloud.Cloud()
+    admin, destination = cloud.Cloud(), other(place(servers[0]))
     asked = admin.post("nova-api", drain.BATCHES, {"batch_migration": {
         "servers": [guest.id for guest in servers], **fields}})["batch_migration"]
     end = time.monotonic() + MIGRATION_SECONDS
-    while (told := drain.batch(asked["id"]))["status"] not in drain.FINAL:
-        if time.monotonic() > end:
-            raise shell.LabError(f"batch migration {asked['id']} is {told['status']} after "
-                                 f"{MIGRATION_SECONDS} s")
-        time.sleep(0.5)
+    with contextlib.closing(Places()) as places:
+        while (told := drain.batch(asked["id"]))["status"] not in drain.FINAL:
+            if time.monotonic() > end:
+                raise shell.LabError(f"batch migration {asked['id']} is {told['status']} after "
+                                     f"{MIGRATION_SECONDS} s")
+            again = time.monotonic() + BATCH_LOOK_SECONDS
+            time.sleep(0.5)
+            while time.monotonic() < again and not places.arrived(servers, destination):
+                time.sleep(LOOK_SECONDS)
     if told["status"] != "completed":
         raise shell.LabError(f"batch migration {told['id']} ended as {told['status']}: "
                              f"{drain.events(told['id'])}")

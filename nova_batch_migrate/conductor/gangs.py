@@ -15,7 +15,6 @@ from nova_batch_migrate.db import api as db
 
 LOG = log.getLogger(__name__)
 TOGETHER, RELEASE = "together", "release"
-RELEASED = "released"
 #: Between two looks at a set whose members are not all settled yet.
 LOOK_SECONDS = 3.0
 
@@ -93,7 +92,7 @@ class Gangs:
         if known.get("released"):
             return True
         told = self._relays.set_of(ctxt, batch, row)
-        released = told is not None and told["state"] == RELEASED
+        released = told is not None and told["state"] == relays.RELEASED
         if told is None:
             # a relay that is gone tells nothing; who has arrived was let go
             released = any(other["status"] == "completed" for other in self._rows(batch, row))

@@ -69,7 +69,15 @@ class Reconciler:
                 break
             if isinstance(action, STEPS) or self._measured(batch, action):
                 done = state.Pass.STEPPED
+        if done is state.Pass.FOLLOWED and self._switching(batch):
+            done = state.Pass.SWITCHING
         return done
+
+    @staticmethod
+    def _switching(batch: dict) -> bool:
+        """Tell whether a set that was let go together has not switched over yet, as seen last."""
+        return any((batch["state"].get("relay_groups") or {}).values()) \
+            and (batch["state"].get("relay_figures") or {}).get("switching", False)
 
     @staticmethod
     def _measured(batch: dict, action) -> bool:
@@ -89,8 +97,9 @@ class Reconciler:
         kept, now = batch["state"].get("relay_figures") or {}, timeutils.utcnow_ts(True)
         if any((batch["state"].get("relay_groups") or {}).values()) and \
                 now - kept.get("at", 0.0) >= RELAY_LOOK_SECONDS:
-            keeping.save(batch, relay_figures={"at": now, "groups": kept.get("groups", {})
-                                               | self._relays.look(ctxt, batch)})
+            found, switching = self._relays.look(ctxt, batch)
+            keeping.save(batch, relay_figures={
+                "at": now, "groups": kept.get("groups", {}) | found, "switching": switching})
 
     def _look_at_jobs(self, ctxt, rows: dict, actions: list) -> None:
         """See how far the streams are that run: one call serves all of a source."""

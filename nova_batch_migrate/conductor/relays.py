@@ -25,6 +25,8 @@ LEAST_SCOPE_BYTES = 4 << 20
 CHANGING_CONTENT = 1.5
 #: One dictionary for all servers of a host, where the operator asked for that.
 WHOLE_HOST = "host"
+#: A set that was let go, as its relay calls it.
+RELEASED = "released"
 
 
 #: Of a group's figures, those that are not bytes since it was opened.
@@ -160,16 +162,22 @@ class Relays:
         wanted = group_id(batch["id"], row["source"], row["group_index"], row["destination"])
         return self._told(ctxt, row["source"]).get(wanted)
 
-    def look(self, ctxt, batch: dict) -> dict[str, dict]:
-        """Return the figures of the batch's open groups by their ids, with those of each server."""
-        found = {}
+    def look(self, ctxt, batch: dict) -> tuple[dict[str, dict], bool]:
+        """Return the figures of the batch's open groups by their ids, with those of each server.
+
+        And whether a set of them was let go and has not switched over.
+        """
+        found, switching = {}, False
         for key, destinations in (batch["state"].get("relay_groups") or {}).items():
             source, _, index = key.rpartition("/")
             wanted = {group_id(batch["id"], source, int(index), destination)
                       for destination in destinations}
             told = self._told(ctxt, source) if wanted else {}
             found |= {each: shown(told[each]) for each in wanted & told.keys()}
-        return found
+            switching |= any(gang["state"] == RELEASED and not gang["over"]
+                             for each in wanted & told.keys()
+                             for gang in told[each].get("synchronized", ()))
+        return found, switching
 
     def _told(self, ctxt, source: str) -> dict[str, dict]:
         try:

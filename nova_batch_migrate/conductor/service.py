@@ -33,6 +33,9 @@ LOG = log.getLogger(__name__)
 #: Of one processor: what following a batch takes at most, where Nova is slow to say what is.
 FOLLOW_SHARE = 0.2
 MOST_REST_SECONDS = 1.5
+#: While guests of a set stand still what a pass asks of agents, Nova and libvirt would take the
+#: processors from what lets them go on.
+SWITCHING_REST_SECONDS = 5.0
 
 
 def make_reconciler(conf, nova_client, agents) -> reconciler.Reconciler:
@@ -58,7 +61,9 @@ class Rests:
     def note(self, batch_id: str, done: state.Pass, took_seconds: float) -> None:
         """Take in that a pass has ended: only one that followed calls for a rest."""
         self._until.pop(batch_id, None)
-        if done is state.Pass.FOLLOWED:
+        if done is state.Pass.SWITCHING:
+            self._until[batch_id] = time.monotonic() + SWITCHING_REST_SECONDS
+        elif done is state.Pass.FOLLOWED:
             self._until[batch_id] = time.monotonic() + min(
                 MOST_REST_SECONDS, took_seconds * (1 / FOLLOW_SHARE - 1))
 

@@ -29,6 +29,8 @@ class Pass(enum.IntEnum):
     FOLLOWED = 1
     #: A step was taken behind which the next one may be due at once.
     STEPPED = 2
+    #: As FOLLOWED, and the members of a set are about to switch over together.
+    SWITCHING = 3
 
 
 @dataclasses.dataclass(frozen=True)

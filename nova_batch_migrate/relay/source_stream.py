@@ -36,8 +36,10 @@ _EARLY_CHUNK_BYTES = 1 << 20
 #: the caches.
 _FAST_CHUNK_BYTES, _FAST_SECONDS = encoder.MAX_BLOCK_BYTES // 2, 0.025
 _LATE_CHUNK_BYTES = 64 << 10
-#: Of a member of a set behind its gate: what it has left crosses while guests stand still.
-_GATE_CHUNK_BYTES = 256 << 10
+#: Of a member of a set on its way to the gate: four of them are taken at once for seconds, and each
+#: taking costs a processor as much as encoding what it brought; and behind the gate, where what it
+#: has left crosses while guests stand still.
+_LED_CHUNK_BYTES, _GATE_CHUNK_BYTES = 128 << 10, 256 << 10
 #: Behind round 0 and at the end, on a fast link: in so much time what is taken at once is gone.
 _LATE_SECONDS = 0.001
 #: What a stream may put on the wire at once while others go beside it; never so much of its own
@@ -295,8 +297,8 @@ class SourceStream:
     def _late_chunk_bytes(self, position: qemu_stream.Position) -> int:
         """Return how much to take at once when little is to lie here, on a fast link more."""
         chunk, sending = _LATE_CHUNK_BYTES, self._group.sending_bytes_per_second()
-        if self._escort is not None and self._escort.through:
-            chunk = _GATE_CHUNK_BYTES
+        if self._escort is not None and self._escort.leads:
+            chunk = _GATE_CHUNK_BYTES if self._escort.through else _LED_CHUNK_BYTES
         elif sending is not None and self._escort is None and not self._group.group.link_is_slow:
             # what is left of round 0 when the guest stands still comes in blocks of that round
             chunk = _EARLY_CHUNK_BYTES if position.round == 0 else min(

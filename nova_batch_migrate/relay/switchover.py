@@ -73,11 +73,12 @@ class Gang:
 
     def as_dict(self) -> dict:
         """Return members, state and why it was called off, who failed, who did not wait for the
-        others at the gate; as JSON can carry it."""
+        others at the gate, whether all were let go; as JSON can carry it."""
         with self._changed:
             return {"members": sorted(self.members), "state": str(self._state),
                     "reason": self._reason, "failed": sorted(self._failed),
-                    "early": sorted(self._early)}
+                    "early": sorted(self._early),
+                    "over": self.members - self._failed <= set(self.resumed_at)}
 
     def hold(self, server_id: str, alive: Callable[[], bool] = lambda: True) -> bool:
         """Return True when the member may go on to its switchover, False when it has to stay.

@@ -14,7 +14,7 @@ import math
 import time
 
 import numpy as np
-from nbmlab import check, guests, shell
+from nbmlab import check, shell
 from nbmlab.families import FAMILIES, Family, Load
 from nbmlab.guests import Guest
 
@@ -92,7 +92,7 @@ def _checked(members: list[Guest], cases: list[dict]):
 
 def _plain(guest: Guest) -> str:
     destination = cloud.other(cloud.place(guest))
-    guests.migrate(guest, destination)
+    cloud.migrate(guest, destination)
     return destination
 
 
@@ -151,7 +151,7 @@ def _set(members: list[Guest], number: int, cases: list[dict]) -> None:
     server, = cloud.batch([alone], urgent=True)["servers"]
     _case(cases, "single", number, alone, server["destination"], relay=_carried(server),
           attempts=server["attempts"])
-    guests.migrate(alone, here)
+    cloud.migrate(alone, here)
 
 
 def _of_way(cases, way: str) -> np.ndarray:

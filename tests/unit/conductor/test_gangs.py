@@ -115,7 +115,8 @@ class PlayedAgents:
             raise exception.AgentRefused(reason="no relay")
         return {"groups": [
             {"id": group_id, "servers": {}, "synchronized": [
-                {"members": members, "state": self.state, "reason": self.reason, "failed": []}
+                {"members": members, "state": self.state, "reason": self.reason, "failed": [],
+                 "over": False}
                 for members in group["synchronized"]]} for group_id, group in self.open.items()]}
 
     def progress(self, ctxt, host, servers):

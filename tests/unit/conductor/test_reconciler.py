@@ -83,6 +83,7 @@ class ReconcilerTest(base.BaseTestCase):
         self.useFixture(time_fixture.TimeFixture(datetime.datetime(2026, 11, 26, 2, 0, 0)))
         self.nova, agents = CountedNova(), test_gangs.PlayedAgents()
         self.measurer, self.planner = PlayedMeasurer(), PlayedPlanner()
+        self.agents = agents
         through = relays.Relays(agents)
         healer = healing.Healer(self.nova, None, None, agents)
         sets = gangs.Gangs(conf.CONF, through, healer)
@@ -183,6 +184,19 @@ class ReconcilerTest(base.BaseTestCase):
         self.assertEqual((state.Pass.FOLLOWED, []), self.go_over())
 
 
+    def test_a_set_that_was_let_go_is_told_apart_until_it_has_switched_over(self):
+        self.begin(relay_groups={"cmpa/0": ["cmpb"]})
+        self.go_over()
+        self.agents.open = {relays.group_id(self.batch_id, "cmpa", 0, "cmpb"):
+                            {"synchronized": [list(SERVERS)]}}
+        for told, done in (("gathering", state.Pass.FOLLOWED),
+                           ("released", state.Pass.SWITCHING),
+                           ("called-off", state.Pass.FOLLOWED)):
+            self.agents.state = told
+            timeutils.advance_time_seconds(reconciler.RELAY_LOOK_SECONDS)
+            self.assertEqual(done, self.go_over()[0])
+
+
 class RestsTest(base.BaseTestCase):
     def setUp(self):
         super().setUp()
@@ -196,9 +210,14 @@ class RestsTest(base.BaseTestCase):
         self.assertTrue(self.rests.over("another"))
 
     def test_who_wants_something_ends_it(self):
-        self.rests.note("b", state.Pass.FOLLOWED, 60.0)
-        self.rests.end("b")
-        self.assertTrue(self.rests.over("b"))
+        for done in (state.Pass.FOLLOWED, state.Pass.SWITCHING):
+            self.rests.note("b", done, 60.0)
+            self.rests.end("b")
+            self.assertTrue(self.rests.over("b"))
+
+    def test_a_set_that_switches_over_is_left_alone_however_quick_the_pass_was(self):
+        self.rests.note("b", state.Pass.SWITCHING, 0.0)
+        self.assertFalse(self.rests.over("b"))
 
     def test_it_is_as_long_as_the_pass_was_slow(self):
         self.rests.note("b", state.Pass.FOLLOWED, 0.0)

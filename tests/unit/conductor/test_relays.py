@@ -202,10 +202,21 @@ class RelaysTest(base.BaseTestCase):
             {"id": mine, "servers": {"s0": {"raw_bytes": 7}}}]}
         self.assertEqual({"raw_bytes": 7}, self.relays.figures(self.ctxt, self.batch, row))
         self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb"], "cmpz/1": []}}
-        looked = self.relays.look(self.ctxt, self.batch)
-        self.assertEqual({mine}, looked.keys())
+        looked, switching = self.relays.look(self.ctxt, self.batch)
+        self.assertEqual(({mine}, False), (looked.keys(), switching))
         self.assertEqual((7, 0), (looked[mine]["servers"]["s0"]["raw_bytes"],
                                   looked[mine]["servers"]["s0"]["delta_bytes"]))
+
+    def test_a_set_switches_over_from_its_release_until_all_are_let_go(self):
+        self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb"]}}
+        mine = relays.group_id(self.batch["id"], "cmpa", 0, "cmpb")
+        for group, told, switching in (
+                (mine, ("gathering", False), False), (mine, ("released", False), True),
+                (mine, ("released", True), False), (mine, ("called-off", False), False),
+                ("another", ("released", False), False)):
+            self.agents.statistics = {"groups": [{"id": group, "synchronized": [
+                {"members": ["s0", "s1"], "state": told[0], "over": told[1]}]}]}
+            self.assertIs(switching, self.relays.look(self.ctxt, self.batch)[1], told)
 
     def test_a_row_is_carried_where_its_group_is_open(self):
         row, = self.rows("cmpb")

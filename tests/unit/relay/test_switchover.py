@@ -32,7 +32,7 @@ class GangTest(base.BaseTestCase):
     def test_the_conductor_is_told_how_far_it_is_and_why_it_was_called_off(self):
         gang = self.gang(hold=0.05)
         self.assertEqual({"members": ["a", "b"], "state": "gathering", "reason": None,
-                          "failed": [], "early": []}, gang.as_dict())
+                          "failed": [], "early": [], "over": False}, gang.as_dict())
         gang.hold("a")
         self.assertEqual(("called-off", "b did not come within 0.05 s"),
                          (gang.as_dict()["state"], gang.as_dict()["reason"]))
@@ -125,6 +125,14 @@ class GangTest(base.BaseTestCase):
             what(gang)
             passing.join(60)
             self.assertFalse(passing.is_alive())
+
+    def test_it_is_over_when_all_were_let_go(self):
+        gang = self.released()
+        first, _ = self.started(gang.loaded, "a")
+        self.assertFalse(gang.as_dict()["over"])
+        gang.loaded("b")
+        first.join(60)
+        self.assertTrue(gang.as_dict()["over"])
 
     def test_who_does_not_wait_for_the_others_is_told(self):
         gang = self.released()

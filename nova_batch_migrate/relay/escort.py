@@ -90,14 +90,14 @@ class Escort:
             self.through = True
             self._gang.open_gate(self._member.server_id)
 
-    def loaded(self) -> bool:
-        """Return when the last step may be let go, its destination having loaded everything.
+    def loaded(self, let_go: Callable[[], None]) -> bool:
+        """Return when ``let_go`` was called, which lets the last step go: all have loaded theirs.
 
         False for a member that came so far before its set was let go: its guest goes on here.
         """
         if not self._gang.released:
             return False
-        self._gang.loaded(self._member.server_id)
+        self._gang.loaded(self._member.server_id, let_go)
         return True
 
     def ended(self) -> None:

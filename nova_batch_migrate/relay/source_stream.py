@@ -397,15 +397,18 @@ class SourceStream:
     def _last_step(self, message: bytes) -> None:
         """The destination has loaded everything: the source may give the guest up."""
         self._reached("loaded")
-        if self._escort is not None:
-            if not self._escort.loaded():
-                # however it got there: the guest goes on at the source
-                reason = "a synchronized server came to its end before its set was let go"
-                self._log.abort(self._number, reason)
-                self.reset(reason)
-                return
+
+        def let_go() -> None:
+            self._connection.sendall(message)
             self._reached("let go")
-        self._connection.sendall(message)
+        if self._escort is None:
+            self._connection.sendall(message)
+        elif not self._escort.loaded(let_go):
+            # however it got there: the guest goes on at the source
+            reason = "a synchronized server came to its end before its set was let go"
+            self._log.abort(self._number, reason)
+            self.reset(reason)
+            return
         self._group.turns.leave(self._number)
 
 

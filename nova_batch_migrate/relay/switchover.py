@@ -58,6 +58,9 @@ class Gang:
         self._opens_at: float | None = None
         self._state = State.GATHERING
         self._reason: str | None = None
+        #: What lets a member go that waits for the others to be loaded; what came of it.
+        self._last_steps: dict[str, Callable[[], None]] = {}
+        self._failures: dict[str, OSError] = {}
         self._hold_ends: float | None = None
         self._pause_ends: float | None = None
         #: Wall-clock seconds at which each member's last step was let go, for the report.
@@ -157,24 +160,40 @@ class Gang:
             self._opens_at = moment
         self._changed.notify_all()
 
-    def loaded(self, server_id: str) -> None:
-        """Return when the member's last step may be let go; never later than the pause allows.
+    def loaded(self, server_id: str, let_go: Callable[[], None]) -> None:
+        """Return when the member's last step was let go; never later than the pause allows.
 
-        Called when its destination has loaded its state: the guest is paused on both sides.
+        Called when its destination has loaded its state: the guest is paused on both sides. Who
+        comes last calls ``let_go`` of all, which must not wait: were each to do it when it gets a
+        processor, the guests would go on so much apart. Raises what its own ``let_go`` raises.
         """
         with self._changed:
             self._loaded.add(server_id)
+            self._last_steps[server_id] = let_go
             if self._pause_ends is None:
                 self._pause_ends = self._clock() + self._pause_seconds
-            self._changed.notify_all()
-            while not self._there - self._failed <= self._loaded:
+            while server_id in self._last_steps:
                 left = self._pause_ends - self._clock()
-                if left <= 0:
+                missing = self._there - self._failed - self._loaded
+                if missing and left > 0:
+                    self._changed.wait(left)
+                    continue
+                if missing:
                     LOG.warning("synchronized members %s were let go before %s had loaded",
-                                sorted(self._loaded), sorted(self._there - self._loaded))
-                    break
-                self._changed.wait(left)
+                                sorted(self._loaded), sorted(missing))
+                self._let_go()
+            if (failure := self._failures.pop(server_id, None)) is not None:
+                raise failure
+
+    def _let_go(self) -> None:
+        for server_id, let_go in self._last_steps.items():
             self.resumed_at[server_id] = time.time()
+            try:
+                let_go()
+            except OSError as error:
+                self._failures[server_id] = error
+        self._last_steps.clear()
+        self._changed.notify_all()
 
     def failed(self, server_id: str, reason: str = "its stream ended before its switchover"
                ) -> None:

@@ -128,9 +128,9 @@ class GangTest(base.BaseTestCase):
 
     def test_it_is_over_when_all_were_let_go(self):
         gang = self.released()
-        first, _ = self.started(gang.loaded, "a")
+        first, _ = self.started(gang.loaded, "a", list)
         self.assertFalse(gang.as_dict()["over"])
-        gang.loaded("b")
+        gang.loaded("b", list)
         first.join(60)
         self.assertTrue(gang.as_dict()["over"])
 
@@ -167,12 +167,26 @@ class GangTest(base.BaseTestCase):
         waiting, _ = self.started(gang.hold, "a")
         gang.hold("b")
         waiting.join(60)
-        thread, _ = self.started(gang.loaded, "a")
+        gone = []
+        thread, _ = self.started(gang.loaded, "a", lambda: gone.append("a"))
         time.sleep(0.05)
-        self.assertTrue(thread.is_alive())
-        gang.loaded("b")
+        self.assertEqual((True, []), (thread.is_alive(), gone))
+        gang.loaded("b", lambda: gone.append("b"))
+        # all of them by who comes last
+        self.assertEqual(["a", "b"], gone)
         thread.join(60)
         self.assertEqual({"a", "b"}, gang.resumed_at.keys())
+
+    def test_who_cannot_be_let_go_learns_of_it_himself(self):
+        gang = self.released()
+        gone = []
+
+        def broken():
+            raise BrokenPipeError("QEMU has gone")
+        thread, result = self.started(self.assertRaises, BrokenPipeError, gang.loaded, "a", broken)
+        gang.loaded("b", lambda: gone.append("b"))
+        thread.join(60)
+        self.assertEqual((["b"], 1), (gone, len(result)))
 
     def test_the_pause_is_bounded_and_a_failure_ends_it(self):
         for pause, fails in ((0.05, False), (30.0, True)):
@@ -180,8 +194,9 @@ class GangTest(base.BaseTestCase):
             waiting, _ = self.started(gang.hold, "a")
             gang.hold("b")
             waiting.join(60)
-            thread, _ = self.started(gang.loaded, "a")
+            gone = []
+            thread, _ = self.started(gang.loaded, "a", lambda gone=gone: gone.append("a"))
             if fails:
                 gang.failed("b")
             thread.join(60)
-            self.assertFalse(thread.is_alive())
+            self.assertEqual((False, ["a"]), (thread.is_alive(), gone))

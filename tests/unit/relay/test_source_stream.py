@@ -86,7 +86,7 @@ class LateChunks(base.BaseTestCase):
     @ddt.data((ROUND, 30e6, True, None, 64 << 10, None),
               (END, 1e9, True, None, 64 << 10, None),
               (ROUND, None, False, None, 64 << 10, None),
-              (ROUND, 1e9, False, TO_GATE, 64 << 10, None),
+              (ROUND, 1e9, False, TO_GATE, 128 << 10, 128 << 10),
               (ROUND, 30e6, True, THROUGH, 256 << 10, 256 << 10),
               (ROUND, 30e6, False, None, 64 << 10, None),
               (ROUND, 300e6, False, None, 256 << 10, 256 << 10),

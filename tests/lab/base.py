@@ -53,6 +53,8 @@ class LabTestCase(base.BaseTestCase):
     #: Slow enough for a stream to be caught in the middle, fast enough for many.
     LINK_MIB_PER_SECOND = 12.0
     RELAYS = False
+    #: A test of the class has failed: what it left is cleared away before the next one.
+    _failed = False
 
     @classmethod
     def setUpClass(cls):
@@ -61,7 +63,12 @@ class LabTestCase(base.BaseTestCase):
         cls.link = options.link_mib_per_second
         if cls.RELAYS and not options.relays:
             raise shell.LabError("the lab is up without relays; run: lab/up --relays")
+        cls._gather()
+
+    @classmethod
+    def _gather(cls):
         cls.ids = {guest.name: guest.id for guest in present(cls.MEMBERS)}
+        cls._failed = False
 
     @classmethod
     def tearDownClass(cls):
@@ -74,6 +81,9 @@ class LabTestCase(base.BaseTestCase):
         super().setUp()
         if self.RELAYS:
             self.addCleanup(self.restore)
+        if self._failed:
+            self._gather()
+        self.addOnException(self._note_failure)
         self.admin = Cloud()
         for service in drain.compute_services():
             self.admin.call("nova-api", "PUT", f"/os-services/{service['id']}",
@@ -93,6 +103,9 @@ class LabTestCase(base.BaseTestCase):
         self.ticks = check.snapshot(sorted(self.ids.values()))
         #: Ticks of guests whose moves were seen to be over.
         self.moved: dict[str, check.Tick] = {}
+
+    def _note_failure(self, exc_info) -> None:
+        type(self)._failed = True
 
     @staticmethod
     def restore():

@@ -44,14 +44,14 @@ class Fill(base.BaseTestCase):
         self.assertRaises(BlockingIOError, source_stream.fill, self.near, self.room, 0.02)
 
     def test_late_a_timeout_in_all_is_what_more_bytes_are_waited_for(self):
-        self.patient(0, 200_000)
+        self.patient(1)
         self.far.sendall(b"x" * 300)
         more = threading.Timer(0.05, self.far.sendall, [b"x" * 100])
         more.start()
         self.addCleanup(more.join)
         begun = time.monotonic()
         self.assertEqual(400, source_stream.fill(self.near, self.room, 0.0))
-        self.assertLess(time.monotonic() - begun, 2)
+        self.assertLess(time.monotonic() - begun, 10)
 
     def test_a_trickle_is_not_waited_for_without_end(self):
         ended = threading.Event()

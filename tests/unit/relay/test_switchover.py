@@ -9,8 +9,9 @@ from nova_batch_migrate.relay.switchover import Policy
 
 
 class GangTest(base.BaseTestCase):
-    def gang(self, members="ab", hold=30.0, pause=30.0, policy=Policy.TOGETHER):
-        return switchover.Gang(frozenset(members), hold, pause, policy)
+    def gang(self, members="ab", hold=30.0, pause=30.0, policy=Policy.TOGETHER,
+             clock=time.monotonic):
+        return switchover.Gang(frozenset(members), hold, pause, policy, clock)
 
     def started(self, call, *arguments):
         """Call in a thread; return the thread and the list its result goes to."""
@@ -88,7 +89,6 @@ class GangTest(base.BaseTestCase):
         self.assertIsNone(gang.opens_in())
         begun = time.monotonic()
         gang.at_gate("b")
-        self.assertGreater(gang.opens_in(), 0)
         for thread, _ in passing:
             thread.join(60)
         self.assertGreaterEqual(time.monotonic() - begun, switchover.CLOSING_SECONDS)
@@ -141,7 +141,7 @@ class GangTest(base.BaseTestCase):
         # behind the gate everybody switches over
         gang.open_gate("a")
         self.assertEqual(["b"], gang.as_dict()["early"])
-        gang = self.released()
+        gang = self.released(clock=lambda: 0.0)
         for each in "ab":
             gang.at_gate(each)
         self.assertGreater(gang.opens_in(), 0)

@@ -38,6 +38,8 @@ _SLOWEST, _FASTEST = 0.5, 4.0
 #: Once all are there, what a guest has left is brought down to so many times what QEMU would stop
 #: it for at Nova's first step, at the speed at which it writes, and to this share of a round.
 _CLOSING_MARGIN, _CLOSING_SHARE = 2.5, 0.5
+#: So long before the gate opens: a busy relay is late now and then.
+_SETTLED_SECONDS = 0.15
 #: However little time is left for that.
 _LEAST_CLOSING_SECONDS = 0.05
 #: Of what has been taken, as far back as it has to be known when it was written: some rounds.
@@ -139,8 +141,8 @@ class Approach:
         rate = self._rate()
         wanted = max(_CLOSING_MARGIN * self._step * rate,
                      _CLOSING_SHARE * self._least_round_bytes)
-        return max(_SLOWEST * rate,
-                   rate + (left - wanted) / max(seconds, _LEAST_CLOSING_SECONDS))
+        left_seconds = max(seconds - _SETTLED_SECONDS, _LEAST_CLOSING_SECONDS)
+        return max(_SLOWEST * rate, rate + (left - wanted) / left_seconds)
 
     def left_bytes(self) -> float | None:
         """Return what the guest has dirtied and QEMU not written; None before it is known.

@@ -4,10 +4,10 @@
 without a relay, and by turns in a batch of four equal ones, which go one after the other; those
 behind the first count, so that dedup is at its highest rate. The figures are those of `virsh
 domjobinfo --completed` at the destination. `gang`: sets of four such guests, the moments those of
-libvirt's *Resumed* events; beside each set one of its members moves through a relay alone. What
-moves without a set is not measured first. Words for --only: these two, and `seconds=N`: with the
-guests booted, begin nothing new after so long (what is left out then makes the next part, for
---merge).
+libvirt's *Resumed* events; beside each set one of its members moves through a relay alone, and
+comes back without, which is a run of that way. What moves without a set is not measured first.
+Words for --only: these two, and `seconds=N`: with the guests booted, begin nothing new after so
+long (what is left out then makes the next part, for --merge).
 """
 import contextlib
 import math
@@ -59,8 +59,9 @@ def _alone(settings: Settings, seconds: float, cases: list[dict]) -> None:
         for first in range(0, at_once if settings.quick else PAIRS, at_once):
             if time.monotonic() > end:
                 return
-            # it leaves the others, and comes back: an even number, at least as many as relayed
-            wanted = first + at_once + (first + at_once) % 2
+            # it leaves the others, and comes back: an even number, with those beside sets at
+            # least as many as relayed
+            wanted = 2 * math.ceil((first + at_once) * (1 - GANGS / PAIRS) / 2)
             for index in range(done, wanted):
                 _case(cases, "plain", index, batch[0], _plain(batch[0]))
             done = wanted
@@ -152,12 +153,18 @@ def _set(members: list[Guest], number: int, cases: list[dict]) -> None:
     _case(cases, "single", number, alone, server["destination"], relay=_carried(server),
           attempts=server["attempts"])
     cloud.migrate(alone, here)
+    _case(cases, "plain", PAIRS + number, alone, here)
 
 
 def _of_way(cases, way: str) -> np.ndarray:
-    return np.array([case["downtime_seconds"] for case in cases
+    """Return the downtimes of a way, those beside sets last."""
+    return np.array([case["downtime_seconds"] for case in sorted(cases, key=_run)
                      if case["kind"] == "alone" and case["way"] == way
                      and case["status"] == "completed"])
+
+
+def _run(case: dict) -> int:
+    return case["run"]
 
 
 def _gangs(cases) -> list[list[dict]]:

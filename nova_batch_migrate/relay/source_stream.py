@@ -35,6 +35,9 @@ _EARLY_CHUNK_BYTES = 1 << 20
 #: crosses of twice as many is, as many are taken: after a block the interpreter finds nothing in
 #: the caches.
 _FAST_CHUNK_BYTES, _FAST_SECONDS = encoder.MAX_BLOCK_BYTES // 2, 0.025
+#: On a slow link, where so much is gone within 25 ms as it is known content: of the smaller blocks
+#: the interpreter takes a third of the processor time.
+_KNOWN_CHUNK_BYTES = 3 << 20
 _LATE_CHUNK_BYTES = 64 << 10
 #: Of a member of a set on its way to the gate: four of them are taken at once for seconds, and each
 #: taking costs a processor as much as encoding what it brought; and behind the gate, where what it
@@ -42,6 +45,8 @@ _LATE_CHUNK_BYTES = 64 << 10
 _LED_CHUNK_BYTES, _GATE_CHUNK_BYTES = 128 << 10, 256 << 10
 #: Behind round 0 and at the end, on a fast link: in so much time what is taken at once is gone.
 _LATE_SECONDS = 0.001
+#: On a slow one, where taking less costs as much processor time as encoding it.
+_SLOW_LATE_SECONDS = 0.004
 #: What a stream may put on the wire at once while others go beside it; never so much of its own
 #: bytes that encoding them takes as long as that.
 _SHARED_SECONDS, _SHARED_BYTES = 0.005, 512 << 10
@@ -260,7 +265,7 @@ class SourceStream:
         if position.round > 0 or position.ram_end or (
                 self._escort is not None and self._escort.leads):
             return self._late_chunk_bytes(position)
-        chunk, turns = self._early_chunk_bytes(), self._group.turns
+        chunk, turns = self._early_chunk_bytes(position), self._group.turns
         # on a fast link one that is alone has nobody to leave room for
         shares = turns.crowded and (self._group.group.link_is_slow or not turns.alone)
         if self._escort is None and shares \
@@ -271,13 +276,15 @@ class SourceStream:
         self._set_block(None if chunk == _EARLY_CHUNK_BYTES else chunk)
         return chunk
 
-    def _early_chunk_bytes(self) -> int:
+    def _early_chunk_bytes(self, position: qemu_stream.Position) -> int:
         """Return how much to take at once of round 0 while nobody else needs the wire."""
-        sending = self._group.sending_bytes_per_second()
-        if self._most_bytes == _EARLY_CHUNK_BYTES or sending is None \
-                or sending * _FAST_SECONDS < encoder.MAX_BLOCK_BYTES * self._crossing_share():
+        sending, more = self._group.sending_bytes_per_second(), encoder.MAX_BLOCK_BYTES
+        if self._most_bytes == _EARLY_CHUNK_BYTES:
+            more = _KNOWN_CHUNK_BYTES if self._escort is None and self._is_early(position) \
+                else _EARLY_CHUNK_BYTES
+        if sending is None or sending * _FAST_SECONDS < more * self._crossing_share():
             return self._most_bytes
-        return encoder.MAX_BLOCK_BYTES
+        return more
 
     def _crossing_share(self) -> float:
         """Return wire bytes of raw bytes, by what was taken last; all of it while nobody knows."""
@@ -301,9 +308,10 @@ class SourceStream:
             chunk = _GATE_CHUNK_BYTES if self._escort.through else _LED_CHUNK_BYTES
         elif sending is not None and self._escort is None and not self._group.group.link_is_slow:
             # what is left of round 0 when the guest stands still comes in blocks of that round
-            chunk = _EARLY_CHUNK_BYTES if position.round == 0 else min(
-                max(_LATE_CHUNK_BYTES, 1 << int(sending * _LATE_SECONDS).bit_length() - 1),
-                _EARLY_CHUNK_BYTES)
+            chunk = _EARLY_CHUNK_BYTES if position.round == 0 else _gone_within(
+                _LATE_SECONDS, sending, _EARLY_CHUNK_BYTES)
+        elif sending is not None and self._escort is None:
+            chunk = _gone_within(_SLOW_LATE_SECONDS, sending, _GATE_CHUNK_BYTES)
         self._set_block(chunk if position.round > 0 and chunk > _LATE_CHUNK_BYTES else None)
         return chunk
 
@@ -410,6 +418,13 @@ class SourceStream:
             self.reset(reason)
             return
         self._group.turns.leave(self._number)
+
+
+def _gone_within(seconds: float, bytes_per_second: float, most_bytes: int) -> int:
+    """Return the power of two of bytes that leave in that time, within the bounds of late chunks.
+    """
+    size = 1 << max(1, int(bytes_per_second * seconds)).bit_length() - 1
+    return min(max(_LATE_CHUNK_BYTES, size), most_bytes)
 
 
 def take(connection: socket.socket, buffer: memoryview) -> int:

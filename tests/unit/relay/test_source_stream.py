@@ -76,7 +76,7 @@ class Fill(base.BaseTestCase):
 
 @ddt.ddt
 class LateChunks(base.BaseTestCase):
-    """Behind round 0 little lies in the relay: on a fast link that is more."""
+    """Behind round 0 little lies in the relay: on a faster link that is more."""
 
     ROUND, END = qemu_stream.Position(round=1), qemu_stream.Position(ram_end_offset=1)
 
@@ -84,7 +84,10 @@ class LateChunks(base.BaseTestCase):
                         for through in (False, True))
 
     @ddt.data((ROUND, 30e6, True, None, 64 << 10, None),
-              (END, 1e9, True, None, 64 << 10, None),
+              (ROUND, None, True, None, 64 << 10, None),
+              (ROUND, 37.5e6, True, None, 128 << 10, 128 << 10),
+              (ROUND, 1e9, True, None, 256 << 10, 256 << 10),
+              (END, 1e9, True, None, 256 << 10, None),
               (ROUND, None, False, None, 64 << 10, None),
               (ROUND, 1e9, False, TO_GATE, 128 << 10, 128 << 10),
               (ROUND, 30e6, True, THROUGH, 256 << 10, 256 << 10),
@@ -94,8 +97,8 @@ class LateChunks(base.BaseTestCase):
               # the encoder's own for round 0: 1 MiB
               (END, 300e6, False, None, 1 << 20, None))
     @ddt.unpack
-    def test_what_leaves_in_a_millisecond_is_taken_at_once(self, position, sending, slow,
-                                                           together, chunk, block):
+    def test_what_leaves_in_some_milliseconds_is_taken_at_once(self, position, sending, slow,
+                                                               together, chunk, block):
         group = mock.Mock()
         group.sending_bytes_per_second.return_value, group.group.link_is_slow = sending, slow
         stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
@@ -111,11 +114,24 @@ class LateChunks(base.BaseTestCase):
 class EarlyChunks(base.BaseTestCase):
     """Round 0 of a stream that is alone: as much as is gone within 25 ms, in two steps."""
 
+    ROUND0 = qemu_stream.Position(phase="round0")
+
     @ddt.data((None, 0.1, False, 3 << 20, 3 << 20), (200e6, 1.0, False, 3 << 20, 3 << 20),
               (300e6, 1.0, False, 6 << 20, 6 << 20), (100e6, 0.3, False, 6 << 20, 6 << 20),
-              (100e6, 0.5, False, 3 << 20, 3 << 20), (300e6, 0.1, True, 1 << 20, None))
+              (100e6, 0.5, False, 3 << 20, 3 << 20), (None, 0.1, True, 1 << 20, None),
+              (37.5e6, 0.5, True, 1 << 20, None), (37.5e6, 0.2, True, 3 << 20, 3 << 20))
     @ddt.unpack
     def test_what_leaves_soon_is_taken_at_once(self, sending, share, slow, chunk, block):
+        stream, group = self.begun(sending, share, slow)
+        self.assertEqual(chunk, stream._chunk_bytes(self.ROUND0))
+        group.log.return_value.set_block_bytes.assert_called_with(1, block)
+
+    def test_one_that_is_held_to_a_speed_is_taken_in_smaller_pieces_again(self):
+        stream, _ = self.begun(37.5e6, 0.2, True)
+        stream._reached("slowed")
+        self.assertEqual(1 << 20, stream._chunk_bytes(self.ROUND0))
+
+    def begun(self, sending, share, slow):
         group = mock.Mock()
         group.sending_bytes_per_second.return_value, group.group.link_is_slow = sending, slow
         group.turns.crowded = False
@@ -124,8 +140,7 @@ class EarlyChunks(base.BaseTestCase):
         stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
         stream._is_migration = True
         stream._set_block(64 << 10)
-        self.assertEqual(chunk, stream._chunk_bytes(qemu_stream.Position(phase="round0")))
-        group.log.return_value.set_block_bytes.assert_called_with(1, block)
+        return stream, group
 
 
 @ddt.ddt

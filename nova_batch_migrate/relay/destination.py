@@ -1,6 +1,6 @@
 """A group as its destination's relay carries it out: says whose a port is, rebuilds the streams.
 
-Made by service.py when a conductor opens a group here. Connects to nothing but ports at which a
+Made by groups.py when a conductor opens a group here. Connects to nothing but ports at which a
 QEMU of one of the group's servers listens.
 """
 

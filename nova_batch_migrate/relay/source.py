@@ -1,6 +1,6 @@
 """A group as its source's relay carries it out: attribution, logs, order, cap, statistics.
 
-Made by service.py when a conductor opens a group here. A connection that can't be attributed, or
+Made by groups.py when a conductor opens a group here. A connection that can't be attributed, or
 whose server has no scope, is none of this module's business: the service splices it.
 """
 

@@ -1,6 +1,6 @@
 """What the relay of this host can work through: measured once, when first asked for.
 
-Called by service.py. The plan leaves a link that is faster than that to plain streams, where what
+Called by groups.py. The plan leaves a link that is faster than that to plain streams, where what
 crosses has too little in common. Nothing of a guest is read: the stream is made up.
 """
 

@@ -76,7 +76,10 @@ def relay(directory: pathlib.Path, host: str, address: str, redirect_port: int,
 
 @contextlib.contextmanager
 def two(address=ADDRESS, **options):
-    """Run a relay at a source and one at a destination; needs a namespace of its own."""
+    """Run a relay at a source and one at a destination, and give what an agent steers of each.
+
+    Needs a namespace of its own.
+    """
     add_address(address)
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
@@ -84,7 +87,8 @@ def two(address=ADDRESS, **options):
         destination = relay(directory, DESTINATION, address, 49411, **options)
         destination.start()
         source.start()
-        yield types.SimpleNamespace(source=source, destination=destination, directory=directory,
+        yield types.SimpleNamespace(source=source.groups, destination=destination.groups,
+                                    stop_destination=destination.stop, directory=directory,
                                     address=address)
         source.stop()
         destination.stop()

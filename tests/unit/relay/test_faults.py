@@ -7,7 +7,7 @@ import tempfile
 import time
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.relay import qemu_stream, runs
+from nova_batch_migrate.relay import groups, qemu_stream, runs
 from tests.unit.relay import hosts, namespace
 from tests.unit.relay.test_service import two_alike
 
@@ -117,12 +117,13 @@ def _wrong_certificate():
                                        ("another authority", pathlib.Path(name), None)):
             foreign = hosts.relay(directory, hosts.SOURCE, "127.0.0.2", 49511, shown)
             # it believes whom it speaks to: what is asked is whether it is believed
-            foreign._client_context = foreign._credentials.context(server=False)
-            foreign._client_context.load_verify_locations(str(relays.directory / "ca.pem"))
+            context = foreign._credentials.context(server=False)
+            context.load_verify_locations(str(relays.directory / "ca.pem"))
+            leaving = groups.OpenGroups(foreign._conf, foreign._redirect, context, context)
             token = secrets.token_hex(32)
             relays.destination.open_group(hosts.group("destination", token))
             try:
-                foreign.open_group(hosts.group("source", token))
+                leaving.open_group(hosts.group("source", token))
                 seen[what] = "let in"
             except exception.RelayError as error:
                 seen[what] = str(error)

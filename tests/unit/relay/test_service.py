@@ -167,7 +167,7 @@ def _without_peer():
     first, _ = two_alike()
     with hosts.two() as relays:
         hosts.open_group(relays)
-        relays.destination.stop()
+        relays.stop_destination()
         time.sleep(0.1)
         plain = hosts.Migration(relays, hosts.FIRST, 49152)
         plain.send(first)
@@ -270,7 +270,7 @@ def _never_apart():
         stranger.send(first)
         stranger.finish()
         seen["stranger"] = stranger.arrived() == first
-        relays.destination.stop()
+        relays.stop_destination()
         time.sleep(0.1)
         seen["unknown"] = _refused(relays, hosts.FIRST, 49157, first)
     return seen

@@ -57,6 +57,7 @@ class Decoder:
                  loops=kernel):
         self._static, self._max_dictionary_bytes = static, max_dictionary_bytes
         self._memory = memory
+        self._new_buffer = memory.buffer if memory else buffer
         self._apply_block = loops.apply_block
         self._broken = False
         self._agreement: Agreement | None = None
@@ -195,7 +196,7 @@ class Decoder:
         """Return memory for a block's raw bytes."""
         if size_bytes > _ROOM_BYTES:
             return memoryview(np.empty(size_bytes, np.uint8))
-        room = self._rooms.pop() if self._rooms else buffer(_ROOM_BYTES)
+        room = self._rooms.pop() if self._rooms else self._new_buffer(_ROOM_BYTES)
         return memoryview(room)[:size_bytes]
 
     def _plain_control(self, packed: memoryview, shape: block.Shape):

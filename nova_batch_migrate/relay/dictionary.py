@@ -22,6 +22,8 @@ _MADV_POPULATE_WRITE = 23
 _POPULATE_BYTES = 4 << 20
 #: Of a store: a huge page of most processors, and what sizes that are no multiple of it may take.
 _PART_BYTES, _SPARE_PARTS = 2 << 20, 16
+#: Of buffers that nobody uses: those of two or three logs.
+_KEPT_BYTES = 256 << 20
 NOBODY = -1         # owner of pages that were there before any stream
 #: One in so many slots is of the second ring, too.
 LATE_SHARE = 8
@@ -41,19 +43,58 @@ def buffer(size_bytes: int) -> np.ndarray:
     return np.frombuffer(_huge(max(1, size_bytes)), np.uint8)[:size_bytes]
 
 
+class Areas:
+    """Buffers that serve again and again, whoever has them; any thread may ask for one.
+
+    To find memory costs the kernel as much as filling it, and more where it has to make room for a
+    huge page. A buffer is free again when nothing refers to it any more; what it held is still
+    there.
+    """
+
+    def __init__(self):
+        #: By their size.
+        self._free: dict[int, queue.SimpleQueue[mmap.mmap]] = {}
+
+    def buffer(self, size_bytes: int) -> np.ndarray:
+        """Return bytes of any content for what is gone through page by page."""
+        size = _whole_parts(max(1, size_bytes))
+        free = self._free.setdefault(size, queue.SimpleQueue())
+        try:
+            area = free.get_nowait()
+        except queue.Empty:
+            area = _huge(size)
+        # all that is made of it refers to this
+        whole = np.frombuffer(area, np.uint8)
+        weakref.finalize(whole, self._give_back, size, area).atexit = False
+        return whole[:size_bytes]
+
+    def _give_back(self, size: int, area: mmap.mmap) -> None:
+        kept = sum(each * free.qsize() for each, free in list(self._free.items()))
+        if kept + size <= _KEPT_BYTES:
+            self._free[size].put(area)
+
+    def release(self) -> None:
+        """Give the kernel back what nobody uses."""
+        for free in list(self._free.values()):
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    free.get_nowait()
+
+
 class _Tables:
     """Arrays that are read here and there, in one piece of memory."""
 
     _ALIGNED_BYTES = 64
 
-    def __init__(self, size_bytes: int):
-        self._area = _huge(size_bytes + 16 * self._ALIGNED_BYTES)
+    def __init__(self, size_bytes: int, new_buffer):
+        self._area = new_buffer(size_bytes + 16 * self._ALIGNED_BYTES)
         self._at = 0
 
     def new(self, count: int, kind, value: int) -> np.ndarray:
         """Return an array of that many numbers, all of the same value."""
-        array = np.frombuffer(self._area, kind, count, self._at)
-        self._at += -(-array.nbytes // self._ALIGNED_BYTES) * self._ALIGNED_BYTES
+        size = count * np.dtype(kind).itemsize
+        array = self._area[self._at:self._at + size].view(kind)
+        self._at += -(-size // self._ALIGNED_BYTES) * self._ALIGNED_BYTES
         array[:] = value
         return array
 
@@ -61,10 +102,13 @@ class _Tables:
 class Memory:
     """Memory for a dictionary's pages, in huge pages if there are any.
 
-    What `populate` does not reach in time is made when it is first written.
+    What `populate` does not reach in time is made when it is first written. ``buffer`` is where
+    what belongs to the dictionary's log beside the pages has its buffers from.
     """
 
-    def __init__(self, size_bytes: int, area: mmap.mmap | None = None, begin: int = 0):
+    def __init__(self, size_bytes: int, area: mmap.mmap | None = None, begin: int = 0,
+                 areas: Areas | None = None):
+        self.buffer = areas.buffer if areas else buffer
         pages = size_bytes // PAGE_BYTES
         self._area = area or _huge(pages * PAGE_BYTES)
         self._begin = begin
@@ -91,7 +135,7 @@ class Memory:
 class Store:
     """Memory for all dictionaries of a relay: what one has left serves the next.
 
-    To find memory costs the kernel as much as filling it. A part is free again when nothing refers
+    So do their buffers. A part is free again when nothing refers
     to it any more, threads that come to their end included; what it held is behind no number of
     its next dictionary.
     """
@@ -99,6 +143,7 @@ class Store:
     def __init__(self, size_bytes: int):
         #: Addresses; memory only where something was written.
         self._area = _huge(_whole_parts(size_bytes) + _SPARE_PARTS * _PART_BYTES)
+        self._areas = Areas()
         self._free = [(0, len(self._area))]
         #: Filled whenever a reference goes, by whoever held it.
         self._returned: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
@@ -114,11 +159,11 @@ class Store:
         for index, (begin, end) in enumerate(self._free):
             if end - begin >= wanted:
                 self._free[index:index + 1] = [(begin + wanted, end)] * (end - begin > wanted)
-                found = Memory(size_bytes, self._area, begin)
+                found = Memory(size_bytes, self._area, begin, areas=self._areas)
                 weakref.finalize(found.whole, self._returned.put,
                                  (begin, begin + wanted)).atexit = False
                 return found
-        return Memory(size_bytes)
+        return Memory(size_bytes, areas=self._areas)
 
     def free_bytes(self) -> int:
         """Return how much nobody uses; not for two threads at once."""
@@ -130,6 +175,7 @@ class Store:
         self._collect()
         for begin, end in self._free:
             self._area.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+        self._areas.release()
 
     def _collect(self) -> None:
         """Put what has come back where it belongs."""
@@ -200,11 +246,13 @@ class Dictionary:
                  memory: Memory | None = None, loops=kernel):
         self.pages = Pages(capacity_bytes, static, memory)
         self._match = loops.match_pages
+        self._new_buffer = memory.buffer if memory else buffer
         slots = len(self.pages.content)
         self._scalars = np.array([0, self.pages.pinned, self.pages.ring, 0, LATE,
                                   self.pages.late_ring, 0], np.int64)
         heads, versions = _power_of_two(slots), _power_of_two(4 * slots)
-        tables = _Tables(slots * (8 + 8 + 8 + 4 + 1 + 4) + heads * 4 + versions * 16)
+        tables = _Tables(slots * (8 + 8 + 8 + 4 + 1 + 4) + heads * 4 + versions * 16,
+                         self._new_buffer)
         self._version_keys = tables.new(versions, np.uint64, 0)
         self._version_seqs = tables.new(versions, np.int64, -1)
         self._heads = tables.new(heads, np.int32, -1)
@@ -217,7 +265,7 @@ class Dictionary:
         self._arrays = (self._scalars, self.pages.content, self.pages.seqs, self._hashes,
                         self._written, self._referred, self._owners, self._shared, self._nexts,
                         self._heads, self._version_keys, self._version_seqs)
-        self._scratch, self._other_scratch = _Scratch(0), _Scratch(0)
+        self._scratch, self._other_scratch = (_Scratch(0, self._new_buffer) for _ in range(2))
         if self.pages.pinned:
             self._index_static()
 
@@ -247,7 +295,7 @@ class Dictionary:
 
     def _room(self, pages: int):
         if self._scratch.pages < pages:
-            self._scratch = _Scratch(pages)
+            self._scratch = _Scratch(pages, self._new_buffer)
         return self._scratch.outputs
 
     @property
@@ -326,12 +374,12 @@ class Dictionary:
 class _Scratch:
     """Buffers that a block's matches are written to, reused from block to block."""
 
-    def __init__(self, pages: int):
-        self.pages = pages
+    def __init__(self, pages: int, new_buffer):
+        self.pages, size = pages, pages * PAGE_BYTES
         self.outputs = (
             np.empty(pages, np.uint8), np.empty(pages, np.int64),
-            np.empty((pages, BITMAP_BYTES), np.uint8), buffer(pages * PAGE_BYTES).view(np.uint64),
-            *(buffer(pages * PAGE_BYTES).reshape(pages, PAGE_BYTES) for _ in range(2)))
+            np.empty((pages, BITMAP_BYTES), np.uint8), new_buffer(size).view(np.uint64),
+            *(new_buffer(size).reshape(pages, PAGE_BYTES) for _ in range(2)))
 
 
 def _power_of_two(number: int) -> int:

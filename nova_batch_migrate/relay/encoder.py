@@ -27,9 +27,6 @@ RING_BLOCKS = 64
 # The longest thing a parser may want whole: a multifd packet of 4096 addresses, a record.
 MAX_ITEM_BYTES = 128 << 10
 STEP_BYTES = 8 << 10
-#: Buffers of streams that are over, kept for those that come: memory that is found anew takes the
-#: kernel as long as filling it.
-_KEPT_BUFFERS = 2
 #: A frame in buffers that belong behind each other.
 _Pieces = tuple[bytes | memoryview, ...]
 CREDIT = struct.Struct("<QQ")       # raw bytes delivered of the stream, last number applied
@@ -95,11 +92,11 @@ class Encoder:
         # the writer's dictionary has the static pages now
         self._settings = dataclasses.replace(settings, static=None)
         self._writer = BlockWriter(settings, memory=memory, loops=loops)
+        self._new_buffer = memory.buffer if memory else dictionary.buffer
         self._most_block_bytes = max(
             LATER_BLOCK_BYTES, self._writer.dictionary.pages.ring * PAGE_BYTES // RING_BLOCKS)
         self._streams: dict[int, _Stream] = {}
         self._closed: dict[int, _Stream] = {}
-        self._buffers: list[np.ndarray] = []
         self._owners: dict[str, int] = {}
         self._under_way: collections.deque[_Sent] = collections.deque()
         self._under_way_bytes = 0
@@ -118,9 +115,8 @@ class Encoder:
         if stream in self._streams or stream in self._closed:
             raise ValueError(f"stream {stream} has been there already")
         owner = self._owners.setdefault(server, len(self._owners))
-        buffer = self._buffers.pop() if self._buffers else dictionary.buffer(
-            MAX_BLOCK_BYTES + MAX_ITEM_BYTES)
-        self._streams[stream] = _Stream(stream, server, owner, self._most_block_bytes, buffer)
+        self._streams[stream] = _Stream(stream, server, owner, self._most_block_bytes,
+                                        self._new_buffer(MAX_BLOCK_BYTES + MAX_ITEM_BYTES))
         return _whole([self._frame(Kind.OPEN, stream, metadata)])
 
     def room(self, stream: int) -> int:
@@ -178,11 +174,7 @@ class Encoder:
 
     def end(self, stream: int) -> list[bytes]:
         """The source has closed its side; the stream's credit and counters stay to be asked for."""
-        frames = self.flush(stream)
-        # not of one that is given up: who feeds it may be writing there
-        if len(self._buffers) < _KEPT_BUFFERS:
-            self._buffers.append(self._streams[stream].buffer)
-        return [*frames, *_whole([self._close(stream, Kind.END, b"")])]
+        return [*self.flush(stream), *_whole([self._close(stream, Kind.END, b"")])]
 
     def abort(self, stream: int, reason: str) -> list[bytes]:
         """Give a stream up; the peer breaks its connection to QEMU. Nothing if it is over here."""

@@ -490,31 +490,6 @@ class TestCredit(base.BaseTestCase):
         self.assertRaises(CodecError, log.encoder.on_frame, Frame(Kind.RETURN, 1))
 
 
-class TestBuffers(base.BaseTestCase):
-    """Where the bytes of a stream wait for their block."""
-
-    def setUp(self):
-        super().setUp()
-        self.encoder = b.log().encoder
-        self.encoder.open_stream(1, "one")
-        self.first = np.asarray(self.encoder.buffer(1))
-
-    def is_there_again(self) -> bool:
-        self.encoder.open_stream(2, "two")
-        return np.shares_memory(self.first, np.asarray(self.encoder.buffer(2)))
-
-    def test_that_of_a_stream_that_ended_serves_another(self):
-        self.encoder.end(1)
-        self.assertTrue(self.is_there_again())
-
-    def test_nobody_gets_that_of_one_that_runs(self):
-        self.assertFalse(self.is_there_again())
-
-    def test_nobody_gets_that_of_one_that_was_given_up_while_it_is_fed(self):
-        self.encoder.abort(1, "why")
-        self.assertFalse(self.is_there_again())
-
-
 class TestBadFrames(base.BaseTestCase):
 
     def test_order_and_kinds(self):

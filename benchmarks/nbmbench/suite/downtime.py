@@ -158,9 +158,9 @@ def _set(members: list[Guest], number: int, cases: list[dict]) -> None:
 
 def _of_way(cases, way: str) -> np.ndarray:
     """Return the downtimes of a way, those beside sets last."""
-    return np.array([case["downtime_seconds"] for case in sorted(cases, key=_run)
-                     if case["kind"] == "alone" and case["way"] == way
-                     and case["status"] == "completed"])
+    of_way = [case for case in cases if case["kind"] == "alone" and case["way"] == way
+              and case["status"] == "completed"]
+    return np.array([case["downtime_seconds"] for case in sorted(of_way, key=_run)])
 
 
 def _run(case: dict) -> int:
@@ -177,7 +177,7 @@ def measured(cases) -> dict:
     figures = {}
     plain, relay = _of_way(cases, "plain"), _of_way(cases, "relay")
     runs = sum(case["kind"] == "alone" and case["way"] != "single" for case in cases)
-    if runs and len(plain) + len(relay) == runs:
+    if len(plain) and len(relay) and len(plain) + len(relay) == runs:
         figures = {"added_seconds_median": float(np.median(relay) - np.median(plain)),
                    "added_seconds_worst": float(relay.max() - plain.max()),
                    "plain_median": float(np.median(plain)), "plain_worst": float(plain.max()),

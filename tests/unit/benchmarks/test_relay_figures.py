@@ -5,8 +5,9 @@ from tests.unit.benchmarks import paths  # noqa: F401  (before nbmbench)
 from nbmbench.suite import downtime, drain_time, relay_throughput  # noqa: E402  isort: skip
 
 
-def alone(way, seconds, status="completed"):
-    return {"kind": "alone", "way": way, "status": status, "downtime_seconds": seconds}
+def alone(way, seconds, status="completed", run=0):
+    return {"kind": "alone", "way": way, "status": status, "downtime_seconds": seconds,
+            "run": run}
 
 
 def members(*each):
@@ -26,6 +27,20 @@ class TestDowntime(base.BaseTestCase):
             + [alone("relay", each) for each in (0.15, 0.25, 0.35)]
         for end in downtime.intervals(cases)["added_seconds_median"]:
             self.assertAlmostEqual(0.05, end)
+
+    def test_those_beside_sets_come_last_wherever_they_stand(self):
+        cases = [alone("plain", 9, run=2), *(alone("plain", each, run=run) for run, each
+                                             in enumerate((0.1, 0.2))),
+                 *(alone("relay", each, run=run) for run, each in enumerate((0.15, 0.25)))]
+        for end in downtime.intervals(cases)["added_seconds_median"]:
+            self.assertAlmostEqual(0.05, end)
+
+    def test_one_way_alone_adds_nothing_to_the_other(self):
+        told = downtime.measured([
+            alone("plain", 0.1), alone("single", 0.1),
+            {"kind": "gang", "members": members((0.1, 5.0), (0.15, 5.03))}])
+        self.assertNotIn("added_seconds_median", told)
+        self.assertAlmostEqual(0.03, told["gang_skew_seconds"])
 
     def test_a_run_that_failed_leaves_the_figure_unmeasured(self):
         self.assertEqual({}, downtime.measured(

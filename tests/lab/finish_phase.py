@@ -1,7 +1,10 @@
 """A guest whose stream has ended, and of which libvirt has still to say who has it.
 
 QEMU is done on both sides, the guest stands still, and libvirt's own connection is cut: the guest
-goes on at exactly one side, or is reported. Run on a lab that is up with its relays.
+goes on at exactly one side, or is reported. So is one whose source's relay is killed first or last.
+
+Takes some five minutes, so tools/test leaves it out; on a lab that is up with its relays:
+``python -m testtools.run tests.lab.finish_phase``. All guests that it finds are deleted first.
 """
 import os
 import re

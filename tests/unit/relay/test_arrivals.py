@@ -74,10 +74,7 @@ def _in_order():
             for number in (1, 2))]
 
 
-class InOrder(base.BaseTestCase):
+class InOrder(namespace.NamespaceTestCase):
     def test_qemu_sees_connections_in_the_order_in_which_they_came(self):
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
         self.assertEqual(["the main one", "connection 1", "connection 2"],
                          namespace.run(_in_order))

@@ -101,10 +101,9 @@ class BaseImagesTest(base.BaseTestCase):
         (self.here / ("cd" * 20)).write_bytes(b"")
         self.assertEqual(100, len(self.images(self.here).begin(800 * PAGE)[1]))
 
+
+class OfAFamily(namespace.NamespaceTestCase):
     def test_a_familys_first_guest_finds_the_pages_of_its_image(self):
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
         seen = namespace.run(_first_guest)
         self.assertTrue(all(whole for whole, _, _ in seen.values()), seen)
         self.assertEqual({"same": 200, "other": 0, "none": 0},

@@ -6,8 +6,6 @@ import threading
 import time
 from unittest import mock
 
-from oslotest import base
-
 from nova_batch_migrate.relay import pacing
 from tests.unit.relay import builders, hosts, namespace, test_qemu_stream
 
@@ -106,12 +104,9 @@ def _paced():
                 "found": counted[THIRD]["cross_server_bytes"] // builders.PAGE}
 
 
-class Multifd(base.BaseTestCase):
+class Multifd(namespace.NamespaceTestCase):
     def test_it_is_taken_no_faster_than_over_one_connection(self):
         """Or QEMU would believe in a link that changed content does not meet."""
-        reason = namespace.why_not()
-        if reason:
-            self.skipTest(reason)
         seen = namespace.run(_paced)
         self.assertEqual([True] * 3, seen["whole"])
         # but for where the machine itself stood still

@@ -213,7 +213,8 @@ class Planner:
                                             dictionary_bytes=relay.get("dictionary_bytes"))
                      for host, relay in found.items() if relay)
 
-    def _members_elsewhere(self, groups: Collection[dict], pending: dict) -> dict[str, tuple[str, ...]]:
+    def _members_elsewhere(self, groups: Collection[dict], pending: dict
+                           ) -> dict[str, tuple[str, ...]]:
         """Return the server groups with members on each host, of those that something leaves."""
         holding: dict[str, list[str]] = {}
         for group in groups:
@@ -269,7 +270,8 @@ def _dictionary_bytes(relays: tuple[plan_request.RelayHost, ...]) -> int:
                default=plan_request.PlanRequest.dictionary_bytes)
 
 
-def _movable(server, destinations: Collection[str], groups: Collection[dict]) -> plan_request.Movable:
+def _movable(server, destinations: Collection[str], groups: Collection[dict]
+             ) -> plan_request.Movable:
     """``groups``: Nova's server groups; their policies hold against planned moves too."""
     mine = {group["policy"]: group for group in groups if server.id in group["members"]}
     anti = mine.get("anti-affinity")

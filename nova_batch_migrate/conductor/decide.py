@@ -159,7 +159,8 @@ def _issues(batch: st.BatchState, held_up: frozenset[str] = frozenset(),
         here = [row for row in moving if row.source == source]
         free = _limit(batch, source, group) - len(here)
         if group in batch.relayed and batch.settings.max_preparing is not None:
-            free = min(free, batch.settings.max_preparing + BESIDE_PREPARING - len(here),
+            free = min(free, batch.settings.max_preparing + BESIDE_PREPARING
+                       - sum(not row.streamed for row in here),
                        _preparing_limit(batch, rows, group)
                        - sum(_prepares(row, batch) for row in here))
         ready = [row for row in rows if row.group_index == group and _ready(row, batch.now)]

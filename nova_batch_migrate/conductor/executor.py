@@ -84,8 +84,10 @@ class Executor:
         known = [migration.id for migration in self._nova.migrations(row["server_id"])]
         intent = {"status": "migrating", "issued_at": timeutils.utcnow(), "migration_id": None,
                   "known_migrations": known, "attempts": row["attempts"] + 1, "reason": None,
-                  "progress": {"group_started_at": group_started,
-                               "server_seen": timeutils.utcnow_ts(True)} | _kept(row)}
+                  "progress": {"group_started_at": group_started} | _kept(row)}
+        if not gangs.moves_together(batch, row):
+            # that of a set is missed at once: others are held for it
+            intent["progress"]["server_seen"] = timeutils.utcnow_ts(True)
         db.update_server(batch["id"], row["server_id"], intent)
         self._call(ctxt, batch, row | intent)
 
@@ -128,7 +130,8 @@ class Executor:
     def watch(self, ctxt, source: str, rows: list[dict]) -> None:
         """Note the jobs of a source's running migrations in ``rows``, where they are not young.
 
-        The last ones known stay where its agent does not say.
+        The last ones known stay where its agent does not say. One that had a job and has none has
+        ended its stream: what is left of the migration is Nova's.
         """
         now = timeutils.utcnow()
         at = now.replace(tzinfo=datetime.UTC).timestamp()
@@ -143,6 +146,8 @@ class Executor:
             jobs = {}
         for server_id, row in due.items():
             row["progress"] = (row["progress"] or {}) | {"job_seen": at}
+            if server_id in jobs and jobs[server_id] is None and "job" in row["progress"]:
+                row["progress"] |= {"streamed": True}
             if (job := jobs.get(server_id)) is not None:
                 began = now - datetime.timedelta(seconds=job["elapsed_seconds"])
                 row["progress"] |= {"job": job, "stream_began_at": began.isoformat()}

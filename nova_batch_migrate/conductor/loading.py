@@ -191,7 +191,7 @@ def _row(row: dict, waits: dict[str, Wait]) -> state.Row:
         wait_until=_time(progress.get("wait_until")),
         help=(row["current_projection"] or {}).get("help"),
         crossed_once=_crossed_once(row["current_projection"] or {}, progress.get("job") or {}),
-        forced=progress.get("forced", False))
+        forced=progress.get("forced", False), streamed=progress.get("streamed", False))
 
 
 def _crossed_once(projection: dict, job: dict) -> bool:

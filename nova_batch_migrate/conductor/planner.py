@@ -141,7 +141,7 @@ class Planner:
                                 for group in plan.groups})
 
     def make(self, batch: dict, rows: list[dict], first_group: int) -> planning.Plan:
-        """Plan what is still pending; groups are numbered from ``first_group`` on."""
+        """Plan what is still pending; groups are numbered from ``first_group`` on, also in it."""
         pending = {row["server_id"]: row for row in rows if row["status"] == "pending"}
         hosts = [self._telemetry(batch, host, pending) for host in
                  sorted({row["source"] for row in pending.values()})]
@@ -193,7 +193,9 @@ class Planner:
             now_seconds=timeutils.utcnow_ts(microsecond=True),
         )
         plan = planning.make_plan(request)
-        self._store(batch, pending, plan, first_group)
+        plan = dataclasses.replace(plan, groups=tuple(
+            dataclasses.replace(group, index=group.index + first_group) for group in plan.groups))
+        self._store(batch, pending, plan)
         return plan
 
     def _free_capacity(self, names: list[str]) -> dict[str, dict]:
@@ -232,10 +234,8 @@ class Planner:
         return dataclasses.replace(
             value, servers=tuple(s for s in value.servers if s.id in pending))
 
-    def _store(self, batch: dict, pending: dict, plan, first_group: int) -> None:
+    def _store(self, batch: dict, pending: dict, plan) -> None:
         """Write the plan to the batch and to its rows; a first projection is frozen."""
-        plan = dataclasses.replace(plan, groups=tuple(
-            dataclasses.replace(group, index=group.index + first_group) for group in plan.groups))
         for group in plan.groups:
             for member in group.members:
                 projection = member.projection.to_dict()

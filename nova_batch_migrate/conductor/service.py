@@ -32,7 +32,7 @@ from nova_batch_migrate.db import api as db
 LOG = log.getLogger(__name__)
 #: Of one processor: what following a batch takes at most, where Nova is slow to say what is.
 FOLLOW_SHARE = 0.2
-MOST_REST_SECONDS = 1.5
+MOST_REST_SECONDS = 2.5
 #: While guests of a set stand still what a pass asks of agents, Nova and libvirt would take the
 #: processors from what lets them go on.
 SWITCHING_REST_SECONDS = 5.0

@@ -76,6 +76,8 @@ class Row:
     help: str | None = None
     crossed_once: bool = False
     forced: bool = False
+    #: Its stream has ended, Nova has work with it yet.
+    streamed: bool = False
 
     @property
     def open(self) -> bool:

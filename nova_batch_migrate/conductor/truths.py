@@ -12,7 +12,7 @@ from nova_batch_migrate.conductor import decide, state
 #: While a migration is in flight its server is looked at so often: Nova asks Neutron each time.
 SERVER_LOOK_SECONDS = 60.0
 #: Of a source's migrations, those that may be younger than ours: servers that others move.
-FOREIGN_MIGRATIONS = 20
+FOREIGN_MIGRATIONS = 4
 
 
 class Truths:

@@ -6,7 +6,7 @@ GROUP = "conductor"
 OPTS = [
     cfg.FloatOpt("reconcile_interval_seconds", default=0.5, min=0.1,
                  help="Pause between two looks at an active batch. While migrations are only "
-                      "followed and Nova is slow to say how far they are, up to 1.5 s longer."),
+                      "followed and Nova is slow to say how far they are, up to 2.5 s longer."),
     cfg.IntOpt("lease_seconds", default=15, min=5,
                help="After this time without a sign of life of its conductor another conductor "
                     "takes a batch over."),
@@ -19,10 +19,10 @@ OPTS = [
     cfg.IntOpt("max_preparing", default=3, min=0,
                help="Migrations that run at once from one source host through relays, whose stream "
                     "has not begun: further ones are asked for when Nova has prepared one, as long "
-                    "as no more than two others are under way, and the first of a group alone, for "
-                    "up to 10 s. Relays let one stream through after the other, so the first is "
-                    "under way sooner, and Nova and its neighbours share their processors among "
-                    "fewer. 0: any number."),
+                    "as no more than two other streams have yet to end, and the first of a group "
+                    "alone, for up to 10 s. Relays let one stream through after the other, so the "
+                    "first is under way sooner, and Nova and its neighbours share their processors "
+                    "among fewer. 0: any number."),
     cfg.IntOpt("max_inbound", default=0, min=0,
                help="Migrations of all batches that may arrive at one host at once; those beyond "
                     "wait. 0: any number, as Nova has it."),

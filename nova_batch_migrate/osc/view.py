@@ -15,7 +15,7 @@ _NAME_COLUMNS = 32
 _BAR_COLUMNS = 24
 _STEP_PERCENT = 10
 #: Of plain lines: each look costs the cloud that is being worked on some of its processor time.
-_INTERVAL_SECONDS, _LONGEST_INTERVAL_SECONDS, _INTERVAL_SHARE = 2.0, 5.0, 0.1
+_INTERVAL_SECONDS, _LONGEST_INTERVAL_SECONDS, _INTERVAL_SHARE = 3.0, 6.0, 0.1
 _STATES_IN_PERCENT = ("migrating", "completed")
 _STATES_SHOWN_FIRST = ("migrating", "failed")
 

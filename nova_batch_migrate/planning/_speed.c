@@ -37,6 +37,7 @@
 #define LEAST_SHARE 0.05
 #define REST_WEIGHT 0.25
 #define FIRST_ALONE_SECONDS 10.0
+#define BESIDE_PREPARING 2
 
 /* A row of simulation.py's table of loads, column by column; all of them doubles. */
 typedef struct {
@@ -700,14 +701,18 @@ static int follow(Run *runs, Run **active, Py_ssize_t count, const Link *link, c
     double at_once = isinf(timing->at_once) ? timing->at_once : 1.0;
     Run *turn = NULL;
     while (next < count || here) {
-        int moving = 0, at_start = 0, kept = 0;
-        for (int i = 0; i < here; i++)
+        int moving = 0, at_start = 0, to_end = 0, kept = 0;
+        for (int i = 0; i < here; i++) {
             at_start += active[i]->before_left > 0;
+            to_end += active[i]->phase != COMPLETED;
+        }
         if (at_start < next || now >= FIRST_ALONE_SECONDS)
             at_once = timing->at_once;
-        while (next < count && here < timing->parallel && at_start < at_once) {
+        while (next < count && here < timing->parallel && at_start < at_once &&
+               to_end < timing->at_once + BESIDE_PREPARING) {
             Run *run = &runs[next++];
             at_start += run->before_left > 0;
+            to_end++;
             run->queue = now;
             run->begins = (isnan(timing->begins) ? 0.0 : timing->begins) + now + before;
             active[here++] = run;

@@ -14,8 +14,8 @@ _REST_WEIGHT = 0.25
 #: Where Nova is asked for a few at once, the first of a group has it for itself until its stream
 #: begins, but no longer than this: the link is idle meanwhile.
 FIRST_ALONE_SECONDS = 10.0
-#: So many more may be under way than Nova is asked to prepare at once: one streams, one is Nova's
-#: again. Others would wait for their turn, and be watched meanwhile.
+#: So many more may be on their way to the end of their streams than Nova is asked to prepare at
+#: once: one streams, the next waits for that. Others would wait, too, and be watched meanwhile.
 BESIDE_PREPARING = 2
 
 
@@ -66,7 +66,7 @@ class NovaWork:
     #: services share processors, and some of them with guests.
     sharing: float = 0.0
     #: Migrations that it works on at once before their streams, the first of them alone; further
-    #: ones wait to be issued.
+    #: ones wait to be issued, also while BESIDE_PREPARING more have not come to their streams' end.
     at_once: float = math.inf
     #: Standard deviation of the logarithm of the seconds: another hour, another load of Nova.
     deviation: float = 0.0

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 from nova_batch_migrate.planning.conditions import (
+    BESIDE_PREPARING,
     FIRST_ALONE_SECONDS,
     Link,
     NovaWork,
@@ -45,9 +46,12 @@ def simulate(loads: Sequence[StreamLoad], link: Link, timing: Timing, alone: boo
         at_start = sum(run.before_left > 0 for run in active)
         if at_start < len(runs) - len(waiting) or now >= FIRST_ALONE_SECONDS:
             at_once = nova.at_once
-        while waiting and len(active) < timing.parallel and at_start < at_once:
+        to_end = sum(not run.stream.ended for run in active)
+        while waiting and len(active) < timing.parallel and at_start < at_once \
+                and to_end < nova.at_once + BESIDE_PREPARING:
             run = waiting.popleft()
             at_start += run.before_left > 0
+            to_end += 1
             run.queue_seconds = now
             run.stream.begins_seconds = (timing.begins_seconds or 0.0) + now + before
             active.append(run)

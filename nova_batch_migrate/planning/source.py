@@ -18,7 +18,6 @@ from nova_batch_migrate.planning import (
     replay,
     timing,
 )
-from nova_batch_migrate.planning.conditions import BESIDE_PREPARING
 from nova_batch_migrate.planning.placement import Room
 from nova_batch_migrate.planning.request import Movable, PlanRequest
 from nova_batch_migrate.planning.result import Projection, Wait
@@ -229,7 +228,7 @@ class Source:
         preparing = self._preparing(ids) if relayed else math.inf
         nova = dataclasses.replace(request.nova, at_once=preparing) if relayed else request.nova
         return projection.project(
-            members, self._links[relayed], min(parallel, preparing + BESIDE_PREPARING), nova,
+            members, self._links[relayed], parallel, nova,
             request.setup_seconds, at, request.learned_relayed if relayed else request.learned,
             memo=None if relayed else self._runs, bounded=bounded)
 

@@ -1,5 +1,7 @@
 """The decisions as a table: this state, these actions."""
 
+import dataclasses
+
 import ddt
 from oslotest import base
 
@@ -151,6 +153,11 @@ class OrderTest(base.BaseTestCase):
         under_way = [build.row(f"s{i}", "migrating", order_index=i) for i in range(5)]
         self.assertEqual([], issued(*under_way, build.row("s5"), status="running"))
         self.assertEqual(["s5"], issued(*under_way[1:], build.row("s5"), status="running"))
+        # whose stream has ended waits for no turn, however long Nova has work with it
+        ended = [dataclasses.replace(row, streamed=True) for row in under_way[:2]]
+        self.assertEqual(["s5", "s6"], issued(
+            *ended, *under_way[2:], *(build.row(f"s{i}", order_index=i) for i in (5, 6, 7)),
+            status="running"))
         # the group before tells nothing of this one
         done = build.row("s9", "completed", attempts=1, group_index=0)
         second = [build.row(f"s{i}", group_index=1, order_index=i) for i in range(3)]

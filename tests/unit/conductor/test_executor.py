@@ -214,6 +214,18 @@ class ExecutorTest(base.BaseTestCase):
         self.assertEqual(job, self.follow()["progress"]["job"])
         self.assertEqual(2, self.agents.looks)
 
+    def test_a_stream_has_ended_when_its_job_has_gone(self):
+        self.useFixture(time_fixture.TimeFixture())
+        self.issue()
+        job, self.agents.job = self.agents.job, None
+        self.assertNotIn("streamed", self.follow()["progress"], "it has not begun")
+        for told, ended in ((job, False), (exception.AgentUnavailable(host="cmpa"), False),
+                            (None, True)):
+            timeutils.advance_time_seconds(60)
+            self.agents.job = told
+            progress = self.follow()["progress"]
+            self.assertEqual((ended, job), (progress.get("streamed", False), progress["job"]))
+
     def test_completed_with_what_the_destination_saw(self):
         self.issue()
         row = self.carry_out(state.Complete("s1", "cmpb", build.migration(7, "completed")))

@@ -8,9 +8,13 @@ import fixtures
 from oslotest import base
 
 from nova_batch_migrate import conf, exception
-from nova_batch_migrate.conductor import planner
+from nova_batch_migrate.conductor import loading, planner, request
+from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning.request import RelayHost
 from nova_batch_migrate.planning.telemetry import ServerTelemetry
+from tests.unit.conductor import build
+from tests.unit.db import fixture
+from tests.unit.planning import builders
 
 SPEED = {"new_bytes_per_second": 4e8, "known_bytes_per_second": 1e9}
 
@@ -110,6 +114,43 @@ class AskAheadTest(base.BaseTestCase):
         made = self.planner(PlayedNova(fails=1))
         made.ask_ahead(self.BATCH, ["cmpa"])
         self.assertEqual("s1", made._answers(self.BATCH, ["cmpa"]).servers[0].id)
+
+
+class StepTest(base.BaseTestCase):
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixture.Database())
+        self.made = planner.Planner(conf.CONF, None, None, None)
+        relay = tuple(RelayHost(host) for host in ("cmpa", "cmpb"))
+        self.answers = planner.Answers(
+            ("cmpa",), ("cmpb",), {"cmpb": {"memory_bytes": 1 << 34, "vcpus": 64, "pcpus": 0,
+                                            "disk_gb": None}}, (), relay,
+            tuple(build.server(id=f"id-{name}", name=name) for name in "abc"), 0.0)
+        self.useFixture(fixtures.MockPatchObject(
+            self.made, "_answers", lambda batch, sources: self.answers))
+
+    def plan(self, batch):
+        self.made.step(SimpleNamespace(request_id="req-1"), batch)
+        return db.get_batch(batch["id"])
+
+    def test_groups_of_a_later_plan_go_on_in_number_everywhere(self):
+        told = builders.host([builders.server(name) for name in "abc"]).to_dict()
+        batch = db.create_batch(
+            {"request": request.normalize({"hosts": ["cmpa"], "strategy": "none"}),
+             "telemetry": {"cmpa": told}},
+            [loading.new_row(server) for server in self.answers.servers])
+        first = self.plan(batch)
+        self.assertEqual([0, 1, 2], [group["index"] for group in first["plan"]["groups"]])
+        self.assertEqual(([0, 1, 2], {"cmpa": 0}),
+                         (first["state"]["relayed"], first["state"]["plan_groups"]))
+        done = next(row for row in db.servers_of(batch["id"]) if row["group_index"] == 0)
+        db.update_server(batch["id"], done["server_id"], {"status": "completed"})
+        later = self.plan(first)
+        self.assertEqual([3, 4], [group["index"] for group in later["plan"]["groups"]])
+        self.assertEqual([0, 3, 4], sorted(
+            row["group_index"] for row in db.servers_of(batch["id"])))
+        self.assertEqual(([0, 1, 2, 3, 4], {"cmpa": 3}),
+                         (later["state"]["relayed"], later["state"]["plan_groups"]))
 
 
 class UnmeasuredTest(base.BaseTestCase):

@@ -28,7 +28,7 @@ class PlainViewTest(base.BaseTestCase):
         return [line.removeprefix("2026-11-23T08:30:00+00:00 ") for line in lines]
 
     def test_the_further_off_the_end_the_less_often_it_asks(self):
-        for eta, interval in ((None, 2.0), (3.0, 2.0), (30.0, 3.0), (3600.0, 5.0)):
+        for eta, interval in ((None, 3.0), (3.0, 3.0), (45.0, 4.5), (3600.0, 6.0)):
             self.assertEqual(interval, self.view.interval_seconds(
                 seen("running", [], eta_seconds=eta)))
 

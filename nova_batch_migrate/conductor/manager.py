@@ -78,18 +78,19 @@ class ConductorManager:
         return [views.batch(row, None, timeutils.utcnow()) for row in rows]
 
     @_expected
-    def plan(self, ctxt, batch_id: str) -> dict:
+    def plan(self, ctxt, batch_id: str, whole: bool = True) -> dict:
         """Return the current plan; one made anew also shows the first, the promise, as ``first``.
 
-        Before there is a plan: InvalidBatchState.
+        Without its request where it is not to be shown ``whole``: the telemetry in it may be
+        megabytes. Before there is a plan: InvalidBatchState.
         """
         row = db.get_batch(batch_id)
         if row["plan"] is None:
             raise self._too_early(row, "show the plan of")
+        plan = row["plan"] if whole else _without_request(row["plan"])
         if row["plan"] == row["first_plan"]:
-            return row["plan"]
-        first = {key: value for key, value in row["first_plan"].items() if key != "request"}
-        return row["plan"] | {"first": first}
+            return plan
+        return plan | {"first": _without_request(row["first_plan"])}
 
     @_expected
     def commonality(self, ctxt, batch_id: str) -> dict:
@@ -219,3 +220,7 @@ class ConductorManager:
 def _claims(asked: dict, rows: list[dict]) -> list[tuple[str, str]]:
     return [(db.HOST, host) for host in asked["hosts"]] + [
         (db.SERVER, row["server_id"]) for row in rows if row["status"] == "pending"]
+
+
+def _without_request(plan: dict) -> dict:
+    return {key: value for key, value in plan.items() if key != "request"}

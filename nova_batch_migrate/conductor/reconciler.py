@@ -4,6 +4,8 @@ Called by the service in a loop while it holds the batch's lease. Keeps nothing 
 passes, so a conductor may be killed at any point and another goes on (design section 4).
 """
 
+import concurrent.futures
+
 from oslo_log import log
 from oslo_utils import timeutils
 
@@ -69,7 +71,9 @@ class Reconciler:
                 break
             if isinstance(action, STEPS) or self._measured(batch, action):
                 done = state.Pass.STEPPED
-        if done is state.Pass.FOLLOWED and self._switching(batch):
+        if done is state.Pass.FOLLOWED and batch["status"] == "measuring":
+            done = state.Pass.MEASURED
+        elif done is state.Pass.FOLLOWED and self._switching(batch):
             done = state.Pass.SWITCHING
         return done
 
@@ -170,7 +174,13 @@ class Reconciler:
                              **loading.go_on(batch, timeutils.utcnow()))
 
     def _issue(self, ctxt, batch: dict, rows: dict, row: dict) -> None:
-        started = self._groups.started(ctxt, batch, rows, row)
+        # a group that begins opens its relays: its first server is looked at meanwhile
+        with concurrent.futures.ThreadPoolExecutor(1) as beside:
+            look = None if "shown" in row or self._groups.has_begun(batch, row) \
+                else beside.submit(self._nova.server, row["server_id"])
+            started = self._groups.started(ctxt, batch, rows, row)
+            if look is not None:
+                row["shown"] = look.result()
         if gangs.moves_together(batch, row):
             known = gangs.kept(batch, row)
             if not known.get("open") and known.get("off") is None:

@@ -28,9 +28,9 @@ class ConductorAPI:
         """Return batches without their servers, newest first; filters: status, host."""
         return self._client.call(ctxt, "list", filters=filters, limit=limit, marker=marker)
 
-    def plan(self, ctxt, batch_id: str) -> dict:
-        """Return the current plan with the telemetry it was made from."""
-        return self._client.call(ctxt, "plan", batch_id=batch_id)
+    def plan(self, ctxt, batch_id: str, whole: bool = True) -> dict:
+        """Return the current plan; ``whole``: with the telemetry it was made from."""
+        return self._client.call(ctxt, "plan", batch_id=batch_id, whole=whole)
 
     def commonality(self, ctxt, batch_id: str) -> dict:
         """Return the chart of FIG. 3 [0047]."""

@@ -31,6 +31,8 @@ class Pass(enum.IntEnum):
     STEPPED = 2
     #: As FOLLOWED, and the members of a set are about to switch over together.
     SWITCHING = 3
+    #: Servers are measured, and all else waits for that.
+    MEASURED = 4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ Used by every command with --wait. It changes nothing: the batch goes on whether
 not. A lost connection is waited out, since the cloud that is being worked on may well hiccup.
 """
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any, TextIO, TypeVar
 
@@ -49,10 +50,15 @@ class Watch:
         finally:
             self._view.close()
 
-    def plan(self, batch: batch_migration.BatchMigration) -> dict[str, Any] | None:
-        """Return the current plan, or None for a batch that ended without one."""
+    def plan(
+        self, batch: batch_migration.BatchMigration, whole: bool = False
+    ) -> dict[str, Any] | None:
+        """Return the current plan, or None for a batch that ended without one.
+
+        ``whole``: with the telemetry behind it, for machines.
+        """
         try:
-            return self._patiently(batch.fetch_plan)
+            return self._patiently(functools.partial(batch.fetch_plan, whole=whole))
         except sdk_exceptions.NotFoundException:
             return None
 

@@ -140,12 +140,12 @@ class BatchMigration(_VersionedResource):
         """Measure and plan again what is not moved yet."""
         return self._action(session, "replan")
 
-    def fetch_plan(self, session: adapter.Adapter) -> dict[str, Any]:
-        """Return groups, order, projections, who stays and why, and the telemetry behind it.
+    def fetch_plan(self, session: adapter.Adapter, whole: bool = True) -> dict[str, Any]:
+        """Return groups, order, projections, who stays and why; ``whole``: and the telemetry.
 
         404 (``NotFoundException``) while there is no plan yet.
         """
-        return self._fetch_part(session, "plan")
+        return self._fetch_part(session, "plan", {} if whole else {"request": "false"})
 
     def fetch_commonality(self, session: adapter.Adapter) -> dict[str, Any]:
         """Return the pairwise chart of memory in common, in bytes and shares (FIG. 3)."""
@@ -165,10 +165,13 @@ class BatchMigration(_VersionedResource):
         self._translate_response(response)
         return self
 
-    def _fetch_part(self, session: adapter.Adapter, part: str) -> dict[str, Any]:
+    def _fetch_part(
+        self, session: adapter.Adapter, part: str, query: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         session = self._get_session(session)
         response = session.get(
             utils.urljoin(self.base_path, self.id, part),
+            params=query or {},
             microversion=self._get_microversion(session),
         )
         exceptions.raise_from_response(response)

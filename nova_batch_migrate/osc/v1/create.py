@@ -140,7 +140,7 @@ class BatchMigrate(base.ShowBatch):
         watch = self.watch(parsed_args)
         try:
             batch = watch.until(batch, wait.PLANNED)
-            plan = watch.plan(batch)
+            plan = watch.plan(batch, whole=parsed_args.formatter != "table")
         except KeyboardInterrupt:
             self.say(parsed_args, [
                 "", "Stopped watching. The plan is still being made; see it with:",

@@ -157,7 +157,7 @@ class ReconcilerTest(base.BaseTestCase):
         self.assertEqual(["pending", "pending", "skipped"], self.statuses())
 
     def test_the_end_of_a_measurement_is_a_step_its_course_is_not(self):
-        for ends, done in ((False, state.Pass.FOLLOWED), (True, state.Pass.STEPPED)):
+        for ends, done in ((False, state.Pass.MEASURED), (True, state.Pass.STEPPED)):
             measure = {"purpose": "initial", "state": "running", "error": None, "hosts": {},
                        "started_at": timeutils.utcnow().isoformat()}
             self.begin(status="measuring", measure=measure)
@@ -203,7 +203,7 @@ class RestsTest(base.BaseTestCase):
         self.rests = service.Rests()
 
     def test_only_following_calls_for_a_rest(self):
-        for done, over in ((state.Pass.STEPPED, True), (state.Pass.OVER, True),
+        for done, over in ((state.Pass.STEPPED, True), (state.Pass.OVER, True), (state.Pass.MEASURED, True),
                            (state.Pass.FOLLOWED, False)):
             self.rests.note("b", done, 60.0)
             self.assertIs(over, self.rests.over("b"))

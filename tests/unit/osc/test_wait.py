@@ -82,6 +82,13 @@ class WatchTest(fakes.ApiTestCase):
 
         self.assertIsNone(self.watch.plan(self.batch))
 
+    def test_people_are_not_sent_the_telemetry_behind_a_plan(self):
+        self.http.get(f"{URL}/plan", json={"plan": {"groups": []}})
+
+        for whole, query in ((False, {"request": ["false"]}), (True, {})):
+            self.assertEqual({"groups": []}, self.watch.plan(self.batch, whole=whole))
+            self.assertEqual(query, self.http.last_request.qs)
+
 
 class UnmovedTest(fakes.ApiTestCase):
     def left(self, servers, first_plan, last_plan):

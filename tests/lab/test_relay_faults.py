@@ -14,13 +14,12 @@ from tests.lab import base, relays
 
 from nbmlab import daemon, drain, layout, shell  # noqa: E402, isort: skip
 
-_PORT = 49300
-_CUT = f"tcp dport {_PORT} drop"
+_CUT = f"tcp dport {relays.PORT} drop"
 #: What the destination's relay says to the source's.
-_CUT_ANSWERS = f"tcp sport {_PORT} drop"
+_CUT_ANSWERS = f"tcp sport {relays.PORT} drop"
 #: Of what arrives at a relay, in both directions.
-_LOSS = (f"tcp dport {_PORT} numgen random mod 100 < 2 drop",
-         f"tcp sport {_PORT} numgen random mod 100 < 2 drop")
+_LOSS = (f"tcp dport {relays.PORT} numgen random mod 100 < 2 drop",
+         f"tcp sport {relays.PORT} numgen random mod 100 < 2 drop")
 #: What a QEMU that awaits a guest may take from now on.
 _LITTLE_BYTES = 24 << 20
 
@@ -88,7 +87,7 @@ class RelayFaultsTest(relays.RelayTestCase):
         self.wait_for_standstill()
         self.break_link(_CUT_ANSWERS)
         time.sleep(1)
-        self.kill_relay(self.destination)
+        self.kill_relay_with_its_words(self.destination)
         self.mend()
         server, = self.ended(batch_id)["servers"]
         told = [line for line in log.read_bytes()[told_before:].decode().splitlines()

@@ -80,7 +80,7 @@ class Reconciler:
     @staticmethod
     def _switching(batch: dict) -> bool:
         """Tell whether a set that was let go together has not switched over yet, as seen last."""
-        return any((batch["state"].get("relay_groups") or {}).values()) \
+        return _has_open_relays(batch) \
             and (batch["state"].get("relay_figures") or {}).get("switching", False)
 
     @staticmethod
@@ -99,7 +99,7 @@ class Reconciler:
     def _look_at_relays(self, ctxt, batch) -> None:
         """Keep what the relays have counted so far, for those who watch; not in every pass."""
         kept, now = batch["state"].get("relay_figures") or {}, timeutils.utcnow_ts(True)
-        if any((batch["state"].get("relay_groups") or {}).values()) and \
+        if _has_open_relays(batch) and \
                 now - kept.get("at", 0.0) >= RELAY_LOOK_SECONDS:
             found, switching = self._relays.look(ctxt, batch)
             keeping.save(batch, relay_figures={
@@ -223,3 +223,7 @@ class Reconciler:
                          "way are followed to their end, then the batch ends as failed.")
             return
         self._finish(context.service_context(batch["request_id"]), batch, "failed", error.text)
+
+
+def _has_open_relays(batch: dict) -> bool:
+    return any((batch["state"].get("relay_groups") or {}).values())

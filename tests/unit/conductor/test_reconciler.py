@@ -194,7 +194,6 @@ class ReconcilerTest(base.BaseTestCase):
                    surveyed_at=timeutils.utcnow().timestamp())
         self.assertEqual((state.Pass.FOLLOWED, []), self.go_over())
 
-
     def test_a_set_that_was_let_go_is_told_apart_until_it_has_switched_over(self):
         self.begin(relay_groups={"cmpa/0": ["cmpb"]})
         self.go_over()

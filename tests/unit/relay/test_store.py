@@ -13,7 +13,7 @@ def address(memory: dictionary.Memory) -> int:
     return memory.whole.ctypes.data
 
 
-class Store(base.BaseTestCase):
+class StoreTestCase(base.BaseTestCase):
     def setUp(self):
         super().setUp()
         self.store = dictionary.Store(64 * MIB)
@@ -21,6 +21,8 @@ class Store(base.BaseTestCase):
         gc.disable()
         self.addCleanup(gc.enable)
 
+
+class Store(StoreTestCase):
     def test_what_one_dictionary_has_left_serves_the_next(self):
         memory = self.store.memory(48 * MIB)
         memory.populate()
@@ -72,14 +74,8 @@ class Store(base.BaseTestCase):
         self.assertEqual(1, kept.whole.min())
 
 
-class Buffers(base.BaseTestCase):
+class Buffers(StoreTestCase):
     """What logs have beside their dictionaries' pages."""
-
-    def setUp(self):
-        super().setUp()
-        self.store = dictionary.Store(64 * MIB)
-        gc.disable()
-        self.addCleanup(gc.enable)
 
     def log(self) -> encoder.Encoder:
         return encoder.Encoder(settings.LogSettings(dictionary_bytes=16 * MIB),

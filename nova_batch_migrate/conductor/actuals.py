@@ -12,8 +12,9 @@ AT_RELAY = "the counters of the relay at the source"
 #: What the relay tells apart, net of each other; bytes.
 SAVINGS = ("zero_bytes", "self_duplicate_bytes", "cross_server_bytes", "delta_bytes",
            "literal_bytes", "compressed_bytes")
-#: And beside that: wire bytes a second, and seconds of a core at the source.
-OF_A_STREAM = ("bytes_per_second", "cpu_seconds")
+#: And beside that: wire bytes a second, seconds of a core at the source, and round 0 (its seconds,
+#: its raw bytes and the seconds that the link needs for its wire bytes).
+OF_A_STREAM = ("bytes_per_second", "cpu_seconds", "first_pass")
 UNKNOWN = "unknown: no agent saw the job"
 
 

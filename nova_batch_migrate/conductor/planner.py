@@ -157,7 +157,7 @@ class Planner:
         relay_max_parallel = batch["request"]["max_parallel"] or loading.ALL_AT_ONCE
         taught = lessons.lessons(
             self._conf, timeutils.utcnow(), hosts,
-            sum(row["status"] != "skipped" for row in rows), bool(relays),
+            sum(row["status"] != "skipped" for row in rows), relays,
             relay_max_parallel if relays else max_parallel)
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
@@ -187,6 +187,7 @@ class Planner:
             on_non_convergence=batch["request"]["on_non_convergence"],
             learned=taught.learned,
             learned_relayed=taught.learned_relayed,
+            learned_relay=taught.relay,
             synchronized=_synchronized(batch["request"], rows),
             deadline_seconds=_seconds_until(batch["request"].get("deadline")),
             max_wait_seconds=float(batch["request"].get("max_wait_seconds") or 0),

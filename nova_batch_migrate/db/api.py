@@ -295,14 +295,14 @@ def purge(before: datetime.datetime) -> int:
 def recent_migrations(limit: int, since: datetime.datetime) -> list[dict]:
     """Return the last migrations that completed since a moment, the latest last.
 
-    Each with batch_id, source, attempts, issued_at, finished_at, actual, and projection: that with
-    which it was issued. Only of those that have all of these: we moved them.
+    Each with batch_id, source, destination, attempts, issued_at, finished_at, actual, and
+    projection: that with which it was issued. Only of those that have all of these: we moved them.
     """
     columns = _SERVERS.c
     with engine.reader() as session:
         rows = session.execute(
-            sa.select(columns.batch_id, columns.source, columns.attempts, columns.issued_at,
-                      columns.finished_at, columns.actual,
+            sa.select(columns.batch_id, columns.source, columns.destination, columns.attempts,
+                      columns.issued_at, columns.finished_at, columns.actual,
                       columns.current_projection.label("projection"))
             .where(columns.status == "completed", columns.finished_at >= since,
                    columns.issued_at.is_not(None), columns.actual.is_not(None),

@@ -46,7 +46,7 @@ typedef struct {
     double timeout_seconds, auto_converge;
     double disk_bytes, disk_write_rate;
     double period, quiet_begins, quiet_lasts, quiet_factor, busy_factor;
-    double relayed, first_round_bytes, later_round_bytes, raw_rate, slowing_seconds;
+    double relayed, first_round_bytes, later_round_bytes, raw_rate, seconds_per_byte, slowing_seconds;
     double socket_base, socket_seconds, socket_most, socket_room;
     double first_step, steps;
 } Load;
@@ -242,7 +242,12 @@ static double unslowed(const Run *run, double rate)
     const Load *load = run->load;
     if (load->disk_bytes > 0)
         rate = most(0.0, rate - load->disk_write_rate);
-    return load->relayed ? least(rate, load->raw_rate / PAGE_WIRE_BYTES * run->page) : rate;
+    if (!load->relayed)
+        return rate;
+    rate = least(rate, load->raw_rate / PAGE_WIRE_BYTES * run->page);
+    if (run->rounds || !load->seconds_per_byte)
+        return rate;
+    return rate * run->page / (run->page + rate * PAGE_WIRE_BYTES * load->seconds_per_byte);
 }
 
 static double memory_rate(const Run *run, double rate)

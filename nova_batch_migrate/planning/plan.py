@@ -426,6 +426,10 @@ def _notes(request: PlanRequest, sources: Sequence[Source], relayed: bool) -> tu
                      f"{100 * pace.sharing:.0f} % more for each other migration beside it, as "
                      f"{pace.migrations} migrations of this cloud tell; without them "
                      f"{request.nova_seconds:.1f} s and {100 * request.nova_sharing:.0f} %.")
+    if relayed and (pace := request.learned_relay) is not None and pace.seconds_per_byte:
+        notes.append(f"A stream through relays is taken to need {1e9 * pace.seconds_per_byte:.1f} "
+                     f"s for each GB beside what its link takes, as {pace.streams} streams of "
+                     "this cloud tell: relays, QEMU and Nova share processors.")
     return (*notes, *_host_notes(request, sources))
 
 

@@ -18,6 +18,7 @@ from nova_batch_migrate.planning import (
 )
 from nova_batch_migrate.planning.conditions import Link, NovaWork, Timing
 from nova_batch_migrate.planning.cycle import Cycle
+from nova_batch_migrate.planning.relay_pace import RelayPace
 from nova_batch_migrate.planning.replay import Hits
 from nova_batch_migrate.planning.result import Projection
 from nova_batch_migrate.planning.simulation import Outcome, each_alone, simulate
@@ -125,15 +126,23 @@ def member_load(server: ServerTelemetry, memory_bytes: int, options: MigrationOp
                       load(content, 1.0 + error), measured)
 
 
-def with_relay(member: MemberLoad, wire: WireRates | None, bounded: bool = True) -> MemberLoad:
+def with_relay(member: MemberLoad, wire: WireRates | None, bounded: bool = True,
+               pace: RelayPace | None = None) -> MemberLoad:
     """Return the load as it is at another place in the order of its group.
 
-    Not `bounded`: best and worst, which tell the interval, are left as they are.
+    `pace`: what relays take beside the link; None: nobody knows, nothing is reckoned. Not
+    `bounded`: best and worst, which tell the interval, are left as they are.
     """
+    def through(load: StreamLoad, deviations: float) -> StreamLoad:
+        if pace is None or wire is None:
+            return load.through(wire)
+        return load.through(dataclasses.replace(wire, seconds_per_byte=pace.off(deviations)))
+
+    nominal = through(member.nominal, 0.0)
     if not bounded:
-        return MemberLoad(member.nominal.through(wire), member.best, member.worst, member.measured)
-    return MemberLoad(member.nominal.through(wire), member.best.through(wire),
-                      member.worst.through(wire), member.measured)
+        return MemberLoad(nominal, member.best, member.worst, member.measured)
+    return MemberLoad(nominal, through(member.best, -evidence.NINETY_PERCENT),
+                      through(member.worst, evidence.NINETY_PERCENT), member.measured)
 
 
 def while_quiet(member: MemberLoad) -> MemberLoad:
@@ -253,7 +262,9 @@ def project(members: Sequence[MemberLoad], link: Link, parallel: int, nova: Nova
             learned_wire_bytes=None if (
                 learned is None or learned.wire_factor is None or member.nominal.wire is None
             ) else round(found.wire_bytes * learned.wire_factor),
-            relay=member.nominal.wire is not None))
+            relay=member.nominal.wire is not None,
+            relay_seconds_per_byte=0.0 if member.nominal.wire is None
+            else member.nominal.wire.seconds_per_byte))
     return tuple(projections)
 
 

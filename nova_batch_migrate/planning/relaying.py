@@ -5,8 +5,9 @@ relay can carry the stream. Whether that pays is the plan's comparison of both p
 """
 
 import math
+from collections.abc import Iterable
 
-from nova_batch_migrate.planning.request import PlanRequest
+from nova_batch_migrate.planning.request import PlanRequest, RelayHost
 from nova_batch_migrate.planning.telemetry import HostTelemetry
 
 MIB = 1024 ** 2
@@ -49,13 +50,16 @@ def speed(request: PlanRequest, hosts: tuple[str, ...], reference_share: float) 
     """
     if not request.relays:
         return math.inf
-    slowest = math.inf
-    for relay in (relay for host in hosts for relay in request.relays_at.get(host, ())):
-        if relay.new_bytes_per_second and relay.known_bytes_per_second:
-            slowest = min(slowest, 1.0 / (
-                reference_share / relay.known_bytes_per_second
-                + (1.0 - reference_share) / relay.new_bytes_per_second))
-    return slowest
+    return slowest((relay for host in hosts for relay in request.relays_at.get(host, ())),
+                   reference_share)
+
+
+def slowest(relays: Iterable[RelayHost], reference_share: float) -> float:
+    """Return the raw bytes/s of the slowest of these relays, as `speed`."""
+    return min((1.0 / (reference_share / relay.known_bytes_per_second
+                       + (1.0 - reference_share) / relay.new_bytes_per_second)
+                for relay in relays
+                if relay.new_bytes_per_second and relay.known_bytes_per_second), default=math.inf)
 
 
 def _answers(request: PlanRequest, host: str) -> bool:

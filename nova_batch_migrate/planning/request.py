@@ -11,6 +11,7 @@ from nova_batch_migrate.planning import nova_pace, values
 from nova_batch_migrate.planning.conditions import NovaWork
 from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.nova_pace import NovaPace
+from nova_batch_migrate.planning.relay_pace import RelayPace
 from nova_batch_migrate.planning.telemetry import HostTelemetry
 from nova_batch_migrate.planning.values import Value
 
@@ -129,6 +130,9 @@ class PlanRequest(Value):
     #: are too few.
     learned: Learned | None = None
     learned_relayed: Learned | None = None
+    #: What streams through relays take beside their link, as finished ones tell it; it counts in
+    #: the projections. null: too few are known.
+    learned_relay: RelayPace | None = None
     #: How long a server may wait for its quiet moment when its turn has come; 0 = nobody waits.
     max_wait_seconds: float = 0.0
     #: When the plan is made, seconds since the epoch; null: unknown, so nobody waits.

@@ -49,6 +49,9 @@ class Projection(Value):
     help: typing.Literal["pause", "post-copy"] | None = None
     #: Whether a relay is to carry the stream.
     relay: bool = False
+    #: What of the stream's seconds is none of the link's, for each raw byte: finished streams told
+    #: how long relays work beside it.
+    relay_seconds_per_byte: float = 0.0
 
     def later(self, seconds: float) -> typing.Self:
         """Return the projection of the same stream that is issued so much later."""

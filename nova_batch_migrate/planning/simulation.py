@@ -20,7 +20,7 @@ except ImportError:  # no compiler where it was installed
 
 
 #: What stands for a cycle, or for what a relay makes of pages, where there is none.
-_NONE = (0.0,) * 5
+_NO_CYCLE, _NO_RELAY = (0.0,) * 5, (0.0,) * 6
 
 
 class Outcome(typing.NamedTuple):
@@ -106,12 +106,12 @@ def _tables(loads: Sequence[StreamLoad], link: Link, timing: Timing, alone: bool
             dirty.working_set_pages, dirty.hot_rate_pages_per_second, dirty.hot_pages,
             math.inf if timeout is None else timeout, schedule.auto_converge,
             load.disk_bytes, load.disk_write_bytes_per_second,
-            *(_NONE if cycle is None else (
+            *(_NO_CYCLE if cycle is None else (
                 cycle.period_seconds, cycle.quiet_begins_seconds, cycle.quiet_lasts_seconds,
                 cycle.quiet_factor, cycle.busy_factor)),
-            *(_NONE if wire is None else (
+            *(_NO_RELAY if wire is None else (
                 1.0, wire.page_bytes(True), wire.page_bytes(False), wire.raw_bytes_per_second,
-                wire.slowing_seconds)),
+                wire.seconds_per_byte, wire.slowing_seconds)),
             socket.base_bytes, socket.seconds, socket.most_bytes, socket.room_bytes,
             first, len(schedule.steps)))
     nova, begins = timing.nova, timing.begins_seconds

@@ -272,7 +272,7 @@ class Source:
         speed = relaying.speed(self._request, (self.name, *destination), hit.reference_share)
         return projection.with_relay(self._loads[server_id], projection.wire_rates(
             self.servers[server_id], hit, self._own_share(server_id), speed,
-            self.options.downtime_ms / 1000), bounded)
+            self.options.downtime_ms / 1000), bounded, self._request.learned_relay)
 
     def _own_share(self, server_id: str) -> float | None:
         """Return the share of a server's content that no other has; None where nobody counted."""

@@ -84,6 +84,8 @@ class WireRates:
     changed_ratio: float = 1.0
     #: What the relay itself can work through; raw.
     raw_bytes_per_second: float = math.inf
+    #: Of round 0, what a raw byte takes beside the link and that: relay, QEMU and Nova share cores.
+    seconds_per_byte: float = 0.0
     #: So that QEMU does not believe that the rest fits the downtime, the relay takes no more in a
     #: second than what is left of round 0 divided by this; 0 = it takes all.
     slowing_seconds: float = 0.0
@@ -279,7 +281,11 @@ class Stream:
             rate = max(0.0, rate - self.load.disk_write_bytes_per_second)
         if self.load.wire is None:
             return rate
-        return min(rate, self.load.wire.raw_bytes_per_second / PAGE_WIRE_BYTES * self._page)
+        wire, page = self.load.wire, self._page
+        rate = min(rate, wire.raw_bytes_per_second / PAGE_WIRE_BYTES * page)
+        if self.rounds or not wire.seconds_per_byte:
+            return rate
+        return rate * page / (page + rate * PAGE_WIRE_BYTES * wire.seconds_per_byte)
 
     def _until_slower(self, rate: float) -> float:
         """Return the seconds until the relay takes less; inf where it does not slow down."""

@@ -7,9 +7,20 @@ cross-server, delta and compression.
 import collections
 import threading
 import time
+import typing
 from collections.abc import Collection, Mapping
 
 from nova_batch_migrate.relay import values
+
+
+class FirstPass(typing.NamedTuple):
+    """Round 0 of a stream: from its turn until it was slowed down, or came to an end of it."""
+
+    #: Without those in which it left the wire to others.
+    seconds: float
+    raw_bytes: int
+    #: What the wire bytes take on a link that does nothing else.
+    link_seconds: float
 
 
 class GroupFigures:
@@ -21,6 +32,7 @@ class GroupFigures:
         self._lock = threading.Lock()
         self._streams: dict[int, tuple[str, dict[str, int], str]] = {}
         self._cpu: dict[int, float] = {}
+        self._first_passes: dict[int, FirstPass] = {}
         self._begun: dict[int, float] = {}
         self._changed: dict[int, float] = {}
 
@@ -30,20 +42,26 @@ class GroupFigures:
             self._begun[number] = self._clock()
 
     def count(self, number: int, server_id: str, counters: dict[str, int], outcome: str,
-              cpu_seconds: float = 0.0) -> None:
-        """Keep the newest counters of a stream that has begun, and its thread's time of a core."""
+              cpu_seconds: float = 0.0, first_pass: FirstPass | None = None) -> None:
+        """Keep the newest counters of a stream that has begun, and its thread's time of a core.
+
+        ``first_pass``: None until it is over, and where a stream was held meanwhile.
+        """
         now = self._clock()
         with self._lock:
             if self._streams.get(number, (None, None))[1] != counters:
                 self._changed[number] = now
             self._streams[number] = (server_id, counters, outcome)
             self._cpu[number] = cpu_seconds
+            if first_pass is not None:
+                self._first_passes[number] = first_pass
 
     def as_dict(self) -> dict:
         """Return the group's counters and rate, and those of each server.
 
         Rates are wire bytes a second, from a stream's beginning until it last sent something; a
-        server's ``cpu_seconds`` are those of the threads that took, encoded and sent its streams.
+        server's ``cpu_seconds`` are those of the threads that took, encoded and sent its streams;
+        its ``first_pass`` is None while round 0 of one of them is not over.
         """
         with self._lock:
             servers: dict[str, dict] = {}
@@ -63,8 +81,18 @@ class GroupFigures:
                     **found["counters"],
                     "bytes_per_second": self._rate(found["numbers"], found["counters"]),
                     "cpu_seconds": round(sum(self._cpu[i] for i in found["numbers"]), 3),
+                    "first_pass": self._first_pass(found["numbers"]),
                     "outcomes": found["outcomes"]} for server_id, found in servers.items()},
             }
+
+    def _first_pass(self, numbers: Collection[int]) -> dict | None:
+        """Return that of a server, whose streams have their turn together."""
+        passes = [self._first_passes[i] for i in numbers if i in self._first_passes]
+        if not passes or len(passes) < len(numbers):
+            return None
+        return {"seconds": round(max(each.seconds for each in passes), 3),
+                "raw_bytes": sum(each.raw_bytes for each in passes),
+                "link_seconds": round(sum(each.link_seconds for each in passes), 3)}
 
     def _rate(self, numbers: Collection[int], counters: Mapping[str, int]) -> float | None:
         """Return the wire bytes/s of streams together; None where there are none."""

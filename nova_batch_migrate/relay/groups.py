@@ -39,8 +39,7 @@ class OpenGroups:
                  client: ssl.SSLContext):
         options = conf.relay
         self._host, self._options = conf.host, options
-        self._redirect = rules
-        self._server_context, self._client_context = server, client
+        self._redirect, self._client_context = rules, client
         self._lock = threading.Lock()
         self._groups: dict[str, source.SourceGroup | destination.DestinationGroup] = {}
         self._gangs: dict[frozenset[str], switchover.Gang] = {}
@@ -59,9 +58,8 @@ class OpenGroups:
         self._counting = threading.Lock()
         #: Counters of the groups that are closed.
         self._closed_total: collections.Counter[str] = collections.Counter()
-        #: As `hello` tells it: measured when first asked, None where that failed.
-        self._speeds: list[dict | None] = []
-        self._measuring = threading.Lock()
+        self._speed = throughput.Repeated(
+            lambda: throughput.measure(server, client, self._host))
         #: Bytes spliced past the logs, since the start.
         self._spliced_bytes = 0
 
@@ -81,26 +79,10 @@ class OpenGroups:
             groups = sorted(self._groups)
         return {"version": version.version_string(), "name": self._host,
                 "port": self._options.port, "groups": len(groups),
-                "group_ids": groups, "speed": self._speed(),
+                "group_ids": groups, "speed": self._speed.best(),
                 "dictionary_bytes": self._options.dictionary_mib << 20,
                 "dictionary_free_bytes": left,
                 "switchover_policy": self._options.switchover_policy}
-
-    def _speed(self) -> dict | None:
-        with self._measuring:
-            if not self._speeds:
-                try:
-                    found = throughput.measure(self._server_context, self._client_context,
-                                               self._host).as_dict()
-                    LOG.info("this relay works through %.0f MB/s of content that is new to it, "
-                             "%.0f MB/s of other", found["new_bytes_per_second"] / 1e6,
-                             found["known_bytes_per_second"] / 1e6)
-                except OSError as error:
-                    LOG.warning("the relay's speed could not be measured, so no plan reckons with "
-                                "it: %s", error)
-                    found = None
-                self._speeds.append(found)
-            return self._speeds[0]
 
     def open_group(self, given: dict) -> dict:
         """Open a group; harmless to repeat. At its source this reaches the destination first."""
@@ -164,11 +146,18 @@ class OpenGroups:
         return figures
 
     def _release_later(self) -> None:
-        """Give the dictionaries' memory back unless another group opens soon, as in a drain."""
+        """Give the dictionaries' memory back unless another group opens soon, as in a drain.
+
+        The relay's own speed is then looked at once more.
+        """
         def release() -> None:
             with self._lock:
-                if not self._groups:
+                idle = not self._groups
+                if idle:
                     self._store.release()
+            if idle:
+                # nothing of ours is beside it now
+                self._speed.again()
         with self._lock:
             if self._release is not None:
                 self._release.cancel()

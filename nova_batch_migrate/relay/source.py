@@ -196,7 +196,7 @@ class SourceGroup:
         try:
             stream.run(led)
         finally:
-            self._count(number, member, stream.outcome, used.seconds())
+            self._count(number, stream, used.seconds())
             with self._lock:
                 del self._streams[number]
 
@@ -207,7 +207,7 @@ class SourceGroup:
             running = [(number, stream, used.seconds())
                        for number, (stream, used) in self._streams.items()]
         for number, stream, seconds in running:
-            self._count(number, stream.member, stream.outcome, seconds)
+            self._count(number, stream, seconds)
         return self._figures.as_dict() | {
             "cpu_seconds": round(time.process_time() - self._cpu_begun, 3),
             "dictionary_bytes": self.group.dictionary_bytes,
@@ -224,10 +224,11 @@ class SourceGroup:
                 self._control.close()
                 self._control = None
 
-    def _count(self, number: int, member: values.Member, outcome: str, seconds: float) -> None:
-        counters = self._logs[member.scope].statistics(number)
+    def _count(self, number: int, stream: source_stream.SourceStream, seconds: float) -> None:
+        counters = self._logs[stream.member.scope].statistics(number)
         if counters is not None:
-            self._figures.count(number, member.server_id, counters.as_dict(), outcome, seconds)
+            self._figures.count(number, stream.member.server_id, counters.as_dict(),
+                                stream.outcome, seconds, stream.first_pass)
 
     def _set_of(self, server_id: str) -> frozenset[str] | None:
         """Return the set that a server moves with; None where it goes alone."""

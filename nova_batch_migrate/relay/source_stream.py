@@ -18,6 +18,7 @@ from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
     encoder,
     escort,
+    figures,
     guest_memory,
     pacing,
     qemu_stream,
@@ -99,6 +100,10 @@ class SourceStream:
         #: None until either side has spoken.
         self._is_migration: bool | None = None
         self.outcome = "running"
+        #: None until round 0 is over; of a set's member none is told, which is held meanwhile.
+        self.first_pass: figures.FirstPass | None = None
+        #: Seconds in which the wire was left to others.
+        self._gave_way = 0.0
         self._times: dict[str, float] = {"connected": time.monotonic()}
 
     # ---- what the log calls ---------------------------------------------------------------
@@ -244,6 +249,8 @@ class SourceStream:
             self._group.turns.urge(self._number)
         if position.ram_end:
             self._reached("ram_end")
+        if position.round > 0 or position.ram_end:
+            self._end_first_pass()
         self._memory.note(self._number, position)
         if self._escort is not None and self._is_migration:
             self._keep_together(position, taken)
@@ -251,7 +258,18 @@ class SourceStream:
             self._pace.took(taken, self._speed(position))
             if position.round > 0 or self._pace.waited_share > _SLOWED_SHARE:
                 self._reached("slowed")
+                self._end_first_pass()
                 self._group.turns.pass_on(self._number)
+
+    def _end_first_pass(self) -> None:
+        """Note how long it was taken until now, and what its link alone needs for that."""
+        if self.first_pass is not None or self._escort is not None:
+            return
+        counters, link = self._log.statistics(self._number), self._group.wire_bytes_per_second()
+        if counters is not None and link:
+            seconds = time.monotonic() - self._times["turn"] - self._gave_way
+            self.first_pass = figures.FirstPass(seconds, counters.raw_bytes,
+                                                counters.wire_bytes / link)
 
     def _is_early(self, position: qemu_stream.Position) -> bool:
         """Tell whether the wire is all that the stream waits for, and its end is far."""
@@ -271,8 +289,10 @@ class SourceStream:
         if self._escort is None and shares \
                 and (link := self._group.wire_bytes_per_second()) is not None:
             chunk = self._shared_chunk_bytes(link * _SHARED_SECONDS)
+            since = time.monotonic()
             while turns.others_are_urgent(self._number) and not self._ended.is_set():
                 time.sleep(_GIVE_WAY_SECONDS)
+            self._gave_way += time.monotonic() - since
         self._set_block(None if chunk == _EARLY_CHUNK_BYTES else chunk)
         return chunk
 

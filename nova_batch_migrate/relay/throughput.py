@@ -1,22 +1,30 @@
-"""What the relay of this host can work through: measured once, when first asked for.
+"""What the relay of this host can work through: measured when first asked for, and again when idle.
 
 Called by groups.py. The plan leaves a link that is faster than that to plain streams, where what
 crosses has too little in common. Nothing of a guest is read: the stream is made up.
 """
 
+import collections
 import dataclasses
 import socket
 import ssl
 import struct
+import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
+from oslo_log import log
 
 from nova_batch_migrate.relay import decoder, encoder, layout, settings, wire
+
+LOG = log.getLogger(__name__)
 
 _PAGES = 8192
 _PIECE_BYTES = 32 << 10
 _DICTIONARY_BYTES = 96 << 20
+#: Measurements of which the best counts; one after each batch.
+_KEPT = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +53,47 @@ def measure(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> Speed:
         ends.carry(1, stream[:len(stream) // 8])
         new, known = ends.carry(2, stream), ends.carry(3, stream)
     return Speed(len(stream) / new, len(stream) / known)
+
+
+class Repeated:
+    """The best of the latest measurements of one host: what runs beside one only slows it down.
+
+    ``measure`` returns a Speed, or raises OSError.
+    """
+
+    def __init__(self, measure: Callable[[], Speed]):
+        self._measure = measure
+        self._lock = threading.Lock()
+        #: None until somebody has asked.
+        self._found: collections.deque[Speed] | None = None
+
+    def best(self) -> dict[str, float] | None:
+        """Return the speed as an agent tells it, None where it can't be measured."""
+        with self._lock:
+            if self._found is None:
+                self._found = collections.deque(maxlen=_KEPT)
+                self._look()
+            if not self._found:
+                return None
+            return Speed(*map(max, zip(*map(dataclasses.astuple, self._found), strict=True))
+                         ).as_dict()
+
+    def again(self) -> None:
+        """Measure once more; nothing where nobody has asked yet."""
+        with self._lock:
+            if self._found is not None:
+                self._look()
+
+    def _look(self) -> None:
+        try:
+            found = self._measure()
+        except OSError as error:
+            LOG.warning("the relay's speed could not be measured, so no plan reckons with it: %s",
+                        error)
+            return
+        LOG.info("this relay works through %.0f MB/s of content that is new to it, %.0f MB/s of "
+                 "other", found.new_bytes_per_second / 1e6, found.known_bytes_per_second / 1e6)
+        self._found.append(found)
 
 
 class _Ends:

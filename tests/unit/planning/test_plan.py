@@ -9,6 +9,7 @@ from nova_batch_migrate import exception
 from nova_batch_migrate.planning import plan, relaying
 from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.nova_pace import NovaPace
+from nova_batch_migrate.planning.relay_pace import RelayPace
 from nova_batch_migrate.planning.request import Staying
 from nova_batch_migrate.planning.telemetry import (
     Confirmation,
@@ -156,6 +157,27 @@ class TestPlan(base.BaseTestCase):
         self.assertIn("6.0 s, 30 % more for each other migration beside it, as 12 migrations", told)
         self.assertEqual(learned, plan.make_plan(plan.PlanRequest.from_dict(
             learned.request.to_dict())))
+
+    def test_what_relays_take_beside_the_link_counts_where_they_carry(self):
+        host = builders.host([server("a")])
+
+        def made(relay, pace):
+            return plan.make_plan(plan_request(host, relay=relay, learned_relay=pace))
+
+        without, paced = made(True, None), made(True, RelayPace(2.5e-9, 0.4, 12))
+        one, other = (each.groups[0].members[0].projection for each in (without, paced))
+        self.assertAlmostEqual(2.5e-9 * one.raw_bytes, other.stream_seconds - one.stream_seconds,
+                               delta=0.1 * other.stream_seconds)
+        self.assertGreater(other.stream_seconds, one.stream_seconds)
+        told, = set(paced.notes) - set(without.notes)
+        self.assertIn("2.5 s for each GB beside what its link takes, as 12 streams", told)
+        self.assertEqual(paced, plan.make_plan(plan.PlanRequest.from_dict(
+            paced.request.to_dict())))
+        plain = made(False, RelayPace(2.5e-9, 0.4, 12))
+        self.assertEqual((made(False, None).groups, made(False, None).notes),
+                         (plain.groups, plain.notes))
+        # relays that hold nothing up are not worth a note
+        self.assertEqual(without.notes, made(True, RelayPace(0.0, 0.4, 12)).notes)
 
     def test_what_is_not_known_of_nova_widens_the_interval(self):
         host = builders.host([server("a")])

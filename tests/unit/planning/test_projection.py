@@ -11,6 +11,7 @@ from nova_batch_migrate.planning.cycle import Cycle
 from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.nova_schedule import NovaSchedule
 from nova_batch_migrate.planning.projection import FIRMWARE_PAGES, Link, MemberLoad
+from nova_batch_migrate.planning.relay_pace import RelayPace
 from nova_batch_migrate.planning.replay import Hits
 from nova_batch_migrate.planning.stream import (
     DEVICE_STATE_BYTES,
@@ -370,6 +371,31 @@ class TestRelay(base.BaseTestCase):
         slow = WireRates(reference_share=1.0, raw_bytes_per_second=50 * PAGE_WIRE_BYTES)
         found, = project(load(1000, wire=slow), link=self.LINK)
         self.assertAlmostEqual(20, found.stream_seconds, delta=0.7)
+
+    def test_what_relays_take_beside_the_link_comes_upon_what_it_takes(self):
+        # 100 pages a second; half of them cross, and each takes a hundredth of a second beside that
+        wire = WireRates(unchanged_ratio=0.5)
+        paced = dataclasses.replace(wire, seconds_per_byte=0.01 / PAGE_WIRE_BYTES)
+        without, beside = (project(load(1000, wire=each), link=self.LINK)[0]
+                           for each in (wire, paced))
+        self.assertAlmostEqual(without.stream_seconds + 10, beside.stream_seconds, delta=0.7)
+        self.assertEqual(without.wire_bytes, beside.wire_bytes)
+        self.assertEqual((0.0, paced.seconds_per_byte),
+                         (without.relay_seconds_per_byte, beside.relay_seconds_per_byte))
+
+    def test_the_interval_has_what_is_not_known_of_that(self):
+        member = MemberLoad(*[load(1000)] * 3)
+        found = {}
+        for pace in (None, RelayPace(0.01 / PAGE_WIRE_BYTES, 0.3, 8)):
+            through = projection.with_relay(member, WireRates(), pace=pace)
+            found[pace], = projection.project([through], self.LINK, 1, 0.0, 0.0)
+        without, paced = found.values()
+        self.assertAlmostEqual(10, paced.stream_seconds - without.stream_seconds, delta=0.5)
+        # 1.645 standard deviations: 6 to 16 s instead of 10
+        low, high = (one - other for one, other in zip(
+            paced.interval_seconds, without.interval_seconds, strict=True))
+        self.assertAlmostEqual(6.1, low, delta=0.5)
+        self.assertAlmostEqual(16.4, high, delta=0.8)
 
     def test_learned_wire_bytes_are_of_streams_through_relays(self):
         def learned(wire, **fields):

@@ -44,7 +44,8 @@ class Groups:
             cycle=cycle,
             wire=draw.choice([None, WireRates(
                 draw.uniform(0, 0.95), draw.uniform(0, 0.5), draw.uniform(0.1, 1), 0.6,
-                draw.choice([math.inf, rate]), draw.choice([0.0, 0.75, 3.0]))]),
+                draw.choice([math.inf, rate]), draw.choice([0.0, 0.5 / rate]),
+                draw.choice([0.0, 0.75, 3.0]))]),
             socket=draw.choice([Socket(), Socket(), Socket(0.0, 0.0, 0.0, 0.0)]))
 
     def group(self):

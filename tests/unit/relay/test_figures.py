@@ -36,6 +36,20 @@ class GroupFigures(base.BaseTestCase):
             told["wire_bytes"], told["raw_bytes"], told["bytes_per_second"]))
         self.assertEqual({
             hosts.FIRST: {"raw_bytes": 1600, "wire_bytes": 400, "bytes_per_second": 100.0,
-                          "cpu_seconds": 0.5, "outcomes": ["running"]},
+                          "cpu_seconds": 0.5, "first_pass": None, "outcomes": ["running"]},
             hosts.SECOND: {"raw_bytes": 1600, "wire_bytes": 400, "bytes_per_second": 50.0,
-                           "cpu_seconds": 0.75, "outcomes": ["done", "done"]}}, told["servers"])
+                           "cpu_seconds": 0.75, "first_pass": None,
+                           "outcomes": ["done", "done"]}}, told["servers"])
+
+    def test_a_servers_first_pass_is_that_of_all_its_streams(self):
+        counters = {"wire_bytes": 10}
+        passes = {1: figures.FirstPass(4.0, 100, 1.5), 2: figures.FirstPass(3.0, 900, 2.0)}
+        for number in passes:
+            self.figures.begin(number)
+            self.figures.count(number, hosts.FIRST, counters, "running")
+        for number, first_pass in passes.items():
+            self.assertIsNone(self.figures.as_dict()["servers"][hosts.FIRST]["first_pass"])
+            self.figures.count(number, hosts.FIRST, counters, "running", 0.0, first_pass)
+        # they had their turn together
+        self.assertEqual({"seconds": 4.0, "raw_bytes": 1000, "link_seconds": 3.5},
+                         self.figures.as_dict()["servers"][hosts.FIRST]["first_pass"])

@@ -161,3 +161,33 @@ class SharedChunks(base.BaseTestCase):
         stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
         self.assertAlmostEqual(chunk, stream._shared_chunk_bytes(37.5e6 * 0.005), delta=2)
         self.assertAlmostEqual(known, stream._crossing, places=5)
+
+
+@ddt.ddt
+class FirstPass(base.BaseTestCase):
+    """Round 0 ends for the plan's sake when the stream slows down or the next round begins."""
+
+    @ddt.data(qemu_stream.Position(phase="later", round=1),
+              qemu_stream.Position(phase="ram-end", ram_end_offset=1),
+              qemu_stream.Position(phase="round0"))
+    def test_it_is_noted_once_and_without_what_others_had_of_the_wire(self, position):
+        group = mock.Mock()
+        group.wire_bytes_per_second.return_value, group.group.downtime_seconds = 10e6, 0.5
+        counters = group.log.return_value.statistics.return_value = statistics.Statistics(
+            raw_bytes=80 << 20, wire_bytes=20_000_000)
+        stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
+        stream._pace, stream._memory = mock.Mock(waited_share=0.0), mock.Mock()
+        stream._memory.carriers.return_value, stream._memory.remaining_bytes.return_value = 1, 0
+        stream._times["turn"] = time.monotonic() - 5.0
+        stream._gave_way = 1.0
+        stream._taken(qemu_stream.Position(phase="round0"), 4096)
+        self.assertIsNone(stream.first_pass)
+        # in round 0 it is over when the relay slows down
+        stream._pace.waited_share = 0.9
+        stream._taken(position, 4096)
+        found = stream.first_pass
+        self.assertEqual((80 << 20, 2.0), found[1:])
+        self.assertAlmostEqual(4.0, found.seconds, delta=1.0)
+        counters.raw_bytes += 1
+        stream._taken(position, 4096)
+        self.assertIs(found, stream.first_pass)

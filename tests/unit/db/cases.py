@@ -415,7 +415,8 @@ class ApiCases:
         found = api.recent_migrations(10, finished)
         self.assertEqual([4.0, 3.5, 3.0], [row["actual"]["nova_seconds"] for row in found])
         self.assertEqual(
-            {"batch_id": batch["id"], "source": rows[1]["source"], "attempts": 1,
+            {"batch_id": batch["id"], "source": rows[1]["source"],
+             "destination": rows[1]["destination"], "attempts": 1,
              "issued_at": finished, "finished_at": finished + datetime.timedelta(seconds=1),
              "projection": {"stream_seconds": 2.0}, "actual": {"nova_seconds": 3.5}}, found[1])
         self.assertEqual(found[2:], api.recent_migrations(1, finished))

@@ -401,7 +401,7 @@ class ApiCases:
         told = {"stream_seconds": 1.0}
         rows = [
             server(f"s{number}", status=status, actual=actual, current_projection=projection,
-                   issued_at=issued, attempts=1,
+                   issued_at=issued, attempts=1, destination="cmpb",
                    finished_at=finished + datetime.timedelta(seconds=number))
             for number, (status, issued, projection, actual) in enumerate([
                 ("completed", finished, told, {"nova_seconds": 4.0}),
@@ -416,7 +416,7 @@ class ApiCases:
         self.assertEqual([4.0, 3.5, 3.0], [row["actual"]["nova_seconds"] for row in found])
         self.assertEqual(
             {"batch_id": batch["id"], "source": rows[1]["source"],
-             "destination": rows[1]["destination"], "attempts": 1,
+             "destination": "cmpb", "attempts": 1,
              "issued_at": finished, "finished_at": finished + datetime.timedelta(seconds=1),
              "projection": {"stream_seconds": 2.0}, "actual": {"nova_seconds": 3.5}}, found[1])
         self.assertEqual(found[2:], api.recent_migrations(1, finished))

@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import mmap
 import pathlib
+import signal
 import time
 from collections.abc import Callable, Sequence
 
@@ -109,10 +110,13 @@ def _fleet_on_lab(fleet: str, kinds: Sequence[str], links: Sequence[int], ways: 
                 cloud.enable()
                 time.sleep(BETWEEN_SECONDS)
     finally:
+        # an end that comes now would cost all that was measured
+        ended = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # every move of all ways is behind them: what any of them lost shows here
         whole, not_whole = cloud.whole(before)
         for case in cases:
             keep(case | {"whole": whole, "not_whole": not_whole})
+        signal.signal(signal.SIGTERM, ended)
 
 
 def _set_up(link: int, dictionary_mib: int) -> None:

@@ -94,7 +94,7 @@ def _running(batch: st.BatchState) -> list:
 def _aborting(batch: st.BatchState) -> list:
     actions = [action for row in batch.rows for action in decide_server(row, batch)]
     actions += [st.Close(row.server_id, "aborted", "the batch was aborted before its turn")
-                for row in batch.rows if row.status in ("pending", "waiting")]
+                for row in batch.rows if row.status in st.SERVER_NEXT]
     if not any(row.status == "migrating" for row in batch.rows):
         actions.append(st.Finish("aborted"))
     return actions

@@ -127,30 +127,34 @@ class Executor:
         db.update_server(batch["id"], row["server_id"],
                          {"migration_id": migration.id, "progress": progress})
 
-    def watch(self, ctxt, source: str, rows: list[dict]) -> None:
+    def watch(self, ctxt, source: str, rows: list[dict]) -> bool:
         """Note the jobs of a source's running migrations in ``rows``, where they are not young.
 
         The last ones known stay where its agent does not say. One that had a job and has none has
-        ended its stream: what is left of the migration is Nova's.
+        ended its stream: what is left of the migration is Nova's. Returns whether one is seen to
+        have ended now.
         """
         now = timeutils.utcnow()
         at = now.replace(tzinfo=datetime.UTC).timestamp()
         due = {row["server_id"]: row for row in rows
                if at - (row["progress"] or {}).get("job_seen", 0.0) >= JOB_LOOK_SECONDS}
         if not due:
-            return
+            return False
         try:
             jobs = self._agents.progress(ctxt, source, sorted(due))
         except (exception.AgentUnavailable, exception.AgentRefused) as error:
             LOG.warning("no progress of servers %s: %s", ", ".join(sorted(due)), error)
             jobs = {}
+        ended = False
         for server_id, row in due.items():
             row["progress"] = (row["progress"] or {}) | {"job_seen": at}
             if server_id in jobs and jobs[server_id] is None and "job" in row["progress"]:
+                ended = ended or not row["progress"].get("streamed")
                 row["progress"] |= {"streamed": True}
             if (job := jobs.get(server_id)) is not None:
                 began = now - datetime.timedelta(seconds=job["elapsed_seconds"])
                 row["progress"] |= {"job": job, "stream_began_at": began.isoformat()}
+        return ended
 
     def complete(self, ctxt, batch: dict, row: dict, host: str, migration) -> None:
         """The server runs at ``host``: write down what really happened."""

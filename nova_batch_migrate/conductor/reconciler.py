@@ -63,8 +63,10 @@ class Reconciler:
         actions = decide.decide(seen)
         self._allocate(ctxt, batch, rows, actions)
         self._truths.look_at_next(rows, actions)
-        self._look_at_jobs(ctxt, rows, actions)
-        done = state.Pass.FOLLOWED
+        ended = self._look_at_jobs(ctxt, rows, actions)
+        # who waits for the end of a stream is asked for in the next pass: that is not to wait
+        done = state.Pass.STEPPED if ended and any(
+            row["status"] in state.SERVER_NEXT for row in rows.values()) else state.Pass.FOLLOWED
         for action in actions:
             LOG.debug("batch %s: %s", batch_id, action)
             if not self._apply(ctxt, batch, rows, seen, action):
@@ -105,15 +107,19 @@ class Reconciler:
             keeping.save(batch, relay_figures={
                 "at": now, "groups": kept.get("groups", {}) | found, "switching": switching})
 
-    def _look_at_jobs(self, ctxt, rows: dict, actions: list) -> None:
-        """See how far the streams are that run: one call serves all of a source."""
+    def _look_at_jobs(self, ctxt, rows: dict, actions: list) -> bool:
+        """See how far the streams are that run: one call serves all of a source.
+
+        Returns whether one is seen to have ended.
+        """
         running: dict[str, list[dict]] = {}
         for action in actions:
             if isinstance(action, state.Follow) and action.migration.status.startswith("running"):
                 row = rows[action.server_id]
                 running.setdefault(row["source"], []).append(row)
-        for source, streams in running.items():
-            self._executor.watch(ctxt, source, streams)
+        # every source is asked, whatever another has said
+        return any([self._executor.watch(ctxt, source, streams)
+                    for source, streams in running.items()])
 
     def _apply(self, ctxt, batch, rows, seen, action) -> bool:
         """Carry one action out; False ends the pass because the state has changed under it."""

@@ -9,7 +9,8 @@ import enum
 from typing import Any
 
 ACTIVE_STATUSES = ("accepted", "measuring", "planned", "running", "paused", "aborting")
-SERVER_OPEN = ("pending", "waiting", "migrating")
+SERVER_NEXT = ("pending", "waiting")
+SERVER_OPEN = (*SERVER_NEXT, "migrating")
 #: Of servers that have not moved and will not.
 SERVER_OUT = ("skipped", "failed", "aborted")
 

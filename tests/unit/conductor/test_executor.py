@@ -223,8 +223,11 @@ class ExecutorTest(base.BaseTestCase):
                             (None, True)):
             timeutils.advance_time_seconds(60)
             self.agents.job = told
+            self.assertIs(ended, self.executor.watch(self.ctxt, "cmpa", [self.row()]))
             progress = self.follow()["progress"]
             self.assertEqual((ended, job), (progress.get("streamed", False), progress["job"]))
+        timeutils.advance_time_seconds(60)
+        self.assertFalse(self.executor.watch(self.ctxt, "cmpa", [self.row()]), "seen before")
 
     def test_completed_with_what_the_destination_saw(self):
         self.issue()

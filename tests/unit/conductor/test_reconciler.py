@@ -1,6 +1,7 @@
 """How a pass asks Nova: once for many, and again where that left something open."""
 
 import datetime
+from unittest import mock
 
 from oslo_utils import fixture as time_fixture
 from oslo_utils import timeutils
@@ -193,6 +194,20 @@ class ReconcilerTest(base.BaseTestCase):
         self.begin(status="accepted", surveyed=False, busy_since=timeutils.utcnow().timestamp(),
                    surveyed_at=timeutils.utcnow().timestamp())
         self.assertEqual((state.Pass.FOLLOWED, []), self.go_over())
+
+    def test_who_waits_for_the_end_of_a_stream_is_asked_for_without_a_rest(self):
+        for parallel, seen in ((2, state.Pass.STEPPED), (3, state.Pass.FOLLOWED)):
+            self.begin(limits={"cmpa": parallel})
+            self.go_over()
+            self.go_over()
+            looks = []
+            with mock.patch.object(self.reconciler._executor, "watch",
+                                   side_effect=lambda *args, looks=looks: looks.append(args)
+                                   or len(looks) == 2):
+                done = [self.go_over()[0] for _ in range(3)]
+            self.assertEqual([state.Pass.FOLLOWED, seen, state.Pass.FOLLOWED], done)
+            self.assertEqual(["cmpa"] * 3, [args[1] for args in looks])
+            db.delete_batch(self.batch_id)
 
     def test_a_set_that_was_let_go_is_told_apart_until_it_has_switched_over(self):
         self.begin(relay_groups={"cmpa/0": ["cmpb"]})

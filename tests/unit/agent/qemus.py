@@ -8,6 +8,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
 import time
 import uuid
 
@@ -23,7 +24,9 @@ _LAB = os.path.join(os.environ.get("NBM_LAB", "/var/lib/nbm-lab"),
 BINARY = _LAB if os.path.exists(_LAB) else shutil.which("qemu-system-x86_64")
 #: Its firmware is the machine's.
 FIRMWARE = ["-L", "/usr/share/qemu", "-L", "/usr/share/seabios"] if BINARY == _LAB else []
-BASE = [*FIRMWARE, "-S", "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg"]
+#: KSM is another test's, and would take these guests, too.
+BASE = [*FIRMWARE, "-S", "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg",
+        "-machine", "mem-merge=off"]
 
 #: Runs it as if it were the machine's, with the modules of its own build.
 EMULATOR = "#!/bin/sh\nexec " + (
@@ -87,6 +90,49 @@ def has_filled(ram, filled):
     present, _ = ram.presence(part)
     ram.read(part, present, buffer)
     return bool(present[0]) and bytes(buffer.view[:4]) == b"\1\0\0\0"
+
+
+class Pace:
+    """How much a guest with one block of RAM writes, by its own clock, looked at all the time.
+
+    What a busy machine takes from it comes in pieces: it writes in bursts.
+    """
+
+    def __init__(self, ram, per_tick):
+        self._ram, self._per_tick = ram, per_tick
+        #: When a look began, when it was over, the pages that were written by then.
+        self._looks: list[tuple[float, float, int]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._over.set()
+        self._thread.join()
+
+    def _look(self):
+        while True:
+            is_over, before = self._over.is_set(), time.monotonic()
+            pages = self._per_tick * ticks(self._ram)
+            self._looks.append((before, time.monotonic(), pages))
+            if is_over:
+                return
+            self._over.wait(0.01)
+
+    def written(self, seconds):
+        """Return the least and the most pages that were written in any stretch of that length."""
+        before, after, pages = (numpy.array(each) for each in zip(*self._looks, strict=True))
+        last = len(pages) - 1
+        # a stretch that begins between two looks
+        most = pages[numpy.searchsorted(before, before[1:] + seconds).clip(0, last)] - pages[:-1]
+        least = pages[numpy.searchsorted(after, after[:-1] + seconds, "right") - 1] - pages[1:]
+        whole = after[:-1] + seconds <= after[-1]
+        if not whole.any():
+            raise ValueError(f"it was not looked at for {seconds} s")
+        return max(0, int(least[whole].min())), int(most.max())
 
 
 class Qemu(fixtures.Fixture):

@@ -7,7 +7,7 @@ import numpy
 from oslotest import base
 
 from nova_batch_migrate.agent import memory
-from tests.unit.agent import machines, processes
+from tests.unit.agent import machines, processes, qemus
 from tests.unit.agent.processes import PAGE, PAGES, Guest
 
 
@@ -80,8 +80,13 @@ class TestGuestMemory(base.BaseTestCase):
         machines.set_up(self, machines.Swap())
         guest = self.useFixture(Guest())
         guest.write({page: page + 1 for page in range(20)})
-        guest.write(dict.fromkeys(range(10), processes.SWAP))
         ram = self.open(guest)
+
+        def are_gone():
+            # what another core has not handed to the kernel's lists yet stays at first
+            guest.write(dict.fromkeys(range(10), processes.SWAP))
+            return not ram.presence(ram.stretch(0, 10))[0].any()
+        qemus.wait_for(are_gone)
         present, swapped = ram.presence(ram.slices()[0])
         self.assertEqual((10, 10), (numpy.count_nonzero(present), numpy.count_nonzero(swapped)))
         self.assertEqual(set(range(10, 20)), set(read_all(ram)))

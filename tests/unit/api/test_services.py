@@ -29,7 +29,7 @@ class ConductorLinkTest(base.BaseTestCase):
         (path,) = self.create_tempfiles([("own", "[DEFAULT]\ntransport_url = fake:/\n")], ".conf")
         self.conf = own_conf.new()
         own_conf.parse(self.conf, [], [path])
-        self.conf.set_override("conductor_timeout_seconds", 5, "api")
+        self.conf.set_override("conductor_timeout_seconds", 60, "api")
         # the in-process bus is one for all tests of a process
         self.useFixture(fixtures.MonkeyPatch(
             "nova_batch_migrate.rpc.CONDUCTOR_TOPIC", self.id()))

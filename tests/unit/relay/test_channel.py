@@ -47,7 +47,7 @@ class ChannelTestCase(base.BaseTestCase):
 
         def run():
             plain, _ = listener.accept()
-            plain.settimeout(5)
+            plain.settimeout(60)
             try:
                 with context.wrap_socket(plain, server_side=True) as connection:
                     results.append(serve(connection))
@@ -55,7 +55,7 @@ class ChannelTestCase(base.BaseTestCase):
                 results.append(error)
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        self.addCleanup(thread.join, 10)
+        self.addCleanup(thread.join, 60)
         return listener.getsockname()[1], results, thread
 
 

@@ -377,7 +377,7 @@ class TestPump(base.BaseTestCase):
             ours.sendall(sent)
             self.assertEqual(sent, given.recv(len(sent), socket.MSG_WAITALL))
             ours.shutdown(socket.SHUT_WR)
-            thread.join(10)
+            thread.join(60)
             self.assertFalse(thread.is_alive())
             self.assertEqual([len(sent)], moved.tolist())
 

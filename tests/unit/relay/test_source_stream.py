@@ -44,14 +44,14 @@ class Fill(base.BaseTestCase):
         self.assertRaises(BlockingIOError, source_stream.fill, self.near, self.room, 0.02)
 
     def test_late_a_timeout_in_all_is_what_more_bytes_are_waited_for(self):
-        self.patient(1)
+        self.patient(4)
         self.far.sendall(b"x" * 300)
         more = threading.Timer(0.05, self.far.sendall, [b"x" * 100])
         more.start()
         self.addCleanup(more.join)
         begun = time.monotonic()
         self.assertEqual(400, source_stream.fill(self.near, self.room, 0.0))
-        self.assertLess(time.monotonic() - begun, 10)
+        self.assertLess(time.monotonic() - begun, 40)
 
     def test_a_trickle_is_not_waited_for_without_end(self):
         ended = threading.Event()
@@ -63,7 +63,7 @@ class Fill(base.BaseTestCase):
         threading.Thread(target=trickle, daemon=True).start()
         begun = time.monotonic()
         self.assertLess(source_stream.fill(self.near, self.room, 0.02), 1000)
-        self.assertLess(time.monotonic() - begun, 5)
+        self.assertLess(time.monotonic() - begun, 20)
         ended.set()
 
     def test_the_end_is_told_behind_the_last_bytes(self):

@@ -29,7 +29,7 @@ class Splice(base.BaseTestCase):
         far, self.server = pair()
         self.joined = splice.Splice(near, far)
         for each in (self.client, self.server):
-            each.settimeout(10)
+            each.settimeout(60)
             self.addCleanup(each.close)
         self.thread = threading.Thread(target=self.joined.run, daemon=True)
         self.thread.start()

@@ -18,7 +18,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "lab"))
 from nbmlab import check, drain, guests, host, layout, network, services, shell  # noqa: E402
 from nbmlab.cloud import Cloud  # noqa: E402
 
-BATCH_SECONDS = 150
+#: On a slow machine, too; of most it takes a fourth.
+BATCH_SECONDS = 300
 
 
 def present(wanted: tuple[guests.Wanted, ...]) -> list[guests.Guest]:

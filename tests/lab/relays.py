@@ -20,7 +20,7 @@ class RelayTestCase(base.LabTestCase):
                guests.Wanted("quick-writer-slow", "lab-slow"))
     RELAYS = True
     #: On this one streams are surely under way when something is done to them.
-    SLOW_LINK_MIB_PER_SECOND = 4.0
+    SLOW_LINK_MIB_PER_SECOND = 2.0
 
     def setUp(self):
         super().setUp()
@@ -42,7 +42,7 @@ class RelayTestCase(base.LabTestCase):
     def kill_relay(self, name: str) -> None:
         """Kill a host's relay; what goes the plain way from now on need not take long."""
         os.kill(daemon.record(f"batch-relay-{name}").pid, signal.SIGKILL)
-        shell.wait_for("the end of the relay", 10,
+        shell.wait_for("the end of the relay", 60,
                        lambda: daemon.record(f"batch-relay-{name}") is None)
         self.link_at(0)
 
@@ -65,13 +65,14 @@ class RelayTestCase(base.LabTestCase):
 
     # -- faults of the link -----------------------------------------------------------------
 
-    def break_link(self, *rules: str) -> None:
-        """Let both hosts drop what arrives at them by these rules."""
+    def break_link(self, *rules: str, at: str | None = None) -> None:
+        """Let both hosts, or one of them, drop what arrives at them by these rules."""
         text = f"add table inet {_TABLE}; add chain inet {_TABLE} input " \
                "{ type filter hook input priority 0; }; " \
                + "; ".join(f"add rule inet {_TABLE} input {rule}" for rule in rules)
         for each in layout.load_options().host_list:
-            shell.run(*host.inside(each), "nft", text)
+            if at in (None, each.name):
+                shell.run(*host.inside(each), "nft", text)
 
     @staticmethod
     def mend() -> None:

@@ -30,7 +30,7 @@ class AgentUserTestCase(base.BaseTestCase):
     def _channel(self, user, vhost):
         connection = kombu.Connection(
             f"amqp://{user}:{user}@{layout.CONTROLLER}:{layout.RABBIT_PORT}/{vhost}",
-            transport_options={"confirm_publish": True}, connect_timeout=5)
+            transport_options={"confirm_publish": True}, connect_timeout=60)
         self.addCleanup(connection.release)
         return connection.channel()
 

@@ -68,7 +68,7 @@ class DrainTestCase(base.LabTestCase):
         batch_id = self.begin()
         self.wait_for_stream(batch_id)
         os.kill(daemon.record(CONDUCTOR).pid, signal.SIGKILL)
-        shell.wait_for("the end of the conductor", 10, lambda: daemon.record(CONDUCTOR) is None)
+        shell.wait_for("the end of the conductor", 60, lambda: daemon.record(CONDUCTOR) is None)
         services.revive(layout.load_options())
         self.ended(batch_id)
         self.assertNotIn(self.source, self.hosts().values())

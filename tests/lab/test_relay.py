@@ -19,7 +19,7 @@ class RelayTest(relays.RelayTestCase):
         shell.wait_for("the redirect", relays.BATCH_SECONDS,
                        lambda: "nova_batch_relay" in self.tables(self.source))
         servers = self.finished(batch_id)
-        self.assertNotIn("nova_batch_relay", self.tables(self.source))
+        self.wait_for_no_redirect()
         for server in servers.values():
             self.assertIsNotNone(server["relay"], server)
             self.assertLess(server["wire_bytes"], server["raw_bytes"] / 2, server)
@@ -31,13 +31,16 @@ class RelayTest(relays.RelayTestCase):
                                           "-f", "json").stdout)
         self.assertTrue(plan["relay"])
 
+    def wait_for_no_redirect(self) -> None:
+        """It goes with the last connection; of a relay that is gone the kernel takes it away."""
+        shell.wait_for("the end of the redirect", 60,
+                       lambda: "nova_batch_relay" not in self.tables(self.source))
+
     @ddt.data("source", "destination")
     def test_a_relay_killed_in_the_middle_harms_no_guest(self, side):
         batch_id = self.caught()
         self.kill_relay(getattr(self, side))
         if side == "source":
-            # the kernel takes it away when the last thread's files are closed
-            shell.wait_for("the end of the redirect", 5,
-                           lambda: "nova_batch_relay" not in self.tables(self.source))
+            self.wait_for_no_redirect()
         servers = self.finished(batch_id)
         self.assertGreater(max(server["attempts"] for server in servers.values()), 1)

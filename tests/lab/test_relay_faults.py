@@ -43,7 +43,7 @@ def little_memory(pid: int):
         told = group / ("memory.oom_control" if first else "memory.events")
         yield lambda: "oom_kill 0" not in told.read_text().splitlines()
     finally:
-        shell.wait_for("the end of what is in the group", 30,
+        shell.wait_for("the end of what is in the group", 120,
                        lambda: not (group / "cgroup.procs").read_text())
         group.rmdir()
 
@@ -82,10 +82,10 @@ class RelayFaultsTest(relays.RelayTestCase):
         told_before = log.stat().st_size
         batch_id = self.planned(servers=[mover])
         # the end takes longer than the rule
-        self.link_at(3.0)
+        self.link_at(1.5)
         self.start(batch_id)
         self.wait_for_standstill()
-        self.break_link(_CUT_ANSWERS)
+        self.break_link(_CUT_ANSWERS, at=self.source)
         time.sleep(1)
         self.kill_relay_with_its_words(self.destination)
         self.mend()

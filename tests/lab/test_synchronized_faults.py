@@ -4,6 +4,7 @@ Run by tools/test lab on a lab that is up with its relays, with the guests of te
 """
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -11,12 +12,13 @@ import time
 from tests.lab import base
 from tests.lab.test_synchronized import TogetherTestCase
 
-from nbmlab import check, drain, shell  # noqa: E402, isort: skip
+from nbmlab import check, drain, host, layout, shell  # noqa: E402, isort: skip
 
 #: [relay] hold_seconds of the lab.
 HOLD_SECONDS = 20
 #: On this one a stream lasts longer than it takes until its QEMU is struck.
 SLOW_LINK_MIB_PER_SECOND = 6.0
+_WELL_ON_ITS_WAY = 4 << 20
 
 
 class CalledOffTestCase(TogetherTestCase):
@@ -33,13 +35,18 @@ class CalledOffTestCase(TogetherTestCase):
         end = time.monotonic() + 2 * base.BATCH_SECONDS
         while len(struck) < times and time.monotonic() < end:
             pid = self.arriving(server_id)
-            if pid is not None and pid not in struck:
-                # it has to be well on its way
-                time.sleep(1.5)
+            if pid is not None and pid not in struck and self.sent(server_id) > _WELL_ON_ITS_WAY:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, what)
                     struck.add(pid)
             time.sleep(0.1)
+
+    def sent(self, server_id: str) -> int:
+        """Return the bytes that a server's migration has sent by now; 0 where there is none."""
+        told = shell.run(*host.inside(layout.host_named(self.source)), "virsh", "domjobinfo",
+                         "--rawstats", server_id, check=False)
+        found = re.search(r"memory_processed: (\d+)", told)
+        return int(found[1]) if found else 0
 
     def striking(self, what: signal.Signals, times: int) -> None:
         """Strike the second guest's QEMU at the destination in a thread of its own."""

@@ -51,7 +51,7 @@ class _Stream:
         self.most_block_bytes = most_block_bytes
         self.parser = qemu_stream.QemuStream()
         self.runs = Runs()
-        self.buffer = buffer
+        self.buffer = memoryview(buffer)
         self.filled = 0
         self.sent = 0               # of the buffer's first bytes: they crossed ahead of the item
         self.predicted = -1
@@ -145,8 +145,7 @@ class Encoder:
         Release it before `commit`. Spares the copy that `feed` makes.
         """
         opened = self._streams[stream]
-        with memoryview(opened.buffer) as whole:
-            return whole[opened.filled:opened.filled + opened.wanted()]
+        return opened.buffer[opened.filled:opened.filled + opened.wanted()]
 
     def commit(self, stream: int, count: int) -> list[_Pieces]:
         """Take `count` bytes that were written to `buffer`; return the frames complete now.
@@ -184,7 +183,7 @@ class Encoder:
 
     def _close(self, stream: int, kind: Kind, payload: bytes) -> _Pieces:
         opened = self._closed[stream] = self._streams.pop(stream)
-        opened.buffer = np.empty(0, np.uint8)
+        opened.buffer = memoryview(b"")
         return self._frame(kind, stream, payload)
 
     # settings that change
@@ -265,6 +264,11 @@ class Encoder:
             total.add(opened.statistics)
         return total
 
+    def crossed(self, stream: int) -> tuple[int, int]:
+        """Return how many raw bytes of a stream were fed, and wire bytes made of them."""
+        counted = self._stream(stream).statistics
+        return counted.raw_bytes, counted.wire_bytes
+
     @property
     def fill_bytes(self) -> int:
         """Bytes of content that the dictionary holds."""
@@ -284,23 +288,23 @@ class Encoder:
         """Make blocks of all that is complete in the buffer; keep the rest at its beginning."""
         frames, at = [], 0
         self._writer.spare()
-        with memoryview(opened.buffer) as data:
-            while at < opened.filled:
-                opened.runs.clear()
-                turn = opened.parser.round
-                following = opened.parser.parse(data, at, opened.filled, opened.runs)
-                if following == at:
-                    break
-                opened.runs.clip(opened.sent)
-                # the next block is written to the same buffers
-                frames = [(each,) for each in _whole(frames)]
-                frames.append(self._block(opened, data, following - at - opened.sent, turn))
-                opened.sent, at = 0, following
-                if opened.parser.starved:
-                    break
-            left = opened.filled - at
-            if at:
-                data[:left] = data[at:opened.filled]
+        data = opened.buffer
+        while at < opened.filled:
+            opened.runs.clear()
+            turn = opened.parser.round
+            following = opened.parser.parse(data, at, opened.filled, opened.runs)
+            if following == at:
+                break
+            opened.runs.clip(opened.sent)
+            # the next block is written to the same buffers
+            frames = [(each,) for each in _whole(frames)]
+            frames.append(self._block(opened, data, following - at - opened.sent, turn))
+            opened.sent, at = 0, following
+            if opened.parser.starved:
+                break
+        left = opened.filled - at
+        if at:
+            data[:left] = data[at:opened.filled]
         opened.filled = left
         return frames
 
@@ -310,8 +314,7 @@ class Encoder:
         runs.verbatim(opened.sent, opened.filled - opened.sent)
         opened.runs, kept = runs, opened.runs
         turn = opened.parser.round
-        with memoryview(opened.buffer) as data:
-            frame = self._block(opened, data, opened.filled - opened.sent, turn)
+        frame = self._block(opened, opened.buffer, opened.filled - opened.sent, turn)
         opened.runs, opened.sent = kept, opened.filled
         return frame
 

@@ -22,6 +22,9 @@ _LEAST_LINK_BYTES_PER_SECOND = 1e6
 _KEPT_WINDOWS = 20
 #: Of a window, what was spent in sending where the link is what sending waited for.
 _BUSY_SHARE = 0.5
+#: On a fast link, a window in which less was sent without that says nothing of how fast it leaves:
+#: each call takes some 50 us, for one byte as for 64 KiB, and longer where other threads run.
+_TELLING_BYTES = 1 << 20
 
 
 class TokenBucket:
@@ -63,9 +66,11 @@ class WireRate:
     The best of the last windows of 0.1 s. One in which we had little to send says nothing of the
     link and drives none out: else what crosses as references would make the link look slow, what
     is taken slower for that even slower, and so on. ``assumed`` counts until there is a window.
+    ``is_fast``: windows of few bytes do not tell how fast they leave, either.
     """
 
-    def __init__(self, assumed_bytes_per_second: float | None):
+    def __init__(self, assumed_bytes_per_second: float | None, is_fast: bool = False):
+        self._telling_bytes = _TELLING_BYTES if is_fast else 0
         self._windows: list[float] = []
         self._best = assumed_bytes_per_second
         self._begun: float | None = None
@@ -82,10 +87,11 @@ class WireRate:
         lasted = ended - self._begun
         if lasted >= _RATE_WINDOW_SECONDS:
             rate = self._bytes / lasted
-            if self._busy > 0:
+            is_busy = self._busy >= _BUSY_SHARE * lasted
+            if self._busy > 0 and (is_busy or self._bytes >= self._telling_bytes):
                 self._sending = self._bytes / self._busy
             known = max(self._windows, default=self._best or _LEAST_LINK_BYTES_PER_SECOND)
-            if self._busy >= _BUSY_SHARE * lasted or rate >= known:
+            if is_busy or rate >= known:
                 self._windows.append(rate)
                 del self._windows[:-_KEPT_WINDOWS]
                 self._best = max(self._windows)

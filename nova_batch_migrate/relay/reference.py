@@ -5,6 +5,7 @@ errors are those of the extension; only the hash differs, which nobody outside s
 encoder's part.
 """
 import os
+import time
 
 import numpy as np
 import xxhash
@@ -348,15 +349,20 @@ def pack_control(out, runs, data, kinds, seqs, bitmaps, words):
     return len(packed), groups
 
 
-def pump(source: int, target: int, reader: int, writer: int, chunk: int, moved) -> None:
+def pump(source: int, target: int, reader: int, writer: int, chunk: int, rest: int, moved
+         ) -> None:
     """Splice from one descriptor to another through a pipe, until the source ends.
 
-    moved[0] grows meanwhile; OSError from either side.
+    Behind a piece of a 32nd to half of a chunk it rests for so many microseconds: of a stream that
+    flows, more goes on in one call then. moved[0] grows meanwhile; OSError from either side.
     """
-    if chunk <= 0:
-        raise ValueError("a chunk is of one byte or more")
+    if chunk <= 0 or not 0 <= rest < 1_000_000:
+        raise ValueError("a chunk is of one byte or more, a rest shorter than a second")
     while taken := os.splice(source, writer, chunk):
+        rests = rest and chunk // 32 <= taken < chunk // 2
         while taken:
             given = os.splice(reader, target, taken)
             taken -= given
             moved[0] += given
+        if rests:
+            time.sleep(rest / 1e6)

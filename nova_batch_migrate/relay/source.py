@@ -81,7 +81,8 @@ class SourceGroup:
         self._context = context
         self._gangs = gangs
         self._bucket = pacing.TokenBucket(group.wire_bytes_per_second)
-        self._rate = pacing.WireRate(group.link_bytes_per_second)
+        self._rate = pacing.WireRate(group.link_bytes_per_second,
+                                     is_fast=not group.link_is_slow)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._asking = threading.Lock()

@@ -195,6 +195,14 @@ class SourceLog:
             except KeyError:
                 return None
 
+    def crossed(self, number: int) -> tuple[int, int]:
+        """Return raw bytes of a stream and what crossed of them; zeros where nobody knows it."""
+        with self._encode:
+            try:
+                return self._encoder.crossed(number) if self._encoder else (0, 0)
+            except KeyError:
+                return 0, 0
+
     @property
     def fill_bytes(self) -> int:
         """Bytes of content in the dictionary."""
@@ -223,10 +231,13 @@ class SourceLog:
             self._require_channel()
             line = self._channel
             self._choose_level()
-            begun, core_begun = time.monotonic(), time.thread_time()
-            frames = produce(self._encoder)
-            # as long as it took, and what it had of a core: cores are shared with guests
-            encoding = (time.monotonic() - begun, time.thread_time() - core_begun)
+            if self._levels is None:
+                frames, encoding = produce(self._encoder), (0.0, 0.0)
+            else:
+                begun, core_begun = time.monotonic(), time.thread_time()
+                frames = produce(self._encoder)
+                # as long as it took, and what it had of a core: cores are shared with guests
+                encoding = (time.monotonic() - begun, time.thread_time() - core_begun)
             self._order.acquire()
         finally:
             self._encode.release()
@@ -277,8 +288,11 @@ class SourceLog:
         begun = time.monotonic()
         try:
             line.let_unsent(self._unsent_bytes(ahead_seconds))
-            for frame in frames:
-                self._send(line, frame, ahead_seconds)
+            if self._bucket.bytes_per_second:
+                for frame in frames:
+                    self._send(line, frame, ahead_seconds)
+            else:
+                self._send_freely(line, frames)
         except OSError as error:
             return error
         finally:
@@ -292,6 +306,22 @@ class SourceLog:
         sending = self._rate.sending_bytes_per_second(cap) or 0.0
         return int(max(ahead_seconds * (cap or 0.0),
                        min(_UNSENT_SECONDS * sending, _MOST_UNSENT_BYTES)))
+
+    def _send_freely(self, line: channel.Channel, frames: list) -> None:
+        """Send where there is no cap: pieces of several frames are counted together."""
+        size, begun = 0, time.monotonic()
+        for frame in frames:
+            view = memoryview(frame)
+            for start in range(0, len(view), _UNCAPPED_PIECE_BYTES):
+                piece = view[start:start + _UNCAPPED_PIECE_BYTES]
+                line.send(piece)
+                size += len(piece)
+                if size >= _UNCAPPED_PIECE_BYTES:
+                    now = time.monotonic()
+                    self._rate.sent(size, begun, now)
+                    size, begun = 0, now
+        if size:
+            self._rate.sent(size, begun, time.monotonic())
 
     def _send(self, line: channel.Channel, frame, ahead_seconds: float = 0.0) -> None:
         view = memoryview(frame)

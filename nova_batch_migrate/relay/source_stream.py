@@ -63,6 +63,8 @@ _LINGER_MS = 2
 _REST_MS = 250
 #: The longest that a block of round 0 is waited for while some of it comes.
 _BULK_SECONDS = 0.02
+#: On a fast link, what of it is worth to be woken for.
+_BULK_LEAST_BYTES = 512 << 10
 _STALLED_SECONDS = 2.0
 _TURN_LOOK_SECONDS = 0.1
 _RETURN_QUEUE_LENGTH = 256
@@ -96,6 +98,10 @@ class SourceStream:
         self._block_bytes: int | None = None
         #: Raw and wire bytes when it was reckoned last how much of them crosses.
         self._seen, self._crossing = (0, 0), 1.0
+        #: Bytes that wake who waits for some, now and while round 0 comes.
+        self._least_bytes = 1
+        self._bulk_least_bytes = 1 if gang is not None or group.group.link_is_slow \
+            else _BULK_LEAST_BYTES
         self._most_bytes = _EARLY_CHUNK_BYTES if group.group.link_is_slow else _FAST_CHUNK_BYTES
         #: None until either side has spoken.
         self._is_migration: bool | None = None
@@ -211,11 +217,13 @@ class SourceStream:
             late = position.round > 0 or position.ram_end
             try:
                 memory = self._is_migration and position.ram_bytes
+                self._wake_for(self._bulk_least_bytes if memory and not late else 1)
                 with self._log.buffer(self._number) as buffer:
                     wanted = min(room, len(buffer))
                     taken = fill(self._connection, buffer[:wanted], 0.0 if late else _BULK_SECONDS
                                  ) if memory else take(self._connection, buffer[:wanted])
             except BlockingIOError:
+                self._wake_for(1)
                 if not poll.poll(_LINGER_MS) and fresh:
                     begun = self._log.flush(self._number, rest=not self._is_migration) > 0
                     # the main connection of several has few bytes, and knows how many are to come
@@ -241,6 +249,12 @@ class SourceStream:
                 begun = self._log.flush(self._number, rest=False) > 0
                 fresh = False
             self._taken(position, taken)
+
+    def _wake_for(self, size_bytes: int) -> None:
+        """Let who waits for bytes of the connection be woken by so many, or by its end."""
+        if size_bytes != self._least_bytes:
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
+            self._least_bytes = size_bytes
 
     def _taken(self, position: qemu_stream.Position, taken: int) -> None:
         """Note how far the stream is, and wait as long as its pace or its set ask for."""
@@ -308,8 +322,7 @@ class SourceStream:
 
     def _crossing_share(self) -> float:
         """Return wire bytes of raw bytes, by what was taken last; all of it while nobody knows."""
-        seen = self._log.statistics(self._number)
-        raw, wire = (seen.raw_bytes, seen.wire_bytes) if seen else (0, 0)
+        raw, wire = self._log.crossed(self._number)
         if raw - self._seen[0] >= _SEEN_BYTES:
             self._crossing = (wire - self._seen[1]) / (raw - self._seen[0])
             self._seen = raw, wire

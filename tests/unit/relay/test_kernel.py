@@ -1,8 +1,10 @@
 import contextlib
+import itertools
 import os
 import socket
 import struct
 import threading
+import time
 
 import ddt
 import numpy as np
@@ -359,8 +361,9 @@ class TestApplyBlock(base.BaseTestCase):
 @ddt.ddt
 class TestPump(base.BaseTestCase):
 
-    @ddt.data(*LOOPS)
-    def test_all_bytes_until_the_end(self, which):
+    @contextlib.contextmanager
+    def pumping(self, which, chunk, rest):
+        """Give both ends, and what counts; they are closed and all has gone on in the end."""
         with contextlib.ExitStack() as closing:
             ours, theirs = socket.socketpair()
             taken, given = socket.socketpair()
@@ -371,15 +374,33 @@ class TestPump(base.BaseTestCase):
             closing.callback(os.close, writer)
             moved = np.zeros(1, np.int64)
             thread = threading.Thread(target=LOOPS[which].pump, args=(
-                theirs.fileno(), taken.fileno(), reader, writer, 1 << 16, moved), daemon=True)
+                theirs.fileno(), taken.fileno(), reader, writer, chunk, rest, moved), daemon=True)
             thread.start()
-            sent = os.urandom(50_000)
-            ours.sendall(sent)
-            self.assertEqual(sent, given.recv(len(sent), socket.MSG_WAITALL))
+            yield ours, given, moved
             ours.shutdown(socket.SHUT_WR)
             thread.join(60)
             self.assertFalse(thread.is_alive())
-            self.assertEqual([len(sent)], moved.tolist())
+
+    @ddt.data(*itertools.product(LOOPS, (0, 200)))
+    @ddt.unpack
+    def test_all_bytes_until_the_end(self, which, rest):
+        sent = os.urandom(50_000)
+        with self.pumping(which, 1 << 16, rest) as (ours, given, moved):
+            ours.sendall(sent)
+            self.assertEqual(sent, given.recv(len(sent), socket.MSG_WAITALL))
+        self.assertEqual([len(sent)], moved.tolist())
+
+    @ddt.data(*LOOPS)
+    def test_it_rests_behind_what_flows_and_not_behind_what_is_small(self, which):
+        with self.pumping(which, 1 << 16, 400_000) as (ours, given, _):
+            times = []
+            for size in (100, 100, 4096, 100):
+                begun = time.monotonic()
+                ours.sendall(bytes(size))
+                given.recv(size, socket.MSG_WAITALL)
+                times.append(time.monotonic() - begun)
+        self.assertLess(max(times[:3]), 0.2)
+        self.assertGreater(times[3], 0.2)
 
     @ddt.data(*LOOPS)
     def test_what_can_not_be_spliced(self, which):
@@ -388,5 +409,7 @@ class TestPump(base.BaseTestCase):
             closing.callback(os.close, reader)
             closing.callback(os.close, writer)
             moved = np.zeros(1, np.int64)
-            self.assertRaises(OSError, LOOPS[which].pump, -1, writer, reader, writer, 4096, moved)
-            self.assertRaises(ValueError, LOOPS[which].pump, 0, 1, reader, writer, 0, moved)
+            self.assertRaises(OSError, LOOPS[which].pump, -1, writer, reader, writer, 4096, 0,
+                              moved)
+            self.assertRaises(ValueError, LOOPS[which].pump, 0, 1, reader, writer, 0, 0, moved)
+            self.assertRaises(ValueError, LOOPS[which].pump, 0, 1, reader, writer, 1, -1, moved)

@@ -101,6 +101,22 @@ class WireRate(base.BaseTestCase):
             now += 0.01
         self.assertAlmostEqual(5e6, rate.bytes_per_second(), delta=1e6)
 
+    def test_on_a_fast_link_windows_of_few_bytes_say_nothing_of_how_fast_they_leave(self):
+        for is_fast, speed in ((True, 1e9), (False, 8e6)):
+            rate = pacing.WireRate(None, is_fast=is_fast)
+            now = 0.0
+            # pages in full, then references to pages: each call takes 50 us
+            for size, spent in ((1_000_000, 0.001), (400, 0.00005)):
+                for _ in range(100):
+                    rate.sent(size, now, now + spent)
+                    now += 0.01
+            self.assertAlmostEqual(speed, rate.sending_bytes_per_second(), delta=speed / 20)
+        # of a link that sending waits for they do
+        for _ in range(100):
+            rate.sent(2_000, now, now + 0.008)
+            now += 0.01
+        self.assertAlmostEqual(250e3, rate.sending_bytes_per_second(), delta=3e3)
+
     def test_where_little_was_sent_from_the_begin_on_the_link_is_not_slow(self):
         for assumed in (None, 40e6):
             rate = pacing.WireRate(assumed)

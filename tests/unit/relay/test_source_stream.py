@@ -1,3 +1,4 @@
+import select
 import socket
 import struct
 import threading
@@ -135,8 +136,7 @@ class EarlyChunks(base.BaseTestCase):
         group = mock.Mock()
         group.sending_bytes_per_second.return_value, group.group.link_is_slow = sending, slow
         group.turns.crowded = False
-        group.log.return_value.statistics.return_value = statistics.Statistics(
-            raw_bytes=4 << 20, wire_bytes=int((4 << 20) * share))
+        group.log.return_value.crossed.return_value = 4 << 20, int((4 << 20) * share)
         stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
         stream._is_migration = True
         stream._set_block(64 << 10)
@@ -156,11 +156,36 @@ class SharedChunks(base.BaseTestCase):
     def test_of_known_content_more_is_taken_beside_others(self, raw, share, known, chunk):
         group = mock.Mock()
         group.group.link_is_slow = True
-        group.log.return_value.statistics.return_value = statistics.Statistics(
-            raw_bytes=raw, wire_bytes=int(raw * share))
+        group.log.return_value.crossed.return_value = raw, int(raw * share)
         stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group, None)
         self.assertAlmostEqual(chunk, stream._shared_chunk_bytes(37.5e6 * 0.005), delta=2)
         self.assertAlmostEqual(known, stream._crossing, places=5)
+
+
+class Waking(base.BaseTestCase):
+    """While round 0 comes fast, few bytes wake nobody; once nothing comes, any do."""
+
+    def test_by_what_it_is_woken(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener, \
+                socket.create_connection(listener.getsockname()) as ours, \
+                listener.accept()[0] as theirs:
+            stream = source_stream.SourceStream(1, theirs, mock.Mock(), 49152, mock.Mock(), None)
+            poll = select.poll()
+            poll.register(theirs, select.POLLIN)
+            stream._wake_for(256 << 10)
+            ours.sendall(bytes(8))
+            self.assertEqual([], poll.poll(50))
+            stream._wake_for(1)
+            self.assertEqual(1, len(poll.poll(5000)))
+
+    def test_on_a_slow_link_and_of_a_set_by_any_byte(self):
+        for is_slow, gang in ((True, None), (False, mock.Mock())):
+            group = mock.Mock()
+            group.group.link_is_slow = is_slow
+            with mock.patch.object(source_stream.escort, "Escort"):
+                stream = source_stream.SourceStream(1, mock.Mock(), mock.Mock(), 49152, group,
+                                                    gang)
+            self.assertEqual(1, stream._bulk_least_bytes)
 
 
 @ddt.ddt

@@ -37,7 +37,7 @@ _LONGEST_ROUND_SECONDS = 1.5
 _SLOWEST, _FASTEST = 0.5, 4.0
 #: Once all are there, what a guest has left is brought down to so many times what QEMU would stop
 #: it for at Nova's first step, at the speed at which it writes, and to this share of a round.
-_CLOSING_MARGIN, _CLOSING_SHARE = 2.5, 0.5
+_CLOSING_MARGIN, _CLOSING_SHARE = 1.8, 0.5
 #: So long before the gate opens: a busy relay is late now and then.
 _SETTLED_SECONDS = 0.15
 #: However little time is left for that.

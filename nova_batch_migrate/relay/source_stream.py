@@ -57,6 +57,12 @@ _GIVE_WAY_SECONDS = 0.002
 #: A stream that spends so much of its time waiting leaves room on the wire for the next one.
 _SLOWED_SHARE = 0.3
 _LINGER_MS = 2
+#: Behind the gate of a set all QEMUs want a processor at once, and none rests before it is at its
+#: end.
+_GATE_LINGER_MS = 6
+#: There the kernel may take more of QEMU at once than service.py lets it until then: with so little
+#: both are woken for every packet.
+_GATE_BUFFER_BYTES = 64 << 10
 #: The rest of a page is waited for longer: no QEMU can use the beginning alone, and in two parts it
 #: is no page any more. QEMU writes without regard to pages, and on a busy host, or held to a speed
 #: (every 0.1 s), it pauses anywhere.
@@ -68,6 +74,9 @@ _BULK_LEAST_BYTES = 512 << 10
 _STALLED_SECONDS = 2.0
 _TURN_LOOK_SECONDS = 0.1
 _RETURN_QUEUE_LENGTH = 256
+#: A member of a set having been let go, its guest and those of the others need the processors more
+#: than what is left to do for its stream.
+_AFTERWARDS_SECONDS = 0.2
 #: Of the content that changes in later rounds, before any was seen: it may not compress at all.
 _WORST_RATIO = 1.0
 #: Nor may content that hardly changes make QEMU believe in a link without end.
@@ -95,6 +104,7 @@ class SourceStream:
         self._pace = pacing.Pace()
         self._memory: guest_memory.GuestMemory = group.memory(member.server_id)
         self._words = b""
+        self._lingers_ms = 0
         self._block_bytes: int | None = None
         #: Raw and wire bytes when it was reckoned last how much of them crosses.
         self._seen, self._crossing = (0, 0), 1.0
@@ -202,8 +212,7 @@ class SourceStream:
         self._reached("turn")
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
-                                    struct.pack("ll", 0, 1000 * _LINGER_MS))
+        self._linger(_LINGER_MS)
         position = self._log.position(self._number)
         # since the last flush bytes came; it has left the beginning of a record
         fresh = begun = False
@@ -239,6 +248,8 @@ class SourceStream:
                 continue
             moved_at = time.monotonic()
             if not taken:
+                if self._escort is not None and "let go" in self._times:
+                    self._ended.wait(_AFTERWARDS_SECONDS)
                 self._log.flush(self._number)
                 self._log.end(self._number)
                 return
@@ -255,6 +266,13 @@ class SourceStream:
         if size_bytes != self._least_bytes:
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
             self._least_bytes = size_bytes
+
+    def _linger(self, milliseconds: int) -> None:
+        """Wait so long for more of a block that has begun to come."""
+        if milliseconds != self._lingers_ms:
+            self._lingers_ms = milliseconds
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                                        struct.pack("ll", 0, 1000 * milliseconds))
 
     def _taken(self, position: qemu_stream.Position, taken: int) -> None:
         """Note how far the stream is, and wait as long as its pace or its set ask for."""
@@ -403,7 +421,10 @@ class SourceStream:
         elif not self._escort.lead(position, taken, self._group.wire_bytes_per_second()):
             self._pace.took(taken, self._speed(position))
         if self._escort.through:
-            self._reached("gate")
+            if "gate" not in self._times:
+                self._reached("gate")
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _GATE_BUFFER_BYTES)
+            self._linger(_LINGER_MS if position.ram_end else _GATE_LINGER_MS)
 
     def _source_listens(self) -> bool:
         """Tell whether QEMU still has its end open, without reading what it has sent."""

@@ -17,7 +17,7 @@ from oslo_log import log
 LOG = log.getLogger(__name__)
 _LOOK_SECONDS = 0.2
 #: All being at the gate, it opens so much later: meanwhile what they have left becomes alike.
-CLOSING_SECONDS = 0.7
+CLOSING_SECONDS = 1.0
 #: How long the members may take from the release to the gate.
 _GATE_SECONDS = 20.0
 

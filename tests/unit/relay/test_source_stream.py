@@ -111,6 +111,38 @@ class LateChunks(base.BaseTestCase):
         group.log.return_value.set_block_bytes.assert_called_with(1, block)
 
 
+class BehindTheGate(base.BaseTestCase):
+    """Where guests stand still, QEMU is taken in large pieces, up to its end."""
+
+    @staticmethod
+    def waits(connection):
+        return struct.unpack("ll", connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.calcsize("ll")))
+
+    @staticmethod
+    def buffer_bytes(connection):
+        return connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def test_more_is_waited_for_until_it_is_at_its_end(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener, \
+                socket.create_connection(listener.getsockname()), \
+                listener.accept()[0] as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+            stream = source_stream.SourceStream(1, taken, mock.Mock(), 49152, mock.Mock(), None)
+            stream._escort = mock.Mock(through=False)
+            later = qemu_stream.Position(phase="later", round=4)
+            before = self.buffer_bytes(taken), self.waits(taken)
+            stream._keep_together(later, 1 << 10)
+            self.assertEqual(before, (self.buffer_bytes(taken), self.waits(taken)))
+            stream._escort.through = True
+            stream._keep_together(later, 1 << 10)
+            self.assertGreater(self.buffer_bytes(taken), before[0])
+            gate = self.waits(taken)
+            stream._keep_together(later._replace(phase="ram-end", ram_end_offset=1), 1 << 10)
+            self.assertGreater(gate, self.waits(taken))
+            self.assertGreater(self.waits(taken), (0, 0))
+
+
 @ddt.ddt
 class EarlyChunks(base.BaseTestCase):
     """Round 0 of a stream that is alone: as much as is gone within 25 ms, in two steps."""

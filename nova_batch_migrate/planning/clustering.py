@@ -21,6 +21,8 @@ MOST_HOLDERS = 64
 FEW_SERVERS = 16
 #: What a server further back in the chain counts, against the one behind it.
 FORGETTING = 0.5
+#: Servers of one kind have so much of the smaller one's contents in common, background apart.
+OF_A_KIND_SHARE = 1 / 3
 #: Passes of the thorough search.
 MOST_PASSES = 4
 
@@ -76,6 +78,27 @@ def chain(servers: Sequence[ServerTelemetry], known: Commonality) -> list[str]:
         for c in facts.narrow(server):
             for holder in facts.holders[c]:
                 common[holder] += facts.pages[c]
+    return found
+
+
+def by_kind(servers: Sequence[ServerTelemetry], known: Commonality) -> list[str]:
+    """Return the ids in the order given, but each with those of its kind right behind it."""
+    facts = Facts(servers, known)
+    left, found = dict.fromkeys(range(len(servers))), []
+    while left:
+        first = next(iter(left))
+        del left[first]
+        common = dict.fromkeys(left, 0.0)
+        for c in facts.narrow(first):
+            for holder in facts.holders[c]:
+                if holder in common:
+                    common[holder] += facts.pages[c]
+        alike = [other for other, pages in common.items()
+                 if 0 < pages >= OF_A_KIND_SHARE * min(facts.distinct[first],
+                                                       facts.distinct[other])]
+        for other in alike:
+            del left[other]
+        found += [facts.ids[at] for at in (first, *alike)]
     return found
 
 

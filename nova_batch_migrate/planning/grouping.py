@@ -38,6 +38,9 @@ _UNBOUNDED = 1 << 62
 #: Orders of a group whose content does not fit the dictionary. In the second each kind comes in
 #: while there is room: a full dictionary lets little in.
 RELATIVES, IN_TURN = "relatives one behind the other", "one of each kind in turn"
+BY_KIND = "likes one behind the other as their times are"
+#: Orders that differ by less of what is sent once are as good: what else they save then decides.
+AS_GOOD_SHARE = 0.001
 MIB = 1024 ** 2
 
 #: Whether servers (ids) could go to one destination; where they could, so could any of them.
@@ -107,7 +110,8 @@ def relayed(servers: Sequence[ServerTelemetry], known: Commonality, scope: Scope
     Where all that recurs fits the dictionary, one group for each part of the scope (and each
     destination) saves most. Else the streams of one group that does not fit are replayed in order
     of their times and with relatives one behind the other; `thorough`: groups that fit as well,
-    which are taken where they save as much.
+    which are taken where they save as much. Of orders that send as much once the one counts that
+    has likes so near each other that compression finds what the dictionary had no room for.
     """
     most = MOST_RELAYED if thorough else MOST_RELAYED_OF_MANY
     parts: dict[str, list[ServerTelemetry]] = {}
@@ -153,12 +157,17 @@ def _what_saves_most(fitting: Sequence[Grouping], whole: Sequence[Grouping],
         orders = [(RELATIVES, chain)]
         if family:
             ascending = in_order(g.servers)
-            orders += [(RELATIVES, chain[::-1]),
+            orders += [(BY_KIND, clustering.by_kind([servers[i] for i in ascending], known)),
+                       (RELATIVES, chain[::-1]),
                        (RELATIVES, sorted(ascending, key=family.__getitem__)),
                        (IN_TURN, _in_turn(ascending, family)),
                        (IN_TURN, _in_turn(ascending[::-1], family))]
-        return max([g, *(dataclasses.replace(g, order=tuple(order), order_by=words)
-                         for words, order in orders)], key=saving)
+        options = [g, *(dataclasses.replace(g, order=tuple(order), order_by=words)
+                        for words, order in orders)]
+        # never less than in order of their times; what has no room may lie near its like
+        enough = max(saving(g), (1.0 - AS_GOOD_SHARE) * max(map(saving, options)))
+        return max((each for each in options if saving(each) >= enough),
+                   key=lambda each: replay.far_pages(each.order or in_order(each.servers)))
 
     ordered = [best(g) for g in whole]
     saved, ascending, related = (sum(map(saving, groups)) for groups in (fitting, whole, ordered))
@@ -166,11 +175,12 @@ def _what_saves_most(fitting: Sequence[Grouping], whole: Sequence[Grouping],
         return _explained(fitting, f"{_mib(saved)} are sent once by groups that fit the "
                           f"dictionary, {_mib(related)} by one group")
     by = " or ".join(sorted({g.order_by for g in ordered if g.order}))
-    how = "" if ascending >= related else (
-        f" with {by} ({_mib(ascending)} in order of their times)")
+    how = "" if not by else f" with {by} ({_mib(ascending)} in order of their times)"
+    far = sum(replay.far_pages(g.order or in_order(g.servers)) for g in ordered)
+    found = f"; compression finds {_mib(far)} that it has no room for" if far else ""
     groups = f", {_mib(saved)} by groups that fit" if fitting else ""
     return _explained(ordered, f"more than a dictionary of {dictionary_bytes // MIB} MiB holds, "
-                      f"yet {_mib(related)} are sent once by it{how}{groups}")
+                      f"yet {_mib(related)} are sent once by it{how}{groups}{found}")
 
 
 def _in_turn(ids: Sequence[str], family: dict[str, int]) -> list[str]:

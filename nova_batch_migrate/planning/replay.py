@@ -121,6 +121,11 @@ class Replay:
         """Return the pages that another server of the group spares its members."""
         return sum(hit.cross_pages for hit in self.hits(ids, destinations))
 
+    def far_pages(self, ids: Sequence[str]) -> float:
+        """Return the pages that a dictionary has no room for, and the relay's compression finds."""
+        return sum(hit.far_share * self._servers[i].content_pages
+                   for i, hit in zip(ids, self.hits(ids), strict=True))
+
     def fits(self, ids: Sequence[str]) -> bool:
         """Return whether all that comes again in these servers fits the dictionary at once."""
         return all(self._admitted_pages(log) <= self._dictionary_pages

@@ -45,6 +45,13 @@ class TestChain(base.BaseTestCase):
         servers, known = facts([("a b", 500), ("b c", 400), ("a d", 90), ("c e", 50)])
         self.assertEqual("bacedf", "".join(i[-1] for i in clustering.chain(servers, known)))
 
+    def test_likes_follow_each_other_in_the_order_given(self):
+        # of 256 contents a third makes a kind; what all have makes none
+        servers, known = facts([("a e", 100), ("b f", 80), ("a b c d e f", 200)])
+        for of_times, expected in ((servers, "aebcdf"), (servers[::-1], "feadcb")):
+            self.assertEqual(expected, "".join(i[-1] for i in clustering.by_kind(
+                of_times, known)))
+
     def test_one_cluster_of_everyone(self):
         servers, known = facts([("a c", 100), ("b d", 50)])
         found = clustering.everyone(servers, known)

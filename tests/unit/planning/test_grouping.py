@@ -131,6 +131,23 @@ class TestRelayed(base.BaseTestCase):
         self.assertIn("with relatives one behind the other (0.0 MiB in order of their times)",
                       found[0].reason)
 
+    def test_of_orders_that_save_alike_the_one_in_which_compression_finds_more(self):
+        # Eight pages of all and four of each of six kinds, two servers of a kind: a ring of 13 has
+        # room for one kind beside what all have, so any order saves the same. What is found without
+        # room is what was sent in full no longer ago than 13 pages: with the like five kinds ago
+        # it is not.
+        everybody = range(900, 908)
+        found = self.relayed(13, *((name, [*everybody, *range(10 * kind, 10 * kind + 4)])
+                                   for kind, pair in enumerate(("ag", "bh", "ci", "dj", "ek", "fl"))
+                                   for name in pair))
+        self.assertEqual(["a b c d e f g h i j k l"], names(found))
+        order, in_order = found[0].order, sorted(found[0].servers)
+        self.assertEqual("a g b h c i d j e k f l".split(),
+                         [each.removeprefix("id-") for each in order])
+        self.assertEqual(self.replay.saved_pages(in_order), self.replay.saved_pages(order))
+        self.assertGreater(self.replay.far_pages(order), self.replay.far_pages(in_order) + 10)
+        self.assertIn("; compression finds 0.1 MiB that it has no room for", found[0].reason)
+
     def test_of_the_orders_the_one_that_saves_most(self):
         """Three kinds of servers, each with some contents of its kind and of all."""
         told = set()

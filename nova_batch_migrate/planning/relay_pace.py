@@ -19,6 +19,8 @@ LEAST_STREAMS = 3
 BATCH_DEVIATION = 0.3
 #: So unlike, in doublings of load, are streams of another source host.
 _OTHER_SOURCE = 0.5
+#: Of a batch with so many raw bytes half of what it told is the streams' beginnings and ends.
+_HALF_TOLD_BYTES = 1e9
 #: A relay that took longer than this for a byte was held up by something else (20 MB/s).
 _MOST_SECONDS_PER_BYTE = 5e-8
 
@@ -64,8 +66,8 @@ def learn(passes: Sequence[FirstPass], sources: frozenset[str]) -> RelayPace | N
     """Return what the next streams that leave these hosts will take; None: too few are known.
 
     All of a batch together, as what one stream waits for another one finds done. Batches count less
-    the older they are, and those of other hosts less; a batch that its link alone held up counts as
-    one that took nothing beside it.
+    the less they carried and the older they are, and those of other hosts less; a batch that its
+    link alone held up counts as one that took nothing beside it.
     """
     batches: dict[str, list[FirstPass]] = {}
     for each in passes:
@@ -86,7 +88,8 @@ def learn(passes: Sequence[FirstPass], sources: frozenset[str]) -> RelayPace | N
 def _weight(members: Sequence[FirstPass], sources: frozenset[str]) -> float:
     unlike = min(evidence.age(each.age_seconds)
                  + (0.0 if each.source in sources else _OTHER_SOURCE) for each in members)
-    return 1.0 / (1.0 + unlike)
+    carried = sum(each.raw_bytes for each in members)
+    return carried / (carried + _HALF_TOLD_BYTES) / (1.0 + unlike)
 
 
 def _seconds_per_byte(members: Sequence[FirstPass]) -> float:

@@ -42,8 +42,10 @@ class LearnTest(base.BaseTestCase):
         self.assertAlmostEqual(1.0, self.pace(batch("a", 2.0, 1.9, 1.8), batch("b", *[4.0] * 3)),
                                delta=0.04)
 
-    def test_batches_count_alike_whatever_their_size_and_less_when_old_or_of_another_host(self):
-        self.assertAlmostEqual(2.0, self.pace(batch("a", 3.0), batch("b", *[5.0] * 9)))
+    def test_batches_count_less_when_small_or_old_or_of_another_host(self):
+        # of 1 GB a half counts, of 9 GB nine tenths
+        self.assertAlmostEqual((0.5 * 1.0 + 0.9 * 3.0) / 1.4,
+                               self.pace(batch("a", 3.0), batch("b", *[5.0] * 9)), places=2)
         week = dict(age_seconds=7 * DAY)
         self.assertAlmostEqual((1.0 + 3.0 / 2) / 1.5, self.pace(
             batch("a", 3.0, 3.0), batch("b", 5.0, 5.0, **week)), places=2)

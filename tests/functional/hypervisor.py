@@ -15,8 +15,8 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 
 DOMAIN = "nova.tests.fixtures.libvirt.Domain"
 MEMORY_TOTAL_BYTES = 1 << 30
-# Nova's monitor looks at a job twice a second.
-NOVA_LOOKS_AFTER_SECONDS = 0.7
+# Nova's monitor looks at a job twice a second, on a machine that has nothing better to do.
+NOVA_LOOKS_WITHIN_SECONDS = 60.0
 # libvirt's VIR_ERR_OPERATION_ABORTED, which fakelibvirt leaves out
 OPERATION_ABORTED = 78
 
@@ -45,6 +45,8 @@ class Hypervisors(fixtures.Fixture):
         self._running: dict[str, tuple[Stream, threading.Event]] = {}
         self._failures: dict[str, int] = {}
         self._leftovers: set[str] = set()
+        #: Set when Nova has seen that a server's migration was cancelled.
+        self._cancelled: dict[str, threading.Event] = {}
         self._gate = threading.Event()
         self._gate.set()
         self._lock = threading.Lock()
@@ -125,8 +127,9 @@ class Hypervisors(fixtures.Fixture):
         began = time.monotonic()
         while time.monotonic() - began < self.stream_seconds or not self._gate.is_set():
             if abort.wait(0.05):
+                seen = self._cancelled[stream.server_id] = threading.Event()
                 domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_CANCELLED
-                time.sleep(NOVA_LOOKS_AFTER_SECONDS)
+                seen.wait(NOVA_LOOKS_WITHIN_SECONDS)
                 domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_NONE
                 raise _error("migration out: canceled by client", OPERATION_ABORTED)
         with self._lock:
@@ -155,8 +158,11 @@ class Hypervisors(fixtures.Fixture):
         running[1].set()
 
     def _jobStats(self, domain, flags=0):
+        job_type = domain._job_type
+        if job_type == fakelibvirt.VIR_DOMAIN_JOB_CANCELLED:
+            self._cancelled[domain.UUIDString()].set()
         # Nova's own response schema refuses counters of zero.
-        return {"type": domain._job_type, "memory_total": MEMORY_TOTAL_BYTES,
+        return {"type": job_type, "memory_total": MEMORY_TOTAL_BYTES,
                 "memory_processed": MEMORY_TOTAL_BYTES // 2,
                 "memory_remaining": MEMORY_TOTAL_BYTES // 2,
                 "disk_total": 1, "disk_processed": 1, "disk_remaining": 1}

@@ -31,7 +31,7 @@ KINDS = PLAN, MOVE = "plan", "move"
 _TURNS = MOVE, MOVE, MOVE, PLAN
 #: Sketches for comparing hosts are made where a deployment has a secret.
 _SECRET = "benchmark"
-_READY_SECONDS = 30.0
+_READY_SECONDS = 120.0
 
 
 def over(guests: list[Guest], scratch: pathlib.Path) -> "Held":

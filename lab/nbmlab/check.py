@@ -19,7 +19,7 @@ PAGE_MAGIC = struct.pack("<Q", 0x6e626d2d70616765)   # lab/guest/guest.h
 HEADER_BYTES = 32
 # A pass over the buffer takes up to 8 s of the guest's time (families.py), and the one that counts
 # begins after the one under way.
-VERIFY_SECONDS = 90.0
+VERIFY_SECONDS = 240.0
 
 _LINE = re.compile(
     rb"nbm tick=(\d+) boot=([0-9a-f-]{36}) up=([\d.]+) wrote=(\d+) passes=(\d+) since=(\d+) "

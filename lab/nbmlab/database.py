@@ -23,7 +23,7 @@ def start() -> None:
         "--innodb-flush-log-at-trx-commit=0", "--skip-innodb-doublewrite",
         "--innodb-buffer-pool-size=128M", "--max-connections=500",
         f"--pid-file={layout.RUN / 'mysqld.pid'}")))
-    shell.wait_for("MariaDB", 60, lambda: shell.succeeds(
+    shell.wait_for("MariaDB", 180, lambda: shell.succeeds(
         "mariadb", "-S", layout.MYSQL_SOCKET, "-e", "select 1"), every_seconds=0.1)
 
 

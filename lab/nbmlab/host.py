@@ -23,13 +23,13 @@ def start(host: Host) -> None:
         shutil.rmtree(host.directory / "run", ignore_errors=True)
         (host.directory / "run").mkdir()
         daemon.start(holder)
-        shell.wait_for(f"the namespaces of {host.name}", 10,
+        shell.wait_for(f"the namespaces of {host.name}", 60,
                        (host.directory / "run/ready").exists, every_seconds=0.05)
     daemon.start(Daemon(
         f"libvirtd-{host.name}",
         (*inside(host), "libvirtd", "--listen", "--pid-file", "/run/libvirt/libvirtd.pid"),
         reads=(host.directory / "etc/libvirtd.conf", host.directory / "etc/qemu.conf")))
-    shell.wait_for(f"libvirtd of {host.name}", 30, lambda: shell.succeeds(
+    shell.wait_for(f"libvirtd of {host.name}", 120, lambda: shell.succeeds(
         *inside(host), "virsh", "-c", "qemu:///system", "version"))
 
 

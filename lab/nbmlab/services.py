@@ -46,7 +46,7 @@ def revive(options: Options) -> None:
             daemon.start(agent)
         _relay(each, options.relays)
     for each in options.host_list if options.relays else ():
-        shell.wait_for(f"the relay of {each.name}", 60,
+        shell.wait_for(f"the relay of {each.name}", 120,
                        lambda each=each: shell.listens_at(project.control_socket(each)))
 
 
@@ -119,7 +119,7 @@ def _rabbit() -> None:
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS":
             "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"},
         reads=(layout.ETC / "rabbitmq.conf", layout.ETC / "rabbitmq-definitions.json")))
-    shell.wait_for("RabbitMQ", 60,
+    shell.wait_for("RabbitMQ", 180,
                    lambda: shell.listens(layout.CONTROLLER, layout.RABBIT_PORT))
 
 
@@ -138,7 +138,7 @@ def _instances() -> None:
     daemon.start(Daemon("instances", (
         "bindfs", "-f", "-o", "subtype=glusterfs", str(layout.INSTANCES_BACKING),
         str(layout.INSTANCES))))
-    shell.wait_for("the FUSE mount", 10,
+    shell.wait_for("the FUSE mount", 60,
                    lambda: shell.succeeds("mountpoint", "-q", layout.INSTANCES))
 
 
@@ -155,7 +155,7 @@ def _wsgi(name: str, module: str, environment: dict[str, str], reads: tuple[str,
         "--die-on-term", "--need-app", "--buffer-size", "65535", "--http-chunked-input",
         "--add-header", "Connection: close", "--disable-logging"),
         environment, tuple(layout.ETC / path for path in reads)))
-    shell.wait_for(name, 90, lambda: provision.answers(name))
+    shell.wait_for(name, 180, lambda: provision.answers(name))
 
 
 def _nova(name: str) -> None:

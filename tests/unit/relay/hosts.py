@@ -118,6 +118,11 @@ def open_group(relays, **changes) -> None:
     relays.source.open_group(group("source", token, **changes))
 
 
+def all_ended(relays, group_id: str = "batch:0:cmpb") -> None:
+    """Wait until the source has done with a group's streams, which is behind their last byte."""
+    wait_for(lambda: not relays.source._groups[group_id]._streams)
+
+
 class Migration:
     """A QEMU at the destination, and the source's end of the connection to it."""
 

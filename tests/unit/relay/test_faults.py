@@ -176,6 +176,7 @@ def _two_batches():
         relays.source.close_group("a")
         # the other one's redirect is still there
         again = carried(relays, second, hosts.SECOND, 49155)
+        hosts.all_ended(relays, "b")
         counted = relays.source.close_group("b")["servers"][hosts.SECOND]
         return {"whole": [*whole, again], "servers": of_servers,
                 "outcomes": counted["outcomes"]}

@@ -88,6 +88,7 @@ def _migrated(version: str, machine: str, address: str, *capabilities: str) -> d
                                           for i, guest in enumerate(guests)])
         ended = [guest.migrate(address, 49152 + i) for i, guest in enumerate(guests)]
         same = [guest.same() for guest in guests]
+        hosts.all_ended(relays)
         counted = relays.source.close_group("batch:0:cmpb")["servers"]
         spliced = relays.source.statistics()["spliced_bytes"]
         for guest in guests:

@@ -65,6 +65,7 @@ def _carries():
         greeting = nbd.connection.recv(8)
         nbd.send(b"blocks" * 1000)
         nbd.finish()
+        hosts.all_ended(relays)
         told = relays.source.statistics()
         closed = relays.source.close_group("batch:0:cmpb")
         relays.destination.close_group("batch:0:cmpb")
@@ -94,11 +95,8 @@ def _one_group_after_another():
             relays.destination.close_group("batch:0:cmpb")
             found.append(counted["servers"][hosts.FIRST]["literal_bytes"] // PAGE)
             # threads come to their end
-            end = time.monotonic() + 10
-            while (free := [each.free_bytes() for each in stores]) != full and \
-                    time.monotonic() < end:
-                time.sleep(0.05)
-            places.append(free == full)
+            places.append(hosts.wait_for(
+                lambda: [each.free_bytes() for each in stores] == full))
         return {"whole": whole, "found": found, "free": places}
 
 
@@ -159,6 +157,7 @@ def _listens_everywhere():
             while connection.recv(1 << 16):
                 continue
         process.wait(hosts.SECONDS)
+        hosts.all_ended(relays)
         return [output.read_bytes() == first,
                 relays.source.close_group("batch:0:cmpb")["servers"][hosts.FIRST]["outcomes"]]
 

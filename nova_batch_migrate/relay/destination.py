@@ -70,7 +70,8 @@ class DestinationGroup:
             if guest.purpose == greeting.CONTROL:
                 self._converse(connection, answer)
             else:
-                self._log_of(guest.purpose).serve(connection, answer, guest.anew, guest.static)
+                self._log_of(guest.purpose).serve(connection, answer, guest.session, guest.anew,
+                                                  guest.static)
         finally:
             with self._lock:
                 self._connections.discard(connection)
@@ -132,14 +133,23 @@ class DestinationLog:
         self._decoder = self._new_decoder()
         self._decoding = threading.Lock()
         self._serving = threading.Lock()
+        self._entering = threading.Lock()
+        #: Of the newest connection that has come, be it that it waits for the end of another.
+        self._session = 0
         self._channel: channel.Channel | None = None
         self._streams: dict[int, Delivery] = {}
         self._arrivals = arrivals.Arrivals()
 
-    def serve(self, connection: ssl.SSLSocket, answer: dict, anew: bool,
+    def serve(self, connection: ssl.SSLSocket, answer: dict, session: int, anew: bool,
               claim: base_images.Claim | None = None) -> None:
-        """Rebuild what comes on a connection until it ends; a newer one ends an older."""
-        self.close()
+        """Rebuild what comes on a connection until it ends; one of a newer session ends an older.
+
+        Raises RelayError where a newer one came before this could begin.
+        """
+        with self._entering:
+            self._require_newest(session)
+            self._session = session
+            self.close()
         with self._serving:
             static = self._images.match(claim) if anew else None
             if anew or self._decoder.broken:
@@ -147,7 +157,10 @@ class DestinationLog:
             greeting.write_line(connection, {
                 **answer, "static": static is not None, "dictionary_bytes": self._dictionary_bytes,
                 "last_number": self._decoder.sequence})
-            line = self._channel = channel.Channel(connection)
+            with self._entering:
+                # who came meanwhile found nothing to close, and waits
+                self._require_newest(session)
+                line = self._channel = channel.Channel(connection)
             reason = "the source's relay closed the connection"
             try:
                 self._read(line)
@@ -158,6 +171,10 @@ class DestinationLog:
                 for delivery in list(self._streams.values()):
                     delivery.reset(reason)
                 self._streams.clear()
+
+    def _require_newest(self, session: int) -> None:
+        if session < self._session:
+            raise exception.RelayError(reason="a newer connection of the log has come.")
 
     def _new_decoder(self, static=None) -> decoder.Decoder:
         return decoder.Decoder(static, self._dictionary_bytes, memory=self._memory)

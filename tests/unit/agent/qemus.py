@@ -77,11 +77,22 @@ def wait_for(is_so, seconds=180):
         time.sleep(0.05)
 
 
-def ticks(ram):
-    """Return how many ticks the BIOS of a guest with one block of RAM has counted."""
-    buffer = memory.Buffer()
-    ram.read(ram.stretch(0, 1), numpy.ones(1, dtype=bool), buffer)
-    return struct.unpack_from("<I", buffer.view, 0x46c)[0]
+def written(ram, pages):
+    """Return how often the program of a guest has written to a page; it has so many in turn.
+
+    By the pages themselves, in which it counts: where its QEMU was held up for a while, its BIOS
+    counts more ticks behind that than the program sees.
+    """
+    with open(f"/proc/{ram._pid}/mem", "rb", buffering=0) as mapped:
+        def times(page):
+            address = ram.page_address(FIRST_PAGE + page)
+            return struct.unpack("<I", os.pread(mapped.fileno(), 4, address + 8))[0]
+        rounds, low, high = times(0), 0, pages
+        # all before `low` have been written to in this round, none from `high` on
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if times(middle) >= rounds else (low, middle)
+        return (rounds - 1) * pages + high if rounds else 0
 
 
 def has_filled(ram, filled):
@@ -93,13 +104,13 @@ def has_filled(ram, filled):
 
 
 class Pace:
-    """How much a guest with one block of RAM writes, by its own clock, looked at all the time.
+    """How much a guest writes, which has so many pages in turn, looked at all the time.
 
     What a busy machine takes from it comes in pieces: it writes in bursts.
     """
 
-    def __init__(self, ram, per_tick):
-        self._ram, self._per_tick = ram, per_tick
+    def __init__(self, ram, pages):
+        self._ram, self._pages = ram, pages
         #: When a look began, when it was over, the pages that were written by then.
         self._looks: list[tuple[float, float, int]] = []
         self._over = threading.Event()
@@ -116,8 +127,8 @@ class Pace:
     def _look(self):
         while True:
             is_over, before = self._over.is_set(), time.monotonic()
-            pages = self._per_tick * ticks(self._ram)
-            self._looks.append((before, time.monotonic(), pages))
+            found = written(self._ram, self._pages)
+            self._looks.append((before, time.monotonic(), found))
             if is_over:
                 return
             self._over.wait(0.01)

@@ -121,8 +121,8 @@ class LibvirtCase(base.BaseTestCase):
         qemus.wait_for(lambda: qemus.has_filled(ram, numbers["filled"]))
         return domain
 
-    def pace_of(self, domain, per_tick):
-        return qemus.Pace(self.rams[domain.id], per_tick)
+    def pace_of(self, domain, pages):
+        return qemus.Pace(self.rams[domain.id], pages)
 
 
 class TestPageSampling(LibvirtCase):
@@ -134,7 +134,7 @@ class TestPageSampling(LibvirtCase):
 
     def sample(self):
         """Return the windows by page sampling, and the least and most pages of such windows."""
-        with self.pace_of(self.writer, 128) as pace:
+        with self.pace_of(self.writer, 16384) as pace:
             found, touched = dirty_rate.ask_qemu(self.hypervisor, [self.writer], self.conf.agent)
         self.assertEqual({}, touched)
         windows = found[self.writer.id]
@@ -190,7 +190,7 @@ class TestMeasurement(LibvirtCase):
             feedback.Feedback())
         self.conf.set_override("portion_bytes", 1024, "agent")
         self.conf.set_override("mapped_pages", True, "agent")
-        with self.pace_of(writer, 64) as pace:
+        with self.pace_of(writer, 8192) as pace:
             found, host = measurement.measure(self.conf, parts, "job", [writer.id, still.id],
                                               [0.5, 2.0, 4.0])
         servers = {each["id"]: ServerTelemetry.from_dict(each) for each in found}

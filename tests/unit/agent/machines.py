@@ -9,7 +9,6 @@ import fcntl
 import os
 import pathlib
 import subprocess
-import tempfile
 import time
 
 import fixtures
@@ -56,8 +55,12 @@ class _Turn(fixtures.Fixture):
         self._name = name
 
     def _setUp(self):
-        path = os.path.join(tempfile.gettempdir(), f"nova-batch-migrate-tests-{self._name}.lock")
-        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # not where this test has its temporary files: it must be one place for all
+        path = f"/tmp/nova-batch-migrate-tests-{self._name}.lock"
+        try:
+            held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Refused(f"{path} cannot be opened: {error.strerror}") from error
         self.addCleanup(os.close, held)
         fcntl.flock(held, fcntl.LOCK_EX)
 

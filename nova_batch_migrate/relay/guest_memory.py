@@ -33,11 +33,6 @@ class GuestMemory:
         """
         with self._lock:
             seen = list(self._seen.values())
-        if len(seen) == 1 and not seen[0].round:
-            # asked for behind each block
-            only = seen[0]
-            return max(0, only.ram_bytes - only.round0_bytes) \
-                if only.ram_bytes and not only.ram_end else None
         whole = max((each.ram_bytes for each in seen), default=0)
         if not whole or any(each.round > 0 or each.ram_end for each in seen):
             return None

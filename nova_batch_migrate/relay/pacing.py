@@ -16,6 +16,11 @@ _LEAST_BURST_BYTES = 16 << 10
 AHEAD_SECONDS = 0.05
 #: How far before the point at which QEMU would switch over the taking slows down.
 MARGIN = 1.5
+#: Of the content that changes in later rounds, before any was seen: it may not compress at all.
+WORST_RATIO = 1.0
+#: Nor may content that hardly changes make QEMU believe in a link without end.
+_LEAST_RATIO = 0.02
+_LEAST_CHANGED_BYTES = 1 << 20
 _RATE_WINDOW_SECONDS = 0.1
 #: No link of migrations is slower: who sends less without being busy had little to send.
 _LEAST_LINK_BYTES_PER_SECOND = 1e6
@@ -121,6 +126,13 @@ def taking_speed(remaining_bytes: int | None, changed_bytes_per_second: float,
     if remaining_bytes is None or downtime_seconds <= 0:
         return changed_bytes_per_second
     return max(changed_bytes_per_second, remaining_bytes / (MARGIN * downtime_seconds))
+
+
+def changed_ratio(raw_bytes: int, wire_bytes: int) -> float:
+    """Return wire bytes per byte of changed content, of what later rounds have sent until now."""
+    if raw_bytes < _LEAST_CHANGED_BYTES:
+        return WORST_RATIO
+    return max(_LEAST_RATIO, min(WORST_RATIO, wire_bytes / raw_bytes))
 
 
 class Pace:

@@ -5,6 +5,7 @@ what comes on the return path. A stream that can't go on is reset: QEMU then giv
 up, and the guest runs on at the source.
 """
 
+import functools
 import queue
 import select
 import socket
@@ -16,11 +17,12 @@ from oslo_log import log
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import (
-    encoder,
     escort,
     figures,
     guest_memory,
+    intake,
     pacing,
+    portions,
     qemu_stream,
     return_path,
     splice,
@@ -31,57 +33,15 @@ LOG = log.getLogger(__name__)
 
 #: QEVM, and what a multifd channel begins with.
 _MIGRATION_MAGICS = (b"QEVM", b"\x11\x22\x33\x44")
-_EARLY_CHUNK_BYTES = 1 << 20
-#: On a fast link: fewer calls for the same bytes, which are still gone within 25 ms. Where what
-#: crosses of twice as many is, as many are taken: after a block the interpreter finds nothing in
-#: the caches.
-_FAST_CHUNK_BYTES, _FAST_SECONDS = encoder.MAX_BLOCK_BYTES // 2, 0.025
-#: On a slow link, where so much is gone within 25 ms as it is known content: of the smaller blocks
-#: the interpreter takes a third of the processor time.
-_KNOWN_CHUNK_BYTES = 3 << 20
-_LATE_CHUNK_BYTES = 64 << 10
-#: Of a member of a set on its way to the gate: four of them are taken at once for seconds, and each
-#: taking costs a processor as much as encoding what it brought; and behind the gate, where what it
-#: has left crosses while guests stand still.
-_LED_CHUNK_BYTES, _GATE_CHUNK_BYTES = 128 << 10, 256 << 10
-#: Behind round 0 and at the end, on a fast link: in so much time what is taken at once is gone.
-_LATE_SECONDS = 0.001
-#: On a slow one, where taking less costs as much processor time as encoding it.
-_SLOW_LATE_SECONDS = 0.004
-#: What a stream may put on the wire at once while others go beside it; never so much of its own
-#: bytes that encoding them takes as long as that.
-_SHARED_SECONDS, _SHARED_BYTES = 0.005, 512 << 10
-#: Of a stream's own bytes, those by which it is told how many of them cross.
-_SEEN_BYTES = 2 << 20
 _GIVE_WAY_SECONDS = 0.002
 #: A stream that spends so much of its time waiting leaves room on the wire for the next one.
 _SLOWED_SHARE = 0.3
-_LINGER_MS = 2
-#: Behind the gate of a set all QEMUs want a processor at once, and none rests before it is at its
-#: end.
-_GATE_LINGER_MS = 6
-#: There the kernel may take more of QEMU at once than service.py lets it until then: with so little
-#: both are woken for every packet.
-_GATE_BUFFER_BYTES = 64 << 10
-#: The rest of a page is waited for longer: no QEMU can use the beginning alone, and in two parts it
-#: is no page any more. QEMU writes without regard to pages, and on a busy host, or held to a speed
-#: (every 0.1 s), it pauses anywhere.
-_REST_MS = 250
-#: The longest that a block of round 0 is waited for while some of it comes.
-_BULK_SECONDS = 0.02
-#: On a fast link, what of it is worth to be woken for.
-_BULK_LEAST_BYTES = 512 << 10
 _STALLED_SECONDS = 2.0
 _TURN_LOOK_SECONDS = 0.1
 _RETURN_QUEUE_LENGTH = 256
 #: A member of a set having been let go, its guest and those of the others need the processors more
 #: than what is left to do for its stream.
 _AFTERWARDS_SECONDS = 0.2
-#: Of the content that changes in later rounds, before any was seen: it may not compress at all.
-_WORST_RATIO = 1.0
-#: Nor may content that hardly changes make QEMU believe in a link without end.
-_LEAST_RATIO = 0.02
-_LEAST_CHANGED_BYTES = 1 << 20
 
 
 class SourceStream:
@@ -104,15 +64,10 @@ class SourceStream:
         self._pace = pacing.Pace()
         self._memory: guest_memory.GuestMemory = group.memory(member.server_id)
         self._words = b""
-        self._lingers_ms = 0
         self._block_bytes: int | None = None
-        #: Raw and wire bytes when it was reckoned last how much of them crosses.
-        self._seen, self._crossing = (0, 0), 1.0
-        #: Bytes that wake who waits for some, now and while round 0 comes.
-        self._least_bytes = 1
-        self._bulk_least_bytes = 1 if gang is not None or group.group.link_is_slow \
-            else _BULK_LEAST_BYTES
-        self._most_bytes = _EARLY_CHUNK_BYTES if group.group.link_is_slow else _FAST_CHUNK_BYTES
+        self._portions = portions.Portions(group.group.link_is_slow, gang is not None,
+                                           functools.partial(self._log.crossed, number))
+        self._intake = intake.Intake(connection, self._portions.bulk_least_bytes)
         #: None until either side has spoken.
         self._is_migration: bool | None = None
         self.outcome = "running"
@@ -199,7 +154,7 @@ class SourceStream:
 
     def _first_words(self) -> None:
         """Wait for the first bytes of the source, without taking them, and see what they are."""
-        self._words = self._connection.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL)
+        self._words = self._intake.first(4)
         if self._is_migration is None:
             self._is_migration = self._words in _MIGRATION_MAGICS
 
@@ -210,37 +165,32 @@ class SourceStream:
             self._group.turns.join(self._number, self.member.order)
             self._wait_for_turn()
         self._reached("turn")
-        poll = select.poll()
-        poll.register(self._connection, select.POLLIN)
-        self._linger(_LINGER_MS)
+        self._intake.begin()
         position = self._log.position(self._number)
         # since the last flush bytes came; it has left the beginning of a record
         fresh = begun = False
         moved_at, room = time.monotonic(), 0
         while not self._ended.is_set():
-            chunk = self._chunk_bytes(position)
-            room = min(room, chunk) or self._log.room(self._number, chunk)
+            wanted = self._portion_bytes(position)
+            room = min(room, wanted) or self._log.room(self._number, wanted)
             if not room:
                 self._yield_if_stalled(moved_at)
                 continue
             late = position.round > 0 or position.ram_end
             try:
                 memory = self._is_migration and position.ram_bytes
-                self._wake_for(self._bulk_least_bytes if memory and not late else 1)
                 with self._log.buffer(self._number) as buffer:
                     wanted = min(room, len(buffer))
-                    taken = fill(self._connection, buffer[:wanted], 0.0 if late else _BULK_SECONDS
-                                 ) if memory else take(self._connection, buffer[:wanted])
+                    taken = self._intake.take(buffer[:wanted], bool(memory), late)
             except BlockingIOError:
-                self._wake_for(1)
-                if not poll.poll(_LINGER_MS) and fresh:
+                if not self._intake.comes_soon() and fresh:
                     begun = self._log.flush(self._number, rest=not self._is_migration) > 0
                     # the main connection of several has few bytes, and knows how many are to come
                     position = self._log.position(self._number)
                     self._memory.note(self._number, position)
                     fresh = False
                     continue
-                if not poll.poll(_REST_MS if begun else 1000):
+                if not self._intake.comes(begun):
                     if begun:
                         self._log.flush(self._number)
                         begun = False
@@ -260,19 +210,6 @@ class SourceStream:
                 begun = self._log.flush(self._number, rest=False) > 0
                 fresh = False
             self._taken(position, taken)
-
-    def _wake_for(self, size_bytes: int) -> None:
-        """Let who waits for bytes of the connection be woken by so many, or by its end."""
-        if size_bytes != self._least_bytes:
-            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
-            self._least_bytes = size_bytes
-
-    def _linger(self, milliseconds: int) -> None:
-        """Wait so long for more of a block that has begun to come."""
-        if milliseconds != self._lingers_ms:
-            self._lingers_ms = milliseconds
-            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
-                                        struct.pack("ll", 0, 1000 * milliseconds))
 
     def _taken(self, position: qemu_stream.Position, taken: int) -> None:
         """Note how far the stream is, and wait as long as its pace or its set ask for."""
@@ -308,63 +245,31 @@ class SourceStream:
         return self._is_migration and position.round == 0 and "slowed" not in self._times \
             and not (self._escort is not None and self._escort.held)
 
-    def _chunk_bytes(self, position: qemu_stream.Position) -> int:
+    def _portion_bytes(self, position: qemu_stream.Position) -> int:
         """Return how much to take at once, having left the wire to who needs it more."""
-        if not self._is_migration:
-            return _EARLY_CHUNK_BYTES
-        if position.round > 0 or position.ram_end or (
-                self._escort is not None and self._escort.leads):
-            return self._late_chunk_bytes(position)
-        chunk, turns = self._early_chunk_bytes(position), self._group.turns
+        portion = portions.PLAIN
+        if self._is_migration:
+            portion = self._portion(position)
+            self._set_block(portion.block_bytes)
+        return portion.size_bytes
+
+    def _portion(self, position: qemu_stream.Position) -> portions.Portion:
+        if self._escort is not None and self._escort.leads:
+            return self._portions.led(position.round, self._escort.through)
+        sending = self._group.sending_bytes_per_second()
+        if position.round > 0 or position.ram_end:
+            return self._portions.late(position.round, sending)
+        portion, turns = self._portions.early(sending, self._is_early(position)), self._group.turns
         # on a fast link one that is alone has nobody to leave room for
         shares = turns.crowded and (self._group.group.link_is_slow or not turns.alone)
         if self._escort is None and shares \
                 and (link := self._group.wire_bytes_per_second()) is not None:
-            chunk = self._shared_chunk_bytes(link * _SHARED_SECONDS)
+            portion = self._portions.shared(link)
             since = time.monotonic()
             while turns.others_are_urgent(self._number) and not self._ended.is_set():
                 time.sleep(_GIVE_WAY_SECONDS)
             self._gave_way += time.monotonic() - since
-        self._set_block(None if chunk == _EARLY_CHUNK_BYTES else chunk)
-        return chunk
-
-    def _early_chunk_bytes(self, position: qemu_stream.Position) -> int:
-        """Return how much to take at once of round 0 while nobody else needs the wire."""
-        sending, more = self._group.sending_bytes_per_second(), encoder.MAX_BLOCK_BYTES
-        if self._most_bytes == _EARLY_CHUNK_BYTES:
-            more = _KNOWN_CHUNK_BYTES if self._escort is None and self._is_early(position) \
-                else _EARLY_CHUNK_BYTES
-        if sending is None or sending * _FAST_SECONDS < more * self._crossing_share():
-            return self._most_bytes
-        return more
-
-    def _crossing_share(self) -> float:
-        """Return wire bytes of raw bytes, by what was taken last; all of it while nobody knows."""
-        raw, wire = self._log.crossed(self._number)
-        if raw - self._seen[0] >= _SEEN_BYTES:
-            self._crossing = (wire - self._seen[1]) / (raw - self._seen[0])
-            self._seen = raw, wire
-        return self._crossing
-
-    def _shared_chunk_bytes(self, wire_bytes: float) -> int:
-        """Return how many bytes to take of which about so many cross: of known content more."""
-        known = wire_bytes / max(self._crossing_share(), 0.01)
-        return int(min(max(_LATE_CHUNK_BYTES, min(known, max(_SHARED_BYTES, wire_bytes))),
-                       self._most_bytes))
-
-    def _late_chunk_bytes(self, position: qemu_stream.Position) -> int:
-        """Return how much to take at once when little is to lie here, on a fast link more."""
-        chunk, sending = _LATE_CHUNK_BYTES, self._group.sending_bytes_per_second()
-        if self._escort is not None and self._escort.leads:
-            chunk = _GATE_CHUNK_BYTES if self._escort.through else _LED_CHUNK_BYTES
-        elif sending is not None and self._escort is None and not self._group.group.link_is_slow:
-            # what is left of round 0 when the guest stands still comes in blocks of that round
-            chunk = _EARLY_CHUNK_BYTES if position.round == 0 else _gone_within(
-                _LATE_SECONDS, sending, _EARLY_CHUNK_BYTES)
-        elif sending is not None and self._escort is None:
-            chunk = _gone_within(_SLOW_LATE_SECONDS, sending, _GATE_CHUNK_BYTES)
-        self._set_block(chunk if position.round > 0 and chunk > _LATE_CHUNK_BYTES else None)
-        return chunk
+        return portion
 
     def _set_block(self, size_bytes: int | None) -> None:
         """Let blocks be no larger than what is taken at once; None: by the round."""
@@ -399,13 +304,9 @@ class SourceStream:
 
     def _changed_ratio(self, position: qemu_stream.Position) -> float:
         """Return wire bytes per byte of changed content, of what later rounds have sent so far."""
-        if position.round == 0:
-            return _WORST_RATIO
-        seen = self._log.statistics(self._number)
-        if seen is None or seen.changed_raw_bytes < _LEAST_CHANGED_BYTES:
-            return _WORST_RATIO
-        return max(_LEAST_RATIO,
-                   min(_WORST_RATIO, seen.changed_wire_bytes / seen.changed_raw_bytes))
+        seen = None if position.round == 0 else self._log.statistics(self._number)
+        return pacing.changed_ratio(seen.changed_raw_bytes, seen.changed_wire_bytes) \
+            if seen else pacing.WORST_RATIO
 
     # ---- synchronized members -------------------------------------------------------------
 
@@ -421,10 +322,8 @@ class SourceStream:
         elif not self._escort.lead(position, taken, self._group.wire_bytes_per_second()):
             self._pace.took(taken, self._speed(position))
         if self._escort.through:
-            if "gate" not in self._times:
-                self._reached("gate")
-                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _GATE_BUFFER_BYTES)
-            self._linger(_LINGER_MS if position.ram_end else _GATE_LINGER_MS)
+            self._reached("gate")
+            self._intake.through_gate(at_end=position.ram_end)
 
     def _source_listens(self) -> bool:
         """Tell whether QEMU still has its end open, without reading what it has sent."""
@@ -472,37 +371,6 @@ class SourceStream:
             self.reset(reason)
             return
         self._group.turns.leave(self._number)
-
-
-def _gone_within(seconds: float, bytes_per_second: float, most_bytes: int) -> int:
-    """Return the power of two of bytes that leave in that time, within the bounds of late chunks.
-    """
-    size = 1 << max(1, int(bytes_per_second * seconds)).bit_length() - 1
-    return min(max(_LATE_CHUNK_BYTES, size), most_bytes)
-
-
-def take(connection: socket.socket, buffer: memoryview) -> int:
-    """Return how many bytes were there, 0 at the end; BlockingIOError where none were."""
-    return connection.recv_into(buffer, 0, socket.MSG_DONTWAIT)
-
-
-def fill(connection: socket.socket, buffer: memoryview, seconds: float) -> int:
-    """Take bytes until the buffer is full or the connection's timeout passes without one.
-
-    After ``seconds`` that timeout, once more, is all that is waited for. Returns how many; 0 at the
-    end, BlockingIOError where nothing came.
-    """
-    taken, until = 0, time.monotonic() + seconds
-    try:
-        # the kernel waits for as long as its timeout in all, and returns what came until then
-        while got := connection.recv_into(buffer[taken:], 0, socket.MSG_WAITALL):
-            taken += got
-            if taken == len(buffer) or time.monotonic() > until:
-                break
-    except BlockingIOError:
-        if not taken:
-            raise
-    return taken
 
 
 def wire_metadata(port: int, server_id: str) -> bytes:

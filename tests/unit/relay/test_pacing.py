@@ -168,3 +168,12 @@ class Pace(base.BaseTestCase):
             clock.now += 0.02
             pace.took(1 << 20, (1 << 20) / 0.005)
         self.assertAlmostEqual(0.0, pace.waited_share, delta=0.01)
+
+
+class ChangedRatio(base.BaseTestCase):
+
+    def test_what_later_rounds_sent_counts_once_it_is_enough_to_tell(self):
+        self.assertEqual(1.0, pacing.changed_ratio(1 << 19, 1 << 10))
+        self.assertEqual(0.25, pacing.changed_ratio(4 << 20, 1 << 20))
+        self.assertEqual(1.0, pacing.changed_ratio(4 << 20, 5 << 20))
+        self.assertGreater(pacing.changed_ratio(400 << 20, 1), 0.0)

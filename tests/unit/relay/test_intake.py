@@ -1,0 +1,131 @@
+import select
+import socket
+import struct
+import threading
+import time
+
+from oslotest import base
+
+from nova_batch_migrate.relay import intake
+
+
+class Fill(base.BaseTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.near, self.far = socket.socketpair()
+        self.addCleanup(self.near.close)
+        self.addCleanup(self.far.close)
+        self.intake = intake.Intake(self.near, 1)
+        self.room = memoryview(bytearray(1000))
+        self.patient(0, 50_000)
+
+    def patient(self, seconds, microseconds=0):
+        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                             struct.pack("ll", seconds, microseconds))
+
+    def test_what_comes_bit_by_bit_fills_the_buffer(self):
+        self.patient(20)
+
+        def send():
+            for _ in range(10):
+                self.far.sendall(b"x" * 100)
+                time.sleep(0.001)
+        sender = threading.Thread(target=send)
+        sender.start()
+        self.assertEqual(1000, intake.fill(self.near, self.room, 20))
+        sender.join()
+        self.assertEqual(b"x" * 1000, self.room)
+
+    def test_what_is_there_is_taken_when_no_more_comes(self):
+        self.far.sendall(b"x" * 300)
+        self.assertEqual(300, intake.fill(self.near, self.room, 0.02))
+        self.assertRaises(BlockingIOError, intake.fill, self.near, self.room, 0.02)
+
+    def test_late_a_timeout_in_all_is_what_more_bytes_are_waited_for(self):
+        self.patient(4)
+        self.far.sendall(b"x" * 300)
+        more = threading.Timer(0.05, self.far.sendall, [b"x" * 100])
+        more.start()
+        self.addCleanup(more.join)
+        begun = time.monotonic()
+        self.assertEqual(400, intake.fill(self.near, self.room, 0.0))
+        self.assertLess(time.monotonic() - begun, 40)
+
+    def test_a_trickle_is_not_waited_for_without_end(self):
+        ended = threading.Event()
+        self.addCleanup(ended.set)
+
+        def trickle():
+            while not ended.wait(0.01):
+                self.far.sendall(b"x")
+        threading.Thread(target=trickle, daemon=True).start()
+        begun = time.monotonic()
+        self.assertLess(intake.fill(self.near, self.room, 0.02), 1000)
+        self.assertLess(time.monotonic() - begun, 20)
+        ended.set()
+
+    def test_the_end_is_told_behind_the_last_bytes(self):
+        self.far.sendall(b"x" * 300)
+        self.far.close()
+        self.assertEqual(300, intake.fill(self.near, self.room, 0.02))
+        self.assertEqual(0, intake.fill(self.near, self.room, 0.02))
+        self.assertEqual(0, self.intake.take(self.room, memory=False, late=False))
+
+
+class BehindTheGate(base.BaseTestCase):
+    """Where guests stand still, QEMU is taken in large pieces, up to its end."""
+
+    @staticmethod
+    def waits(connection):
+        return struct.unpack("ll", connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.calcsize("ll")))
+
+    def test_more_is_waited_for_until_it_is_at_its_end(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener, \
+                socket.create_connection(listener.getsockname()), \
+                listener.accept()[0] as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+            its = intake.Intake(taken, 1)
+            its.begin()
+            buffer_bytes, usual = taken.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), \
+                self.waits(taken)
+            its.through_gate(at_end=False)
+            self.assertGreater(taken.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), buffer_bytes)
+            self.assertGreater(self.waits(taken), usual)
+            its.through_gate(at_end=True)
+            self.assertEqual(usual, self.waits(taken))
+            self.assertGreater(usual, (0, 0))
+
+
+class Waking(base.BaseTestCase):
+    """While round 0 comes fast, few bytes wake nobody; once nothing comes, any do."""
+
+    def test_by_what_it_is_woken(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener, \
+                socket.create_connection(listener.getsockname()) as ours, \
+                listener.accept()[0] as theirs:
+            its = intake.Intake(theirs, 256 << 10)
+            its.begin()
+            poll = select.poll()
+            poll.register(theirs, select.POLLIN)
+            room = memoryview(bytearray(1 << 20))
+            self.assertRaises(BlockingIOError, its.take, room, memory=True, late=False)
+            ours.sendall(bytes(8))
+            self.assertEqual([], poll.poll(50))
+            self.assertTrue(its.comes_soon())
+            self.assertEqual(1, len(poll.poll(5000)))
+
+    def test_in_later_rounds_and_at_the_head_any_byte_does(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener, \
+                socket.create_connection(listener.getsockname()) as ours, \
+                listener.accept()[0] as theirs:
+            its = intake.Intake(theirs, 256 << 10)
+            its.begin()
+            room = memoryview(bytearray(1 << 20))
+            for memory, late in ((True, True), (False, False)):
+                self.assertRaises(BlockingIOError, its.take, room, memory=True, late=False)
+                self.assertRaises(BlockingIOError, its.take, room, memory=memory, late=late)
+                ours.sendall(bytes(8))
+                self.assertTrue(its.comes(begun=False))
+                self.assertEqual(8, its.take(room, memory=memory, late=late))

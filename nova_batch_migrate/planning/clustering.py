@@ -75,9 +75,7 @@ def chain(servers: Sequence[ServerTelemetry], known: Commonality) -> list[str]:
         found.append(facts.ids[server])
         for other in left:
             common[other] *= FORGETTING
-        for c in facts.narrow(server):
-            for holder in facts.holders[c]:
-                common[holder] += facts.pages[c]
+        _add_common(facts, server, common)
     return found
 
 
@@ -89,10 +87,7 @@ def by_kind(servers: Sequence[ServerTelemetry], known: Commonality) -> list[str]
         first = next(iter(left))
         del left[first]
         common = dict.fromkeys(left, 0.0)
-        for c in facts.narrow(first):
-            for holder in facts.holders[c]:
-                if holder in common:
-                    common[holder] += facts.pages[c]
+        _add_common(facts, first, common)
         alike = [other for other, pages in common.items()
                  if 0 < pages >= OF_A_KIND_SHARE * min(facts.distinct[first],
                                                        facts.distinct[other])]
@@ -100,6 +95,14 @@ def by_kind(servers: Sequence[ServerTelemetry], known: Commonality) -> list[str]
             del left[other]
         found += [facts.ids[at] for at in (first, *alike)]
     return found
+
+
+def _add_common(facts: Facts, server: int, common: dict[int, float]) -> None:
+    """Add to each of ``common`` the pages it shares with the server, background apart."""
+    for c in facts.narrow(server):
+        for holder in facts.holders[c]:
+            if holder in common:
+                common[holder] += facts.pages[c]
 
 
 def _thorough(state: State) -> State:

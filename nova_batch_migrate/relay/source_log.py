@@ -288,11 +288,7 @@ class SourceLog:
         begun = time.monotonic()
         try:
             line.let_unsent(self._unsent_bytes(ahead_seconds))
-            if self._bucket.bytes_per_second:
-                for frame in frames:
-                    self._send(line, frame, ahead_seconds)
-            else:
-                self._send_freely(line, frames)
+            self._send(line, frames, ahead_seconds)
         except OSError as error:
             return error
         finally:
@@ -307,33 +303,26 @@ class SourceLog:
         return int(max(ahead_seconds * (cap or 0.0),
                        min(_UNSENT_SECONDS * sending, _MOST_UNSENT_BYTES)))
 
-    def _send_freely(self, line: channel.Channel, frames: list) -> None:
-        """Send where there is no cap: pieces of several frames are counted together."""
+    def _send(self, line: channel.Channel, frames: list, ahead_seconds: float = 0.0) -> None:
+        """Send frames in pieces; where there is no cap those of several are counted together."""
+        cap = self._bucket.bytes_per_second
+        most = counted = _UNCAPPED_PIECE_BYTES
+        if cap:
+            most, counted = min(most, max(_PIECE_BYTES, int(cap * pacing.BURST_SECONDS / 2))), 1
         size, begun = 0, time.monotonic()
         for frame in frames:
             view = memoryview(frame)
-            for start in range(0, len(view), _UNCAPPED_PIECE_BYTES):
-                piece = view[start:start + _UNCAPPED_PIECE_BYTES]
+            for start in range(0, len(view), most):
+                piece = view[start:start + most]
+                self._bucket.take(len(piece), ahead_seconds)
                 line.send(piece)
                 size += len(piece)
-                if size >= _UNCAPPED_PIECE_BYTES:
+                if size >= counted:
                     now = time.monotonic()
                     self._rate.sent(size, begun, now)
                     size, begun = 0, now
         if size:
             self._rate.sent(size, begun, time.monotonic())
-
-    def _send(self, line: channel.Channel, frame, ahead_seconds: float = 0.0) -> None:
-        view = memoryview(frame)
-        cap, size = self._bucket.bytes_per_second, _UNCAPPED_PIECE_BYTES
-        if cap:
-            size = min(size, max(_PIECE_BYTES, int(cap * pacing.BURST_SECONDS / 2)))
-        for start in range(0, len(view), size):
-            piece = view[start:start + size]
-            begun = time.monotonic()
-            self._bucket.take(len(piece), ahead_seconds)
-            line.send(piece)
-            self._rate.sent(len(piece), begun, time.monotonic())
 
     def _require_channel(self) -> None:
         """Connect where there is no connection; the lock on encoding is held."""
@@ -362,8 +351,7 @@ class SourceLog:
                 # the streams of the old connection have been reset; what they taught stays
                 self._encoder.truncate(int(answer["last_number"]))
             with self._order:
-                for frame in frames:
-                    self._send(line, frame)
+                self._send(line, frames)
         except wire.CannotTruncate as error:
             LOG.info("the log begins anew: %s", error)
             line.close()

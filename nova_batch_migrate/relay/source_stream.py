@@ -21,6 +21,7 @@ from nova_batch_migrate.relay import (
     figures,
     guest_memory,
     intake,
+    main_channel,
     pacing,
     portions,
     qemu_stream,
@@ -31,8 +32,6 @@ from nova_batch_migrate.relay import (
 
 LOG = log.getLogger(__name__)
 
-#: QEVM, and what a multifd channel begins with.
-_MIGRATION_MAGICS = (b"QEVM", b"\x11\x22\x33\x44")
 _GIVE_WAY_SECONDS = 0.002
 #: A stream that spends so much of its time waiting leaves room on the wire for the next one.
 _SLOWED_SHARE = 0.3
@@ -156,7 +155,7 @@ class SourceStream:
         """Wait for the first bytes of the source, without taking them, and see what they are."""
         self._words = self._intake.first(4)
         if self._is_migration is None:
-            self._is_migration = self._words in _MIGRATION_MAGICS
+            self._is_migration = self._words in qemu_stream.CHANNELS
 
     def _take(self) -> None:
         self._first_words()
@@ -313,7 +312,7 @@ class SourceStream:
     def _require_gang(self) -> None:
         """End the stream of a member that is not let go and can't be held running any more."""
         if self._escort is not None:
-            self._escort.require(single=self._words == _MIGRATION_MAGICS[0])
+            self._escort.require(single=self._words == main_channel.MAGIC)
 
     def _keep_together(self, position: qemu_stream.Position, taken: int) -> None:
         """Take a member as its set asks for; before its hold at its own pace."""

@@ -73,59 +73,62 @@ class Fill(base.BaseTestCase):
         self.assertEqual(0, self.intake.take(self.room, memory=False, late=False))
 
 
-class BehindTheGate(base.BaseTestCase):
+class OfTcp(base.BaseTestCase):
+
+    def setUp(self):
+        super().setUp()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.ours = socket.create_connection(listener.getsockname())
+            self.theirs, _ = listener.accept()
+        self.addCleanup(self.ours.close)
+        self.addCleanup(self.theirs.close)
+
+
+class BehindTheGate(OfTcp):
     """Where guests stand still, QEMU is taken in large pieces, up to its end."""
 
-    @staticmethod
-    def waits(connection):
-        return struct.unpack("ll", connection.getsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.calcsize("ll")))
+    def state(self):
+        """Return how much the kernel takes, and how long (s, us) more is waited for."""
+        return (self.theirs.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF),
+                struct.unpack("ll", self.theirs.getsockopt(
+                    socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.calcsize("ll"))))
 
     def test_more_is_waited_for_until_it_is_at_its_end(self):
-        with socket.create_server(("127.0.0.1", 0)) as listener, \
-                socket.create_connection(listener.getsockname()), \
-                listener.accept()[0] as taken:
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
-            its = intake.Intake(taken, 1)
-            its.begin()
-            buffer_bytes, usual = taken.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), \
-                self.waits(taken)
-            its.through_gate(at_end=False)
-            self.assertGreater(taken.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), buffer_bytes)
-            self.assertGreater(self.waits(taken), usual)
-            its.through_gate(at_end=True)
-            self.assertEqual(usual, self.waits(taken))
-            self.assertGreater(usual, (0, 0))
+        self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+        its = intake.Intake(self.theirs, 1)
+        its.begin()
+        before_bytes, usual = self.state()
+        its.through_gate(at_end=False)
+        behind_bytes, gate = self.state()
+        self.assertGreater(behind_bytes, before_bytes)
+        self.assertGreater(gate, usual)
+        its.through_gate(at_end=True)
+        self.assertEqual((behind_bytes, usual), self.state())
+        self.assertGreater(usual, (0, 0))
 
 
-class Waking(base.BaseTestCase):
+class Waking(OfTcp):
     """While round 0 comes fast, few bytes wake nobody; once nothing comes, any do."""
 
+    def setUp(self):
+        super().setUp()
+        self.its = intake.Intake(self.theirs, 256 << 10)
+        self.its.begin()
+        self.room = memoryview(bytearray(1 << 20))
+        self.assertRaises(BlockingIOError, self.its.take, self.room, memory=True, late=False)
+
     def test_by_what_it_is_woken(self):
-        with socket.create_server(("127.0.0.1", 0)) as listener, \
-                socket.create_connection(listener.getsockname()) as ours, \
-                listener.accept()[0] as theirs:
-            its = intake.Intake(theirs, 256 << 10)
-            its.begin()
-            poll = select.poll()
-            poll.register(theirs, select.POLLIN)
-            room = memoryview(bytearray(1 << 20))
-            self.assertRaises(BlockingIOError, its.take, room, memory=True, late=False)
-            ours.sendall(bytes(8))
-            self.assertEqual([], poll.poll(50))
-            self.assertTrue(its.comes_soon())
-            self.assertEqual(1, len(poll.poll(5000)))
+        poll = select.poll()
+        poll.register(self.theirs, select.POLLIN)
+        self.ours.sendall(bytes(8))
+        self.assertEqual([], poll.poll(50))
+        self.its.comes_soon()
+        self.assertEqual(1, len(poll.poll(5000)))
 
     def test_in_later_rounds_and_at_the_head_any_byte_does(self):
-        with socket.create_server(("127.0.0.1", 0)) as listener, \
-                socket.create_connection(listener.getsockname()) as ours, \
-                listener.accept()[0] as theirs:
-            its = intake.Intake(theirs, 256 << 10)
-            its.begin()
-            room = memoryview(bytearray(1 << 20))
-            for memory, late in ((True, True), (False, False)):
-                self.assertRaises(BlockingIOError, its.take, room, memory=True, late=False)
-                self.assertRaises(BlockingIOError, its.take, room, memory=memory, late=late)
-                ours.sendall(bytes(8))
-                self.assertTrue(its.comes(begun=False))
-                self.assertEqual(8, its.take(room, memory=memory, late=late))
+        for memory, late in ((True, True), (False, False)):
+            self.assertRaises(BlockingIOError, self.its.take, self.room, memory=memory, late=late)
+            self.ours.sendall(bytes(8))
+            self.assertTrue(self.its.comes(begun=False))
+            self.assertEqual(8, self.its.take(self.room, memory=memory, late=late))
+            self.assertRaises(BlockingIOError, self.its.take, self.room, memory=True, late=False)

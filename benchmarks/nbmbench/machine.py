@@ -1,6 +1,6 @@
-"""What a result was measured on: cores, memory, kernel, QEMU, Python, commit.
+"""What a result was measured on: cores, memory, kernel, QEMU, Python, commit, groups of the lab.
 
-Called by the command line for every result. Only reads.
+Called by the command line for every result. Only reads, but for a probe whether groups can be made.
 """
 import os
 import pathlib
@@ -8,7 +8,7 @@ import platform
 import subprocess
 import time
 
-from nbmlab import layout
+from nbmlab import cgroups, layout
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -18,7 +18,8 @@ def describe() -> dict:
     return {"cores": os.cpu_count(), "processor": _processor(),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "kernel": platform.release(), "qemu": _qemu(), "python": platform.python_version(),
-            "commit": commit(), "changed_files": _changed(), "load_average": os.getloadavg()[0]}
+            "commit": commit(), "changed_files": _changed(), "load_average": os.getloadavg()[0],
+            "lab_processor_groups": cgroups.told()}
 
 
 def cpu_seconds(pid: int) -> float:

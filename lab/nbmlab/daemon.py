@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 
-from nbmlab import layout, shell, stamps
+from nbmlab import cgroups, layout, shell, stamps
 
 # Every daemon's working directory, below the state directory; nobody else has a reason to be in it.
 HOME = "run/daemons"
@@ -25,10 +25,15 @@ class Daemon:
     command: tuple[str, ...]
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     reads: tuple[pathlib.Path, ...] = ()
+    #: In whose processor group it has one of its own; None: it finds its place itself.
+    machine: str | None = cgroups.CONTROLLER
+    #: Whether it takes only processor time that its machine's other services leave.
+    idle: bool = False
 
     @property
     def digest(self) -> str:
         return stamps.digest(self.command, sorted(self.environment.items()),
+                             cgroups.told(), self.machine, self.idle,
                              *(path for path in self.reads if path.is_file()))
 
 
@@ -76,9 +81,11 @@ def start(daemon: Daemon) -> Record:
     home = layout.STATE / HOME
     home.mkdir(parents=True, exist_ok=True)
     log = layout.LOG / f"{daemon.name}.log"
+    joining = cgroups.joining(daemon.machine, "system", daemon.name, idle=daemon.idle) \
+        if daemon.machine else ()
     with log.open("ab") as output:
-        process = subprocess.Popen(daemon.command, stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=output, start_new_session=True, cwd=home,
+        process = subprocess.Popen((*joining, *daemon.command), stdin=subprocess.DEVNULL,
+                                   stdout=output, stderr=output, start_new_session=True, cwd=home,
                                    env=shell.environment(**daemon.environment, **{
                                        layout.MARKER: str(layout.STATE)}))
     made = Record(process.pid, birth(process.pid) or 0, time.time(), daemon.digest)

@@ -8,7 +8,7 @@ import shutil
 import string
 import uuid
 
-from nbmlab import daemon, layout, shell
+from nbmlab import cgroups, daemon, layout, shell
 from nbmlab.daemon import Daemon
 from nbmlab.layout import Host
 
@@ -22,22 +22,26 @@ def start(host: Host) -> None:
         stop(host)
         shutil.rmtree(host.directory / "run", ignore_errors=True)
         (host.directory / "run").mkdir()
+        cgroups.make(host.name)
         daemon.start(holder)
         shell.wait_for(f"the namespaces of {host.name}", 60,
                        (host.directory / "run/ready").exists, every_seconds=0.05)
+        cgroups.divide(host.name)
     daemon.start(Daemon(
         f"libvirtd-{host.name}",
-        (*inside(host), "libvirtd", "--listen", "--pid-file", "/run/libvirt/libvirtd.pid"),
-        reads=(host.directory / "etc/libvirtd.conf", host.directory / "etc/qemu.conf")))
+        (*namespaces(host), "libvirtd", "--listen", "--pid-file", "/run/libvirt/libvirtd.pid"),
+        reads=(host.directory / "etc/libvirtd.conf", host.directory / "etc/qemu.conf"),
+        machine=host.name))
     shell.wait_for(f"libvirtd of {host.name}", 120, lambda: shell.succeeds(
         *inside(host), "virsh", "-c", "qemu:///system", "version"))
 
 
 def stop(host: Host) -> None:
     """End everything that runs in the host, guests included."""
-    daemon.kill(processes(host))
+    daemon.kill([*processes(host), *cgroups.processes(host.name)])
     for name in (f"libvirtd-{host.name}", f"host-{host.name}"):
         daemon.stop(name)
+    cgroups.remove(host.name)
 
 
 def processes(host: Host) -> list[int]:
@@ -47,12 +51,23 @@ def processes(host: Host) -> list[int]:
     return [int(word) for word in shell.run("ip", "netns", "pids", host.name).split()]
 
 
+def running(host: Host) -> set[str]:
+    """Return the ids of the guests that the host's libvirt runs, whatever Nova takes them for."""
+    return set(shell.run(*inside(host), "virsh", "list", "--uuid", "--state-running").split())
+
+
 def inside(host: Host) -> tuple[str, ...]:
-    """Return the words before a command that make it run inside the host."""
+    """Return the words before a command that make it run in the host, as who logged in there."""
+    return (*cgroups.joining(host.name, "user"), *namespaces(host))
+
+
+def namespaces(host: Host) -> tuple[str, ...]:
+    """Return the words before a command that make it run in the host's namespaces."""
     holder = daemon.record(f"host-{host.name}")
     if holder is None:
         raise shell.LabError(f"{host.name} is not up; start the lab with lab/up")
-    return ("nsenter", "--target", str(holder.pid), "--mount", "--uts", "--net", "--")
+    return ("nsenter", "--target", str(holder.pid), "--mount", "--uts", "--net",
+            *(("--cgroup",) if cgroups.usable() else ()), "--")
 
 
 def enter(host: Host, command: list[str]) -> None:
@@ -66,11 +81,12 @@ def _holder(host: Host) -> Daemon:
     mount = daemon.record("instances")
     return Daemon(
         f"host-{host.name}",
-        ("ip", "netns", "exec", host.name, "unshare", "--mount", "--uts",
+        (*cgroups.entering(host.name), "ip", "netns", "exec", host.name, "unshare", "--mount",
+         "--uts", *(("--cgroup",) if cgroups.usable() else ()),
          str(layout.LAB_SOURCE / "etc/hold-host"), host.name, str(host.directory),
-         str(layout.QEMU)),
+         str(layout.QEMU), *cgroups.mounting()),
         {"NBM_INSTANCES_MOUNT": f"{mount.pid} {mount.birth}" if mount else "none"},
-        reads=(layout.LAB_SOURCE / "etc/hold-host",))
+        reads=(layout.LAB_SOURCE / "etc/hold-host",), machine=None)
 
 
 def _files(host: Host) -> None:
@@ -85,7 +101,8 @@ def _files(host: Host) -> None:
         for directory in ("networks", "autostart"):
             shutil.rmtree(etc / "qemu" / directory, ignore_errors=True)
     values = {"uuid": identity.read_text(), "address": host.address, "name": host.name,
-              "log": layout.LOG}
+              "log": layout.LOG,
+              "cgroup_controllers": '[ "cpu" ]' if cgroups.usable() else "[]"}
     for name in ("libvirtd.conf", "qemu.conf"):
         template = string.Template((layout.LAB_SOURCE / "etc" / name).read_text())
         (etc / name).write_text(template.substitute(values))

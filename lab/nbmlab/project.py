@@ -67,7 +67,8 @@ def agent(host: Host, inside: tuple[str, ...]) -> list[Daemon]:
         return []
     return [Daemon(f"batch-agent-{host.name}",
                    (*inside, str(layout.BIN / "nova-batch-agent"),
-                    "--config-file", str(agent_conf(host))), reads=(agent_conf(host),))]
+                    "--config-file", str(agent_conf(host))), reads=(agent_conf(host),),
+                   machine=host.name, idle=True)]  # CPUWeight=idle of its unit
 
 
 def relay(host: Host, inside: tuple[str, ...]) -> list[Daemon]:
@@ -76,7 +77,8 @@ def relay(host: Host, inside: tuple[str, ...]) -> list[Daemon]:
         return []
     return [Daemon(f"batch-relay-{host.name}",
                    (*inside, str(layout.BIN / "nova-batch-relay"),
-                    "--config-file", str(relay_conf(host))), reads=(relay_conf(host),))]
+                    "--config-file", str(relay_conf(host))), reads=(relay_conf(host),),
+                   machine=host.name)]
 
 
 def paste(stock: str) -> str:

@@ -4,6 +4,7 @@ Called by lab/up and lab/restart. Steps run side by side; each waits for a condi
 time.
 """
 from nbmlab import (
+    cgroups,
     config,
     daemon,
     database,
@@ -33,6 +34,8 @@ def up(options: Options) -> None:
         network.unplug(gone)
     network.build(options.host_list)
     network.cap(options.host_list, options.link_mib_per_second)
+    cgroups.make(cgroups.CONTROLLER)
+    cgroups.divide(cgroups.CONTROLLER)
     run_all(_steps(options))
     provision.forget_other_computes(options.host_list)
     options.save()
@@ -42,7 +45,7 @@ def revive(options: Options) -> None:
     """Start again what has died of the project's own daemons; return when relays answer."""
     _batch_conductor()
     for each in options.host_list:
-        for agent in project.agent(each, host.inside(each)):
+        for agent in project.agent(each, host.namespaces(each)):
             daemon.start(agent)
         _relay(each, options.relays)
     for each in options.host_list if options.relays else ():
@@ -96,13 +99,14 @@ def _host_steps(each: Host, relays: bool) -> list[Step]:
         Step(f"host-{each.name}", lambda: host.start(each), ("instances",)),
         Step(f"compute-{each.name}", lambda: daemon.start(Daemon(
             f"compute-{each.name}",
-            (*host.inside(each), str(layout.BIN / "nova-compute"),
+            (*host.namespaces(each), str(layout.BIN / "nova-compute"),
              "--config-file", f"{ETC}/nova.conf",
              "--config-file", f"{ETC}/nova-{each.name}.conf"),
-            reads=(layout.ETC / "nova.conf", layout.ETC / f"nova-{each.name}.conf"))),
+            reads=(layout.ETC / "nova.conf", layout.ETC / f"nova-{each.name}.conf"),
+            machine=each.name)),
              (f"host-{each.name}", "conductor", "catalog")),
         Step(f"agent-{each.name}", lambda: [
-            daemon.start(agent) for agent in project.agent(each, host.inside(each))],
+            daemon.start(agent) for agent in project.agent(each, host.namespaces(each))],
              (f"host-{each.name}", "rabbit"))]
 
 
@@ -165,7 +169,7 @@ def _nova(name: str) -> None:
 
 
 def _relay(each: Host, wanted: bool) -> None:
-    for relay in project.relay(each, host.inside(each)):
+    for relay in project.relay(each, host.namespaces(each)):
         if wanted:
             daemon.start(relay)
         else:

@@ -1,11 +1,11 @@
-"""Takes everything of the lab away, whatever state it is in: processes, mounts, links, namespaces.
+"""Takes everything of the lab away, whatever state it is in: processes, groups, mounts, links.
 
 Called by lab/down, and by lab/up when it takes over what another lab left behind.
 """
 import concurrent.futures
 import pathlib
 
-from nbmlab import daemon, host, layout, network, shell
+from nbmlab import cgroups, daemon, host, layout, network, shell
 
 # What keeps data is asked to end and waited for; the others have nothing to lose.
 KEEP_DATA = ("mysql", "rabbit")
@@ -21,8 +21,10 @@ def down(state: pathlib.Path) -> None:
             list(pool.map(host.stop, layout.ALL_HOSTS))
             list(pool.map(lambda name: daemon.stop(name, patience_seconds=8), KEEP_DATA))
     for each in layout.ALL_HOSTS:
-        daemon.kill(host.processes(each))
-    daemon.kill(daemon.marked(state))
+        daemon.kill([*host.processes(each), *cgroups.processes(each.name)])
+    daemon.kill([*daemon.marked(state), *cgroups.processes(cgroups.CONTROLLER)])
+    for name in (cgroups.CONTROLLER, *(each.name for each in layout.ALL_HOSTS)):
+        cgroups.remove(name)
     unmount(state)
     network.remove()
     for leftover in (state / "run").glob("*.json"):

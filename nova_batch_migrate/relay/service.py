@@ -16,6 +16,7 @@ from nova_batch_migrate.relay import (
     channel,
     control,
     destination,
+    doorway,
     greeting,
     groups,
     metrics,
@@ -46,7 +47,8 @@ _TCP_WINDOW_CLAMP = 10
 _CONNECT_SECONDS = 20
 #: Every address of both families.
 _EVERYWHERE = "::"
-_MOST_HANDSHAKES = 16
+#: Of one address.
+_MOST_HANDSHAKES = 8
 
 
 class Relay:
@@ -61,7 +63,7 @@ class Relay:
         #: From the start on.
         self.groups: groups.OpenGroups | None = None
         self._arrivals = arrivals.Arrivals()
-        self._handshakes = threading.BoundedSemaphore(_MOST_HANDSHAKES)
+        self._doorway = doorway.Doorway(_MOST_HANDSHAKES, channel.HANDSHAKE_SECONDS)
         self._listeners: list[socket.socket] = []
         self._control: control.Server | None = None
         self._metrics: metrics.Endpoint | None = None
@@ -146,9 +148,12 @@ class Relay:
         """Let a peer in that shows a certificate and knows an open group; others get nothing."""
         connection: socket.socket = plain
         try:
-            with self._handshakes:
+            with self._doorway.enter(plain.getpeername()[0]), \
+                    self._doorway.hurry(lambda: connection):
                 plain.settimeout(channel.HANDSHAKE_SECONDS)
-                connection = self._server_context.wrap_socket(plain, server_side=True)
+                connection = self._server_context.wrap_socket(
+                    plain, server_side=True, do_handshake_on_connect=False)
+                connection.do_handshake()
                 guest, answer = greeting.receive(connection, self._destination_group)
                 channel.bound_silence(connection, self._options.link_seconds)
             made = self.groups.arriving(guest.group.id)

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import pathlib
 import secrets
@@ -132,6 +133,20 @@ def _wrong_certificate():
             relays.source.close_group(GROUP)
             relays.destination.close_group(GROUP)
     return seen
+
+
+def _strangers():
+    """Connections of another host that say nothing, or only the beginning of something."""
+    first, _ = two_alike()
+    with hosts.two() as relays, contextlib.ExitStack() as strangers:
+        for at in range(40):
+            stranger = strangers.enter_context(socket.create_connection(
+                (hosts.ADDRESS, hosts.RELAY_PORT), hosts.SECONDS, ("127.0.0.3", 0)))
+            if at % 2:
+                stranger.sendall(b"\x16\x03\x01\x40\x00\x01")
+        hosts.open_group(relays)
+        whole = carried(relays, first)
+        return {"whole": whole, "servers": list(relays.source.close_group(GROUP)["servers"])}
 
 
 def _small_dictionary():
@@ -282,6 +297,10 @@ class Faults(namespace.NamespaceTestCase):
         for what in ("another name", "another authority"):
             self.assertIn("lets nobody in", seen[what])
             self.assertTrue(seen[f"{what}, then its own"])
+
+    def test_strangers_that_keep_their_connections_open_keep_nobody_out(self):
+        seen = namespace.run(_strangers)
+        self.assertEqual({"whole": True, "servers": [hosts.FIRST]}, seen)
 
     def test_a_dictionary_smaller_than_one_guest(self):
         seen = namespace.run(_small_dictionary)

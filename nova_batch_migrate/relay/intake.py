@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Collection
 
 _LINGER_MS = 2
 #: Behind the gate of a set all QEMUs want a processor at once, and none rests before it is at its
@@ -44,9 +45,16 @@ class Intake:
         self._poll.register(self._connection, select.POLLIN)
         self._linger(_LINGER_MS)
 
-    def first(self, size_bytes: int) -> bytes:
-        """Wait for the first bytes of the source and return them; they are still to be taken."""
-        return self._connection.recv(size_bytes, socket.MSG_PEEK | socket.MSG_WAITALL)
+    def first(self, begins: Collection[bytes]) -> bytes:
+        """Wait for the first bytes and return them, still to be taken.
+
+        As many as one of ``begins`` has, all of one length; fewer where they are none of these.
+        """
+        size = max(map(len, begins))
+        came = self._connection.recv(size, socket.MSG_PEEK)
+        if any(each.startswith(came) for each in begins):
+            came = self._connection.recv(size, socket.MSG_PEEK | socket.MSG_WAITALL)
+        return came
 
     def take(self, buffer: memoryview, memory: bool, late: bool) -> int:
         """Take what comes; return how many bytes, 0 at the end, BlockingIOError where none came.

@@ -153,7 +153,7 @@ class SourceStream:
 
     def _first_words(self) -> None:
         """Wait for the first bytes of the source, without taking them, and see what they are."""
-        self._words = self._intake.first(4)
+        self._words = self._intake.first(qemu_stream.CHANNELS)
         if self._is_migration is None:
             self._is_migration = self._words in qemu_stream.CHANNELS
 

@@ -1,10 +1,12 @@
 """Plays the destination's QEMU for the tests: a process of that name that awaits a migration.
 
-    python qemu.py [-nbd] [-stop] [-stall] [-runas USER] [-multifd N] -uuid UUID ADDRESS PORT OUTPUT
+    python qemu.py [-nbd] [-stop] [-stall] [-mute] [-runas USER] [-multifd N]
+                   -uuid UUID ADDRESS PORT OUTPUT
 
 Prints its port, takes one connection, writes what comes to OUTPUT. As QEMU does, it answers on the
 return path, at the end of the stream with SHUT. With `-nbd` it speaks first, with `-stop` it dies
-behind the first bytes, with `-stall` it reads nothing until there is a file OUTPUT.go. With
+behind the first bytes, with `-stall` it reads nothing until there is a file OUTPUT.go, with `-mute`
+it does not say until then that it has loaded everything. With
 `-runas` it is the process of another user, as libvirt starts it. With `-multifd` it takes N more
 connections, to OUTPUT.1 and so on, on which it says nothing.
 """
@@ -57,8 +59,7 @@ def main() -> None:
     if "-nbd" in sys.argv:
         connection.sendall(b"NBDMAGIC")
     if "-stall" in sys.argv:
-        while not os.path.exists(f"{output}.go"):
-            time.sleep(0.05)
+        _wait(output)
     with open(output, "wb", buffering=0) as file:
         first = True
         while data := connection.recv(1 << 20):
@@ -71,8 +72,15 @@ def main() -> None:
                 os._exit(1)
     for channel in channels:
         channel.join()
+    if "-mute" in sys.argv:
+        _wait(output)
     connection.sendall(SHUT)
     connection.close()
+
+
+def _wait(output: str) -> None:
+    while not os.path.exists(f"{output}.go"):
+        time.sleep(0.05)
 
 
 def _store(connection: socket.socket, output: str) -> None:

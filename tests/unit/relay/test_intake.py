@@ -84,6 +84,34 @@ class OfTcp(base.BaseTestCase):
         self.addCleanup(self.theirs.close)
 
 
+class First(OfTcp):
+    """What a connection is, without waiting for more of it than that takes."""
+
+    def first(self):
+        return intake.Intake(self.theirs, 1).first((b"abcd", b"wxyz"))
+
+    def test_they_stay_to_be_taken(self):
+        self.ours.sendall(b"wxyz and more")
+        self.assertEqual(b"wxyz", self.first())
+        self.assertEqual(b"wxyz and", self.theirs.recv(8))
+
+    def test_the_rest_of_a_beginning_is_waited_for(self):
+        self.ours.sendall(b"wx")
+        rest = threading.Timer(0.05, self.ours.sendall, [b"yz"])
+        rest.start()
+        self.addCleanup(rest.join)
+        self.assertEqual(b"wxyz", self.first())
+
+    def test_who_says_less_and_waits_for_an_answer_is_heard(self):
+        self.ours.sendall(b"hi")
+        self.assertEqual(b"hi", self.first())
+
+    def test_the_end_is_an_answer_too(self):
+        self.ours.sendall(b"wx")
+        self.ours.close()
+        self.assertEqual(b"wx", self.first())
+
+
 class BehindTheGate(OfTcp):
     """Where guests stand still, QEMU is taken in large pieces, up to its end."""
 

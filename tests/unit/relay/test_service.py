@@ -9,6 +9,7 @@ import subprocess
 import time
 from unittest import mock
 
+import ddt
 import numpy as np
 import xxhash
 from oslotest import base
@@ -174,6 +175,19 @@ def _without_peer():
         return {"whole": plain.arrived() == first}
 
 
+def _spoken():
+    """Neither a migration nor NBD: three bytes ask, and the answer is waited for."""
+    with hosts.two() as relays:
+        hosts.open_group(relays)
+        asks = hosts.Migration(relays, hosts.FIRST, 49152)
+        asks.send(b"HI\n")
+        answer = asks.connection.recv(len(qemu.PONG), socket.MSG_WAITALL)
+        carried = list(relays.source.statistics()["groups"][0]["servers"])
+        asks.finish()
+        return {"answer": answer == qemu.PONG, "carried": carried,
+                "whole": asks.arrived() == b"HI\n"}
+
+
 def _broken():
     """The destination's QEMU dies, then the group is closed in the middle of a stream."""
     first, _ = two_alike()
@@ -228,6 +242,35 @@ def _alone():
         seen = {"ended": _end_of(alone, first), "waited": time.monotonic() - begun}
         alone.process.wait(hosts.SECONDS)
         return seen | {"not all": len(alone.arrived()) < len(first)}
+
+
+def _released():
+    """The same where the rest is to go without one that is late."""
+    first, _ = two_alike(pages=6000)
+    with hosts.two(hold_seconds=2.0, switchover_policy="release") as relays:
+        hosts.open_group(relays, **_BOTH)
+        alone = hosts.Migration(relays, hosts.FIRST, 49154)
+        begun = time.monotonic()
+        seen = {"ended": _end_of(alone, first), "waited": time.monotonic() - begun}
+        (state,) = relays.source.statistics()["groups"][0]["synchronized"]
+        return seen | {"whole": alone.arrived() == first, "state": state}
+
+
+def _last_step(pause_seconds):
+    """Two synchronized members, of which one destination takes its time to load what came."""
+    first, second = two_alike(pages=6000)
+    with hosts.two(hold_seconds=hosts.SECONDS, pause_seconds=float(pause_seconds)) as relays:
+        hosts.open_group(relays, **_BOTH)
+        one = hosts.Migration(relays, hosts.FIRST, 49152)
+        late = hosts.Migration(relays, hosts.SECOND, 49153, "-mute")
+        sending = [one.started(first), late.started(second)]
+        hosts.wait_for(lambda: (_size(one), _size(late)) == (len(first), len(second)))
+        sending[0].join(1.0 if float(pause_seconds) == hosts.SECONDS else hosts.SECONDS)
+        seen = {"let go": [not each.is_alive() for each in sending]}
+        late.go_on()
+        for each in sending:
+            each.join(hosts.SECONDS)
+        return seen | {"returned": [each.returned == qemu.PONG + qemu.SHUT for each in (one, late)]}
 
 
 def _never_apart():
@@ -338,6 +381,7 @@ def _end_of(migration, data):
     return "ended"
 
 
+@ddt.ddt
 class Relays(namespace.NamespaceTestCase):
     def test_streams_arrive_byte_for_byte_and_what_is_alike_crosses_once(self):
         seen = namespace.run(_carries)
@@ -374,6 +418,10 @@ class Relays(namespace.NamespaceTestCase):
         self.assertGreaterEqual(seen["spliced"], 2 * seen["raw"])
         self.assertEqual({}, seen["servers"])
 
+    def test_what_nobody_understands_is_not_waited_for(self):
+        self.assertEqual({"answer": True, "carried": [hosts.FIRST], "whole": True},
+                         namespace.run(_spoken))
+
     def test_a_qemu_that_listens_everywhere_is_reached_where_it_answers(self):
         self.assertEqual([True, ["done"]], namespace.run(_listens_everywhere))
 
@@ -395,6 +443,20 @@ class Relays(namespace.NamespaceTestCase):
         self.assertNotEqual("ended", seen["ended"])
         self.assertGreater(seen["waited"], 1.9)
         self.assertTrue(seen["not all"])
+
+    def test_where_the_rest_is_to_go_it_goes_without_one_that_is_late(self):
+        seen = namespace.run(_released)
+        self.assertEqual(("ended", True), (seen["ended"], seen["whole"]), seen)
+        self.assertGreater(seen["waited"], 1.9)
+        self.assertEqual(("released", [hosts.SECOND]),
+                         (seen["state"]["state"], seen["state"]["failed"]))
+
+    @ddt.data((hosts.SECONDS, False), (1.0, True))
+    @ddt.unpack
+    def test_the_last_step_waits_for_every_destination_as_long_as_the_pause_may_be(
+            self, pause_seconds, let_go):
+        seen = namespace.run(_last_step, str(pause_seconds))
+        self.assertEqual({"let go": [let_go, False], "returned": [True, True]}, seen)
 
     def test_nothing_that_may_be_of_a_set_goes_past_it(self):
         seen = namespace.run(_never_apart)

@@ -9,13 +9,18 @@ import argparse
 import collections
 import dataclasses
 import faulthandler
+import functools
 import pathlib
 import random
 import resource
 import signal
 import time
 
-from nova_batch_migrate.relay import kernel, reference
+import numpy as np
+import xxhash
+
+from nova_batch_migrate.relay import kernel, qemu_stream, reference, runs
+from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.decoder import Decoder, Event
 from nova_batch_migrate.relay.encoder import Encoder
 from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES, LogSettings
@@ -26,6 +31,8 @@ SECONDS_PER_STREAM = 20             # of a core; longer is a hang
 STREAMS_PER_LOG = 64
 GROWTH_BYTES = 64 << 20             # of the process, over what the first part of a run took
 BROKEN_FRAME_SHARE = 0.15
+PAGE_BYTES = 4096
+LEVELS = (None, 1, 1, -5, 4)
 INTERESTING = (0, 1, 2, 4, 7, 8, 0x10, 0x20, 0x28, 0x22, 0x7e, 0x7f, 0x80, 0xff)
 
 
@@ -59,6 +66,20 @@ def load_seeds() -> list[bytes]:
     if not seeds:
         raise SystemExit(f"no seeds in {SEEDS}")
     return seeds
+
+
+@functools.cache
+def known_pages() -> list[bytes]:
+    """Return the different pages of the corpus: of what base images and scans may know some."""
+    found: dict[bytes, None] = {}
+    for data in load_seeds():
+        view, at, parser, table = memoryview(data), 0, qemu_stream.QemuStream(), runs.Runs()
+        while (following := parser.parse(view, at, len(data), table)) > at:
+            at = following
+        offsets = np.empty(len(data), np.int64)
+        pages, _, _ = reference.list_pages(table.table, 0, offsets, np.empty(len(data), np.uint64))
+        found |= dict.fromkeys(bytes(view[at:at + PAGE_BYTES]) for at in offsets[:pages].tolist())
+    return list(found)
 
 
 def mutate(chance: random.Random, seeds: list[bytes]) -> bytes:
@@ -131,13 +152,30 @@ class Log:
         self.loops = chance.choice((kernel, kernel, kernel, reference))
         settings = LogSettings(
             dictionary_bytes=MIN_DICTIONARY_BYTES + chance.randrange(4) * 4096, window_log=17,
-            level=chance.choice((None, 1)), credit_bytes=1 << 30, under_way_bytes=1 << 30,
-            most_delta_words=chance.choice((0, 16, 256, 512)))
+            level=chance.choice(LEVELS), credit_bytes=1 << 30, under_way_bytes=1 << 30,
+            most_delta_words=chance.choice((0, 16, 256, 512)), static=self._static(),
+            recurring=self._recurring())
         self.encoder = Encoder(settings, loops=self.loops)
-        self.decoder = Decoder(loops=self.loops)
+        self.decoder = Decoder(settings.static, loops=self.loops)
         self.reader = FrameReader()
         self.take(self.encoder.hello())
         self.next_stream = 1
+
+    def _some(self) -> list[bytes]:
+        known = known_pages()
+        return self.chance.sample(known, self.chance.randrange(1, len(known)))
+
+    def _static(self) -> np.ndarray | None:
+        if self.chance.random() < 0.7:
+            return None
+        return np.frombuffer(b"".join(self._some()), np.uint8).reshape(-1, PAGE_BYTES)
+
+    def _recurring(self) -> Recurring | None:
+        if self.chance.random() < 0.5:
+            return None
+        seed = self.chance.getrandbits(64)
+        low = {xxhash.xxh3_64_intdigest(page, seed) & 0xffffffff for page in self._some()}
+        return Recurring(seed, np.array(sorted(low), np.uint32))
 
     def take(self, frames: list[bytes]) -> bytes:
         """Give frames to the decoder; return the bytes it delivers."""
@@ -162,7 +200,11 @@ class Log:
             count = chance.randrange(1, 2 * size)
             frames = encoder.feed(stream, data[at:at + count])
             if chance.random() < 0.1:
-                frames += encoder.flush(stream)
+                frames += encoder.flush(stream, chance.random() < 0.5)
+            if chance.random() < 0.05:
+                encoder.set_level(chance.choice(LEVELS))
+            if chance.random() < 0.05:
+                encoder.set_block_bytes(stream, chance.choice((None, 4096, 65536, 3 << 20)))
             if break_frame and frames and chance.random() < 0.5:
                 self._broken(frames, report)
                 intact = False

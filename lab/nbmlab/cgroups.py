@@ -1,4 +1,4 @@
-"""The processor groups of the lab: controller and hosts weigh the same, whatever runs in them.
+"""The processor groups of the lab: hosts, controller and storage weigh the same, however busy.
 
 On a host of systemd and libvirt all services are in system.slice and all guests in machine.slice,
 which weigh the same. So a host of the lab has a cpu cgroup with the children `system` (a group a
@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 
 CONTROLLER = "controller"
+#: Serves the instances directory: no host's guests are to pay for what another's disks cost.
+STORAGE = "storage"
 PREFIX = "nbm-"
 REMOVE_SECONDS = 5.0
 #: Before a command that is to run in a group; where the group is gone it runs all the same.

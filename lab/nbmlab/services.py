@@ -34,8 +34,9 @@ def up(options: Options) -> None:
         network.unplug(gone)
     network.build(options.host_list)
     network.cap(options.host_list, options.link_mib_per_second)
-    cgroups.make(cgroups.CONTROLLER)
-    cgroups.divide(cgroups.CONTROLLER)
+    for machine in (cgroups.CONTROLLER, cgroups.STORAGE):
+        cgroups.make(machine)
+        cgroups.divide(machine)
     run_all(_steps(options))
     provision.forget_other_computes(options.host_list)
     options.save()
@@ -141,7 +142,7 @@ def _instances() -> None:
         directory.mkdir(parents=True, exist_ok=True)
     daemon.start(Daemon("instances", (
         "bindfs", "-f", "-o", "subtype=glusterfs", str(layout.INSTANCES_BACKING),
-        str(layout.INSTANCES))))
+        str(layout.INSTANCES)), machine=cgroups.STORAGE))
     shell.wait_for("the FUSE mount", 60,
                    lambda: shell.succeeds("mountpoint", "-q", layout.INSTANCES))
 

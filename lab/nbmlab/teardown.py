@@ -22,8 +22,10 @@ def down(state: pathlib.Path) -> None:
             list(pool.map(lambda name: daemon.stop(name, patience_seconds=8), KEEP_DATA))
     for each in layout.ALL_HOSTS:
         daemon.kill([*host.processes(each), *cgroups.processes(each.name)])
-    daemon.kill([*daemon.marked(state), *cgroups.processes(cgroups.CONTROLLER)])
-    for name in (cgroups.CONTROLLER, *(each.name for each in layout.ALL_HOSTS)):
+    machines = (cgroups.CONTROLLER, cgroups.STORAGE)
+    daemon.kill([*daemon.marked(state), *(pid for name in machines
+                                          for pid in cgroups.processes(name))])
+    for name in (*machines, *(each.name for each in layout.ALL_HOSTS)):
         cgroups.remove(name)
     unmount(state)
     network.remove()

@@ -41,6 +41,8 @@ class Escort:
         self.held = False
         #: Through the gate behind which the members of the set switch over.
         self.through = False
+        #: Written to by its guest there and not yet sent; None where nobody knows.
+        self._left_bytes: float | None = None
         #: When the next bytes may be taken.
         self._due = 0.0
 
@@ -105,7 +107,13 @@ class Escort:
         self._gang.failed(self._member.server_id)
 
     def close(self) -> None:
-        """Ask the kernel no more."""
+        """Ask the kernel no more, and log how the member passed the gate: no guest waits now."""
+        if self.through and self.leads:
+            left = self._left_bytes
+            LOG.info("synchronized server %s passed the gate in round %d, %s bytes written to and "
+                     "not sent; QEMU's kernel held up to %d bytes", self._member.server_id,
+                     self._approach.round, "?" if left is None else f"{left:.0f}",
+                     self._approach.queue_bytes)
         if self._queue is not None:
             self._queue.close()
 
@@ -156,11 +164,7 @@ class Escort:
     def _pass(self) -> None:
         """The gate is open: from here on bytes are taken as fast as they come."""
         self.through = True
-        left = self._approach.left_bytes()
-        LOG.info("synchronized server %s passes the gate in round %d, %s bytes written to and not "
-                 "sent; QEMU's kernel held up to %d bytes", self._member.server_id,
-                 self._approach.round, "?" if left is None else f"{left:.0f}",
-                 self._approach.queue_bytes)
+        self._left_bytes = self._approach.left_bytes()
 
 
 def _queue_of(connection: socket.socket) -> sock_diag.SendQueue | None:

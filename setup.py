@@ -5,6 +5,7 @@ import setuptools
 # same to the last bit, so no two operations may be contracted to one.
 SPEED = [setuptools.Extension(f"nova_batch_migrate.{part}._speed", optional=True,
                               sources=[f"nova_batch_migrate/{part}/_speed.c"],
+                              depends=["nova_batch_migrate/xxh3.h"],
                               extra_compile_args=["-O3", "-ffp-contract=off"])
          for part in ("agent", "planning", "relay")]
 

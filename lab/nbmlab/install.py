@@ -56,7 +56,7 @@ def project() -> None:
     parts = [layout.CHECKOUT / "nova_batch_migrate" / part
              for part in ("agent", "planning", "relay")]
     definition = [path for name in ("setup.cfg", "setup.py", "pyproject.toml", "requirements.txt",
-                                    "test-requirements.txt",
+                                    "test-requirements.txt", "nova_batch_migrate/xxh3.h",
                                     *(part / "_speed.c" for part in parts))
                   if (path := layout.CHECKOUT / name).exists()]
     if layout.CHECKOUT / "setup.cfg" not in definition:

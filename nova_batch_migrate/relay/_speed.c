@@ -14,12 +14,11 @@
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
+#include "../xxh3.h"
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#include <immintrin.h>
 #define WIDE
 #endif
 
-#define PAGE 4096
 #define WORDS (PAGE / 8)
 #define HEADER 8
 #define RECORD (HEADER + PAGE)
@@ -438,11 +437,86 @@ typedef struct {
     int64_t found[FOUND_FIELDS];
 } output;
 
+/* Contents that recur: the lower halves of their XXH3 with a seed, in ascending order. */
 typedef struct {
-    int owner, most_words, admit, hashed;
+    const uint32_t *hashes;
+    int64_t count;
+    uint64_t secret[SECRET_WORDS];
+    page_hasher *hash;
+} recurring;
+
+static void open_recurring(recurring *r, const Py_buffer *hashes, unsigned long long seed)
+{
+    r->hashes = hashes->buf;
+    r->count = hashes->len / 4;
+    fill_secret(r->secret, seed);
+    r->hash = choose_hasher(WIDEST);
+}
+
+static int recurs(const recurring *r, const uint8_t *page)
+{
+    if (!r->count)
+        return 0;
+    uint64_t found;
+    r->hash(page, (const uint8_t *)r->secret, &found);
+    const uint32_t *first = r->hashes;
+    for (int64_t left = r->count; left > 1;) {
+        int64_t half = left / 2;
+        first = first[half] <= (uint32_t)found ? first + half : first;
+        left -= half;
+    }
+    return *first == (uint32_t)found;
+}
+
+/* list_recurring(data, offsets, hashes, seed, out): 1 in out for each page whose content is one of those. */
+static PyObject *list_recurring(PyObject *self, PyObject *args)
+{
+    Py_buffer b[4] = {{0}};
+    unsigned long long seed;
+    recurring r;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "y*y*y*Kw*", &b[0], &b[1], &b[2], &seed, &b[3]))
+        goto out;
+    int64_t pages = b[1].len / 8;
+    const int64_t *offsets = b[1].buf;
+    uint8_t *listed = b[3].buf;
+    if (!enough(&b[3], pages, 1, "out"))
+        goto out;
+    for (int64_t i = 0; i < pages; i++)
+        if (offsets[i] < 0 || offsets[i] > b[0].len - PAGE) {
+            PyErr_SetString(PyExc_ValueError, "a page lies outside of the data");
+            goto out;
+        }
+    open_recurring(&r, &b[2], seed);
+    Py_BEGIN_ALLOW_THREADS
+    for (int64_t i = 0; i < pages; i++)
+        listed[i] = (uint8_t)recurs(&r, (const uint8_t *)b[0].buf + offsets[i]);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+out:
+    release(b, 4);
+    return result;
+}
+
+typedef struct {
+    int owner, most_words, hashed;
     uint64_t hash;
     int (*delta)(const uint8_t *page, const uint8_t *base, uint8_t *bitmap, uint8_t *words);
+    int admit;                          /* the page at hand, where that does not depend on its content */
+    int selects, lends;                 /* does it? And does what does not recur go in as well, counted in `lent`? */
+    int64_t lent;
+    recurring recurring;
 } policy;
+
+/* Tell whether a page that is new is let in. */
+static int let_in(policy *p, const uint8_t *page)
+{
+    if (!p->selects)
+        return p->admit;
+    int listed = recurs(&p->recurring, page);
+    p->lent += !listed && p->lends;
+    return listed || p->lends;
+}
 
 /* Choose the nearer of the two bases; -1 if neither is near enough. */
 static int64_t choose_base(const book *d, const uint8_t *page, int64_t version, int64_t successor, int most)
@@ -479,7 +553,7 @@ static int64_t append(book *d, uint64_t hash, int owner, const uint8_t *page)
 
 /* Match one page; returns the number under which it is held now (-1: it is not) and moves the prediction on. */
 static int64_t match_page(book *d, output *o, int64_t i, const uint8_t *page, const uint8_t *next, int64_t version,
-                          int64_t *predicted, const policy *p)
+                          int64_t *predicted, policy *p)
 {
     int64_t successor = *predicted;
     int64_t slot = live(d, successor);
@@ -513,37 +587,53 @@ static int64_t match_page(book *d, output *o, int64_t i, const uint8_t *page, co
             write_slot(d, base, seq, hash, p->owner, page);
             return seq;
         }
-        if (!p->admit) {
+        if (!let_in(p, page)) {
             o->kinds[i] = OP_TRANSIENT_DELTA;
             return seq;                     /* the base of its next version, too */
         }
         o->kinds[i] = OP_DELTA;
         return append(d, hash, p->owner, page);
     }
-    int random = looks_random(page);
-    o->kinds[i] = (p->admit ? OP_LITERAL : OP_TRANSIENT) + random;
+    int random = looks_random(page), admit = let_in(p, page);
+    o->kinds[i] = (admit ? OP_LITERAL : OP_TRANSIENT) + random;
     if (random)
         copy_page(o->raws + o->found[FOUND_RAWS]++ * PAGE, page, next);
     else
         copy_page(o->literals + o->found[FOUND_LITERALS]++ * PAGE, page, next);
     o->seqs[i] = -1;
     *predicted = successor >= 0 ? successor + 1 : -1;
-    return p->admit ? append(d, hash, p->owner, page) : -1;
+    return admit ? append(d, hash, p->owner, page) : -1;
+}
+
+/* Read who is let in: None: all; u8 per page; or a tuple: hashes of what recurs, seed, does the rest go in as well? */
+static int read_admission(PyObject *told, Py_buffer *b, policy *p)
+{
+    unsigned long long seed;
+    if (told == Py_None)
+        return 1;
+    if (!PyTuple_Check(told))
+        return !PyObject_GetBuffer(told, b, PyBUF_SIMPLE);
+    if (!PyArg_ParseTuple(told, "y*Kp", b, &seed, &p->lends))
+        return 0;
+    p->selects = 1;
+    open_recurring(&p->recurring, b, seed);
+    return 1;
 }
 
 /* match_pages(dictionary, data, offsets, keys, hashes, admit, predicted, owner, most_words,
- *             kinds, seqs, bitmaps, words, literals, raws) -> (predicted, self, cross, deltas, words, literals, raws) */
+ *             kinds, seqs, bitmaps, words, literals, raws) -> (predicted, self, cross, deltas, words, literals, raws,
+ *             lent): the last of what went in without recurring. */
 static PyObject *match_pages(PyObject *self, PyObject *args)
 {
     Py_buffer db[D_BUFFERS] = {{0}}, b[11] = {{0}};
-    PyObject *arrays, *result = NULL;
+    PyObject *arrays, *admission, *result = NULL;
     book d;
     policy p = {.delta = write_delta};
     long long predicted;
-    if (!PyArg_ParseTuple(args, "Oy*y*y*z*z*Liiw*w*w*w*w*w*", &arrays, &b[0], &b[1], &b[2], &b[3], &b[4], &predicted,
-                          &p.owner, &p.most_words, &b[5], &b[6], &b[7], &b[8], &b[9], &b[10]))
+    if (!PyArg_ParseTuple(args, "Oy*y*y*z*OLiiw*w*w*w*w*w*", &arrays, &b[0], &b[1], &b[2], &b[3], &admission,
+                          &predicted, &p.owner, &p.most_words, &b[5], &b[6], &b[7], &b[8], &b[9], &b[10]))
         goto out;
-    if (!open_book(&d, arrays, db))
+    if (!open_book(&d, arrays, db) || !read_admission(admission, &b[4], &p))
         goto out;
     int64_t pages = b[1].len / 8;
     int late = d.scalars[S_LATE] != 0;
@@ -552,7 +642,7 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
         goto out;
     }
     if (!enough(&b[2], pages, 8, "keys") || (b[3].buf && !enough(&b[3], pages, 8, "hashes")) ||
-        (b[4].buf && !enough(&b[4], pages, 1, "admit")) || !enough(&b[5], pages, 1, "kinds") ||
+        (b[4].buf && !p.selects && !enough(&b[4], pages, 1, "admit")) || !enough(&b[5], pages, 1, "kinds") ||
         !enough(&b[6], pages, 8, "seqs") || !enough(&b[7], pages, BITMAP, "bitmaps") ||
         !enough(&b[8], pages * p.most_words, 8, "words") || !enough(&b[9], pages, PAGE, "literals") ||
         !enough(&b[10], pages, PAGE, "raws"))
@@ -565,7 +655,7 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
         }
     output o = {b[5].buf, b[6].buf, b[7].buf, b[8].buf, b[9].buf, b[10].buf, {0}};
     const uint64_t *keys = b[2].buf, *hashes = b[3].buf;
-    const uint8_t *admit = b[4].buf;
+    const uint8_t *admit = p.selects ? NULL : b[4].buf;
     int64_t guess = predicted;
     d.guard[0] = d.scalars[S_NEXT] + (late ? 0 : pages) - d.scalars[S_RING];
     d.guard[1] = d.scalars[S_LATE_NEXT] + (late ? pages : 0) - d.scalars[S_LATE_RING];
@@ -593,10 +683,10 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
     }
     stored();
     Py_END_ALLOW_THREADS
-    result = Py_BuildValue("LLLLLLL", (long long)guess, (long long)o.found[FOUND_SELF],
+    result = Py_BuildValue("LLLLLLLL", (long long)guess, (long long)o.found[FOUND_SELF],
                            (long long)o.found[FOUND_CROSS], (long long)o.found[FOUND_DELTAS],
                            (long long)o.found[FOUND_WORDS], (long long)o.found[FOUND_LITERALS],
-                           (long long)o.found[FOUND_RAWS]);
+                           (long long)o.found[FOUND_RAWS], (long long)p.lent);
 out:
     release(db, D_BUFFERS);
     release(b, 11);
@@ -1057,6 +1147,7 @@ static PyObject *pump(PyObject *self, PyObject *args)
 static PyMethodDef methods[] = {
     {"scan_records", scan_records, METH_VARARGS, "Find runs of page and zero records."},
     {"match_pages", match_pages, METH_VARARGS, "Match pages with the dictionary and insert what is new."},
+    {"list_recurring", list_recurring, METH_VARARGS, "Tell which pages have content that recurs."},
     {"list_pages", list_pages, METH_VARARGS, "List where the pages of runs lie, and a number for each."},
     {"note_runs", note_runs, METH_VARARGS, "Tell how far runs of records have come in guest memory."},
     {"pack_control", pack_control, METH_VARARGS, "Write the control part of a block."},

@@ -13,12 +13,11 @@ nothing out.
 import dataclasses
 
 import numpy as np
-import xxhash
 
+from nova_batch_migrate.relay import kernel
 from nova_batch_migrate.relay.dictionary import Dictionary, Matches
-from nova_batch_migrate.relay.layout import PAGE_BYTES, Op
+from nova_batch_migrate.relay.layout import Op
 
-_LOW = (1 << 32) - 1
 #: What a guest sends before it may push others' pages out: blocks, or a share of the ring. It may
 #: come to content that is held, and once it pushes that out it finds none of it: its own heap in
 #: front must not be enough for that.
@@ -38,21 +37,12 @@ class Recurring:
     #: The lower halves of their hashes, u32 in ascending order: one of some 40,000 others slips in.
     hashes: np.ndarray
 
-    def listed(self, data: memoryview, offsets: np.ndarray) -> np.ndarray:
-        """Return for each page at `offsets` whether its content is one of them, as u8."""
-        if not len(self.hashes):
-            return np.zeros(len(offsets), np.uint8)
-        digest, seed = xxhash.xxh3_64_intdigest, self.seed
-        found = np.array([digest(data[at:at + PAGE_BYTES], seed) & _LOW
-                          for at in offsets.tolist()], np.uint32)
-        places = np.minimum(np.searchsorted(self.hashes, found), len(self.hashes) - 1)
-        return (self.hashes[places] == found).astype(np.uint8)
-
 
 class Admission:
     """Knows of each guest how much of its round 0 was found."""
 
-    def __init__(self, dictionary: Dictionary, recurring: Recurring | None):
+    def __init__(self, dictionary: Dictionary, recurring: Recurring | None, loops=kernel):
+        self._list_recurring = loops.list_recurring
         self._dictionary, self._recurring = dictionary, recurring
         self._guests: dict[int, _Guest] = {}
         self._largest_block = 0
@@ -64,8 +54,10 @@ class Admission:
         #: Whether pages of round 0 have had to stay outside because there was no room.
         self.has_refused = False
 
-    def choose(self, data: memoryview, offsets: np.ndarray, owner: int) -> np.ndarray | None:
-        """Return for each page of a guest whether it is let in if it is new; None: all are."""
+    def choose(self, data: memoryview, offsets: np.ndarray, owner: int
+               ) -> np.ndarray | tuple[np.ndarray, int, bool] | None:
+        """Return which pages of a guest are let in if they are new, as `Dictionary.match` has it.
+        """
         self._largest_block = max(self._largest_block, len(offsets))
         ahead = _ROOM_BLOCKS * self._largest_block
         has_room = self._dictionary.has_room(ahead)
@@ -75,11 +67,16 @@ class Admission:
             return np.zeros(len(offsets), np.uint8)
         if self._recurring is None:
             return None
-        admitted = self._recurring.listed(data, offsets)
-        if has_room:
-            # as far ahead as all of these look
-            self._lent = np.flatnonzero(admitted == 0)[:max(0, self._spare - ahead)]
-            admitted[self._lent] = 1
+        hashes, seed = self._recurring.hashes, self._recurring.seed
+        # as far ahead as all of these look
+        most = max(0, self._spare - ahead) if has_room else 0
+        if not 0 < most < len(offsets):
+            # all or nothing: most of them are found, and need not be hashed
+            return hashes, seed, most > 0
+        admitted = np.empty(len(offsets), np.uint8)
+        self._list_recurring(data, offsets, hashes, seed, admitted)
+        self._lent = np.flatnonzero(admitted == 0)[:most]
+        admitted[self._lent] = 1
         return admitted
 
     def _may_replace(self, owner: int, ahead: int) -> bool:
@@ -107,6 +104,7 @@ class Admission:
 
     def count(self, owner: int, matches: Matches) -> None:
         """Note what became of a block of round 0."""
+        self._spare -= matches.lent
         if len(self._lent):
             self._spare -= int(np.isin(matches.kinds[self._lent], _INSERTED).sum())
         # the page, or one like it, was held

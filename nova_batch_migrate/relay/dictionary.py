@@ -233,6 +233,7 @@ class Matches(NamedTuple):
     self_duplicates: int
     cross_server: int
     predicted: int              # the number that the next page is likely to be like
+    lent: int                   # pages inserted by the last of three in `admit`
 
 
 class Dictionary:
@@ -347,16 +348,17 @@ class Dictionary:
               most_words: int, hashes=None, admit=None) -> Matches:
         """Match the pages at `offsets` of `data`, insert what is new, and say how each crosses.
 
-        keys: u64 per page, the same for the same page of the same guest. admit: bool per page,
-        False: not to be inserted. The result is valid until the next call, or as `spare` has it.
+        keys: u64 per page, the same for the same page of the same guest. admit: u8 per page, 0: not
+        to be inserted; or (hashes of `Recurring`, seed, whether the rest is inserted as well), by
+        which only pages are judged that are new. The result is valid until the next call, or as `spare` has it.
         """
         kinds, seqs, bitmaps, words, literals, raws = scratch = self._room(len(offsets))
-        predicted, own, cross, deltas, changed, literal, raw = self._match(
+        predicted, own, cross, deltas, changed, literal, raw, lent = self._match(
             self._arrays, data, offsets, keys, hashes, admit, predicted, owner, most_words,
             *scratch)
         pages = len(offsets)
         return Matches(kinds[:pages], seqs[:pages], bitmaps[:deltas], words[:changed],
-                       literals[:literal], raws[:raw], own, cross, predicted)
+                       literals[:literal], raws[:raw], own, cross, predicted, lent)
 
     def truncate(self, ends: tuple[int, int], block: int) -> None:
         """Forget what was inserted from these `ends` on or written after `block`."""

@@ -13,6 +13,7 @@ COMPILED = _loops is not reference
 scan_records = _loops.scan_records
 note_runs = _loops.note_runs
 list_pages = _loops.list_pages
+list_recurring = _loops.list_recurring
 match_pages = _loops.match_pages
 pack_control = _loops.pack_control
 apply_block = _loops.apply_block

@@ -24,14 +24,14 @@ from nova_batch_migrate.relay.layout import (
 )
 from nova_batch_migrate.relay.reference_decoding import apply_block, place
 
-__all__ = ["apply_block", "list_pages", "match_pages", "note_runs", "pack_control", "pump",
+__all__ = ["apply_block", "list_pages", "list_recurring", "match_pages", "note_runs", "pack_control", "pump",
            "scan_records"]
 
 ZERO_CONTINUE = 0x22
 PAGE_CONTINUE = 0x28
 RAW_SAMPLES, RAW_SAMPLE_BYTES, RAW_DISTINCT = 4, 64, 140
 KEY_FACTOR = 0x9E3779B97F4A7C15
-MASK = (1 << 64) - 1
+MASK, _LOW = (1 << 64) - 1, (1 << 32) - 1
 (SCALAR_NEXT, SCALAR_PINNED, SCALAR_RING, SCALAR_BLOCK, SCALAR_LATE_NEXT, SCALAR_LATE_RING,
  SCALAR_LATE) = range(7)
 
@@ -165,14 +165,17 @@ class Book:
 class _Matcher:
     """One call's worth of matching: a book, the buffers to fill and what was found."""
 
-    def __init__(self, book: Book, owner: int, most_words: int, outputs):
+    def __init__(self, book: Book, owner: int, most_words: int, admit, outputs):
+        # whether each page goes in that is new, or by what that is told
+        self.admit = admit
+        self.lent = 0
         self.book, self.owner, self.most_words = book, owner, most_words
         self.kinds, self.seqs, self.bitmaps, self.words, self.literals, self.raws = outputs
         self.self_found = self.cross_found = 0
         self.delta_count = self.word_count = self.literal_count = self.raw_count = 0
 
-    def match(self, i: int, page: bytes, page_hash: int | None, version: int, predicted: int,
-              admit: bool) -> tuple[int, int]:
+    def match(self, i: int, page: bytes, page_hash: int | None, version: int, predicted: int
+              ) -> tuple[int, int]:
         """Return the number under which the page is held now (-1: none) and the next guess."""
         book = self.book
         slot = book.live(predicted)
@@ -187,9 +190,9 @@ class _Matcher:
         base, difference = self._nearest(page, version, predicted)
         if base >= 0:
             seq = book.seqs[base]
-            held = self._delta(i, base, difference, version, page_hash, page, admit)
+            held = self._delta(i, base, difference, version, page_hash, page)
             return held, seq + 1
-        random = looks_random(page)
+        random, admit = looks_random(page), self._let_in(i, page)
         self.kinds[i] = (Op.LITERAL if admit else Op.TRANSIENT) + random
         self.seqs[i] = -1
         if random:
@@ -226,7 +229,16 @@ class _Matcher:
                 best, difference, most = slot, here, changed - 1
         return best, difference
 
-    def _delta(self, i, base, difference, version, page_hash, page, admit) -> int:
+    def _let_in(self, i: int, page: bytes) -> bool:
+        """Tell whether a page that is new is let in."""
+        if not isinstance(self.admit, tuple):
+            return self.admit is None or bool(self.admit[i])
+        hashes, seed, lends = self.admit
+        listed = _is_listed(page, hashes, seed)
+        self.lent += lends and not listed
+        return listed or lends
+
+    def _delta(self, i, base, difference, version, page_hash, page) -> int:
         book, seq = self.book, self.book.seqs[base]
         changed = difference[difference != 0]
         self.seqs[i] = seq
@@ -239,7 +251,7 @@ class _Matcher:
             self.kinds[i] = Op.UPDATE
             book.write(base, seq, page_hash, self.owner, page)
             return seq
-        if not admit:
+        if not self._let_in(i, page):
             self.kinds[i] = Op.TRANSIENT_DELTA
             return seq      # the base of its next version, too
         self.kinds[i] = Op.DELTA
@@ -250,14 +262,16 @@ def match_pages(arrays, data, offsets, keys, hashes, admit, predicted, owner, mo
                 kinds, seqs, bitmaps, words, literals, raws):
     """Match pages with the dictionary and insert what is new.
 
-    Fills kinds and seqs per page, bitmaps and words per delta, literals and raws with pages.
-    Returns (next guess, self-duplicates, cross-server duplicates, deltas, words, literals, raws).
+    Fills kinds and seqs per page, bitmaps and words per delta, literals and raws with pages. admit:
+    what is let in: u8 per page; (ascending u32 halves of hashes, seed, bool): what is listed there,
+    and all else as well or not; None: all. Returns (next guess, self-duplicates, cross-server
+    duplicates, deltas, words, literals, raws, what was let in that is not listed).
     """
     view = memoryview(data).cast("B")
     book = Book(arrays, len(offsets))
     if not 0 <= most_words <= PAGE_WORDS:
         raise ValueError("more pages in a block than the ring holds, or an impossible limit")
-    matcher = _Matcher(book, owner, most_words, (kinds, seqs, bitmaps, words, literals, raws))
+    matcher = _Matcher(book, owner, most_words, admit, (kinds, seqs, bitmaps, words, literals, raws))
     for i, (offset, key) in enumerate(zip(offsets.tolist(), keys.tolist(), strict=True)):
         if not 0 <= offset <= len(view) - PAGE_BYTES:
             raise ValueError("a page lies outside of the data")
@@ -266,11 +280,28 @@ def match_pages(arrays, data, offsets, keys, hashes, admit, predicted, owner, mo
         version = book.version_seqs[at] if book.version_keys[at] == key else -1
         held, predicted = matcher.match(
             i, bytes(view[offset:offset + PAGE_BYTES]),
-            None if hashes is None else int(hashes[i]), version, predicted,
-            admit is None or bool(admit[i]))
+            None if hashes is None else int(hashes[i]), version, predicted)
         book.version_keys[at], book.version_seqs[at] = key, held
     return (predicted, matcher.self_found, matcher.cross_found, matcher.delta_count,
-            matcher.word_count, matcher.literal_count, matcher.raw_count)
+            matcher.word_count, matcher.literal_count, matcher.raw_count, matcher.lent)
+
+
+def list_recurring(data, offsets, hashes, seed: int, out) -> None:
+    """Put 1 into out for each page at `offsets` whose content is listed, else 0."""
+    view = memoryview(data).cast("B")
+    if len(out) < len(offsets):
+        raise ValueError("out is shorter than what it has to hold")
+    for i, offset in enumerate(offsets.tolist()):
+        if not 0 <= offset <= len(view) - PAGE_BYTES:
+            raise ValueError("a page lies outside of the data")
+        out[i] = _is_listed(view[offset:offset + PAGE_BYTES], hashes, seed)
+
+
+def _is_listed(page, hashes, seed: int) -> bool:
+    """Tell whether the lower half of a page's XXH3 is in an ascending array."""
+    found = xxhash.xxh3_64_intdigest(page, seed) & _LOW
+    place = int(np.searchsorted(hashes, np.uint32(found)))
+    return place < len(hashes) and int(hashes[place]) == found
 
 
 def list_pages(runs, guest: int, offsets, keys):

@@ -18,7 +18,8 @@ def one_hash(loops):
         return loops.match_pages(arrays, data, offsets, keys,
                                  np.zeros(len(offsets), np.uint64), *rest)
     names = {name: getattr(loops, name) for name in (
-        "apply_block", "list_pages", "note_runs", "pack_control", "scan_records")}
+        "apply_block", "list_pages", "list_recurring", "note_runs", "pack_control",
+        "scan_records")}
     return types.SimpleNamespace(**names, match_pages=match_pages)
 
 

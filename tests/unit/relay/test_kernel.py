@@ -8,10 +8,11 @@ import time
 
 import ddt
 import numpy as np
+import xxhash
 from hypothesis import given, settings, strategies
 from oslotest import base
 
-from nova_batch_migrate.relay import block, kernel, reference
+from nova_batch_migrate.relay import block, dictionary, kernel, reference
 from nova_batch_migrate.relay.layout import LATE, RUN_COLUMNS, SIZES, Op, Run, Stop
 from tests.unit.relay import builders as b
 
@@ -123,6 +124,63 @@ class TestRuns(base.BaseTestCase):
         rows = runs_of(*rows)
         self.assertEqual(reference.note_runs(rows, start, end, turn),
                          kernel.note_runs(rows, start, end, turn))
+
+
+@ddt.ddt
+class TestRecurring(base.BaseTestCase):
+    """What recurs is told by the lower halves of hashes that the agent has made."""
+
+    SEED = 0xfedcba9876543210
+
+    def setUp(self):
+        super().setUp()
+        self.pages = [b.noise(i) for i in range(40)] + [bytes(b.PAGE), b"\xff" * b.PAGE]
+        self.data = b"h" * 8 + b"".join(self.pages)
+        self.offsets = np.arange(len(self.pages), dtype=np.int64) * b.PAGE + 8
+
+    def hashes(self, pages):
+        return np.unique(np.array([xxhash.xxh3_64_intdigest(page, self.SEED) & 0xffffffff
+                                   for page in pages], np.uint32))
+
+    def listed(self, loops, hashes, offsets=None):
+        out = np.full(len(self.pages), 7, np.uint8)
+        loops.list_recurring(self.data, self.offsets if offsets is None else offsets, hashes,
+                             self.SEED, out)
+        return out.tolist()
+
+    @ddt.data(*LOOPS)
+    def test_what_is_listed(self, which):
+        for count in (0, 1, 2, 3, 20, 39, 42):
+            self.assertEqual([1] * count + [0] * (42 - count),
+                             self.listed(LOOPS[which], self.hashes(self.pages[:count])), count)
+            self.assertEqual([0] * (42 - count) + [1] * count, self.listed(
+                LOOPS[which], self.hashes(self.pages[42 - count:])), count)
+        for offset in (-1, len(self.data) - b.PAGE + 1):
+            self.assertRaises(ValueError, self.listed, LOOPS[which], self.hashes([]),
+                              np.array([offset], np.int64))
+        self.assertRaises(ValueError, LOOPS[which].list_recurring, self.data, self.offsets,
+                          self.hashes([]), 0, np.empty(3, np.uint8))
+
+    @ddt.data(*itertools.product(LOOPS, (False, True)))
+    @ddt.unpack
+    def test_who_is_let_in(self, which, lends):
+        made = dictionary.Dictionary(4 << 20, loops=LOOPS[which])
+        hashes = self.hashes(self.pages[1:12:2])
+        # two of them are there already, one listed and one not: they are not judged
+        there = self.offsets[:2]
+        made.begin_block(1)
+        keys = np.arange(len(self.pages), dtype=np.uint64) * np.uint64(b.PAGE)
+        made.match(self.data, there, keys[:2] + np.uint64(1 << 30), owner=1, predicted=-1,
+                   most_words=0)
+        made.begin_block(2)
+        found = made.match(self.data, self.offsets, keys, owner=2, predicted=-1, most_words=0,
+                           admit=(hashes, self.SEED, lends))
+        listed = {3, 5, 7, 9, 11}
+        kept = {i for i, kind in enumerate(found.kinds.tolist())
+                if kind in (Op.LITERAL, Op.RAW)}
+        self.assertEqual(set(range(2, 42)) if lends else listed, kept)
+        self.assertEqual(35 if lends else 0, found.lent)
+        self.assertEqual(2, found.cross_server)
 
 
 @ddt.ddt

@@ -350,7 +350,8 @@ class Dictionary:
 
         keys: u64 per page, the same for the same page of the same guest. admit: u8 per page, 0: not
         to be inserted; or (hashes of `Recurring`, seed, whether the rest is inserted as well), by
-        which only pages are judged that are new. The result is valid until the next call, or as `spare` has it.
+        which only pages are judged that are new. The result is valid until the next call, or as
+        `spare` has it.
         """
         kinds, seqs, bitmaps, words, literals, raws = scratch = self._room(len(offsets))
         predicted, own, cross, deltas, changed, literal, raw, lent = self._match(

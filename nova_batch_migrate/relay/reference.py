@@ -24,8 +24,8 @@ from nova_batch_migrate.relay.layout import (
 )
 from nova_batch_migrate.relay.reference_decoding import apply_block, place
 
-__all__ = ["apply_block", "list_pages", "list_recurring", "match_pages", "note_runs", "pack_control", "pump",
-           "scan_records"]
+__all__ = ["apply_block", "list_pages", "list_recurring", "match_pages", "note_runs",
+           "pack_control", "pump", "scan_records"]
 
 ZERO_CONTINUE = 0x22
 PAGE_CONTINUE = 0x28
@@ -271,7 +271,8 @@ def match_pages(arrays, data, offsets, keys, hashes, admit, predicted, owner, mo
     book = Book(arrays, len(offsets))
     if not 0 <= most_words <= PAGE_WORDS:
         raise ValueError("more pages in a block than the ring holds, or an impossible limit")
-    matcher = _Matcher(book, owner, most_words, admit, (kinds, seqs, bitmaps, words, literals, raws))
+    matcher = _Matcher(book, owner, most_words, admit,
+                       (kinds, seqs, bitmaps, words, literals, raws))
     for i, (offset, key) in enumerate(zip(offsets.tolist(), keys.tolist(), strict=True)):
         if not 0 <= offset <= len(view) - PAGE_BYTES:
             raise ValueError("a page lies outside of the data")

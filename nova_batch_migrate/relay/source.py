@@ -167,6 +167,8 @@ class SourceGroup:
         """
         with self._lock:
             self._excluded.add(server_id)
+        if (member := self.group.member(server_id)) is not None:
+            self.turns.forgo(member.order)
         if (gang := self._gang(server_id)) is not None:
             gang.failed(server_id, "its migration ended")
 

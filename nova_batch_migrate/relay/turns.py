@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Iterable
 
-#: Migrations that were asked for together come in any order, this close to each other.
-GRACE_SECONDS = 0.5
+#: Migrations that were asked for together come in any order, this close to each other: a share of
+#: what the first one took from the opening of its group on, Nova's work and all, within bounds.
+GRACE_SHARE, GRACE_SECONDS, MOST_GRACE_SECONDS = 0.25, 0.5, 2.0
 #: A stream of which nothing was taken for so long does not need the wire now.
 _IDLE_SECONDS = 0.02
 #: So long a stream in its later rounds goes before others. One that has not converged by then
@@ -28,6 +29,8 @@ class Turns:
     def __init__(self, expected: Iterable[int] = (), clock=time.monotonic):
         self._clock = clock
         self._missing = set(expected)
+        self._begun = clock()
+        self._grace_seconds: float | None = None
         self._joined: dict[int, float] = {}
         self._changed = threading.Condition()
         self._order: dict[int, int] = {}
@@ -40,7 +43,16 @@ class Turns:
         """Take part, at the place that the plan gives."""
         with self._changed:
             self._order[stream] = order
-            self._joined[stream] = self._clock()
+            self._joined[stream] = now = self._clock()
+            if self._grace_seconds is None:
+                self._grace_seconds = min(MOST_GRACE_SECONDS, max(
+                    GRACE_SECONDS, GRACE_SHARE * (now - self._begun)))
+            self._missing.discard(order)
+            self._changed.notify_all()
+
+    def forgo(self, order: int) -> None:
+        """Expect no stream of a server any more."""
+        with self._changed:
             self._missing.discard(order)
             self._changed.notify_all()
 
@@ -62,7 +74,7 @@ class Turns:
         first = min(there, key=self._order.__getitem__)
         since = min(self._joined[stream] for stream in there)
         early = any(order < self._order[first] for order in self._missing)
-        if not early or self._clock() - since >= GRACE_SECONDS:
+        if not early or self._clock() - since >= self._grace_seconds:
             self._turn = self._order[first]
 
     def pass_on(self, stream: int) -> None:

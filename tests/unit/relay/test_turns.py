@@ -99,6 +99,28 @@ class Turns(base.BaseTestCase):
         self.now += turns.GRACE_SECONDS
         self.assertTrue(self.has(1))
 
+    def test_where_all_is_slow_one_is_waited_for_longer_but_not_for_ever(self):
+        for first_seconds, grace_seconds in ((0.1, 0.5), (6.0, 1.5), (60.0, 2.0)):
+            self.turns = turns.Turns([0, 1, 2], clock=lambda: self.now)
+            self.now += first_seconds
+            self.turns.join(1, 0)
+            self.assertTrue(self.has(1))
+            self.now += 10
+            self.turns.join(3, 2)
+            self.turns.leave(1)
+            # it has been there for as long as that of its own
+            self.now += grace_seconds - 0.01
+            self.assertFalse(self.has(3), first_seconds)
+            self.now += 0.02
+            self.assertTrue(self.has(3), first_seconds)
+
+    def test_one_that_goes_another_way_is_not_waited_for(self):
+        self.turns = turns.Turns([0, 1], clock=lambda: self.now)
+        self.turns.join(1, 1)
+        self.assertFalse(self.has(1))
+        self.turns.forgo(0)
+        self.assertTrue(self.has(1))
+
     def test_passing_on_by_one_that_has_left_changes_nothing(self):
         self.turns.join(1, 0)
         self.turns.leave(1)

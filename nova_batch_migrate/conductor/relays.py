@@ -12,7 +12,8 @@ from oslo_log import log
 from nova_batch_migrate import exception
 from nova_batch_migrate.conductor import actuals
 from nova_batch_migrate.db import api as db
-from nova_batch_migrate.planning.telemetry import PAGE_BYTES
+from nova_batch_migrate.planning import commonality
+from nova_batch_migrate.planning.telemetry import PAGE_BYTES, PageClasses
 
 LOG = log.getLogger(__name__)
 MIB = 1 << 20
@@ -208,6 +209,7 @@ class Relays:
         telemetry = (batch["telemetry"] or {}).get(source) or {}
         scope = batch["request"]["dedup_scope"]
         scopes = [WHOLE_HOST if scope == "host" else row["project_id"] for row in rows]
+        kept_for = _kept_for(telemetry, rows, scopes)
         group = {
             "id": group_id(batch["id"], source, index, destination),
             "token": secrets.token_hex(32), "source": source, "destination": destination,
@@ -221,7 +223,7 @@ class Relays:
             "wire_bytes_per_second": _cap(batch, telemetry),
             "downtime_seconds": _downtime_seconds(telemetry),
             "members": [{"server_id": row["server_id"], "order": row["order_index"],
-                         "scope": of_row,
+                         "scope": of_row, "kept_for": kept_for.get(row["server_id"]),
                          "dirty_bytes_per_second":
                              (batch["state"].get("dirty") or {}).get(row["server_id"])}
                         for row, of_row in zip(rows, scopes, strict=True)],
@@ -270,6 +272,23 @@ def _dictionary_bytes(at_source: int, at_destination: int, telemetry: dict, rows
             f"for {scopes} projects: other groups have the rest. Raise [relay] dictionary_mib on "
             "both hosts, or choose --dedup-scope host.")
     return free
+
+
+def _kept_for(telemetry: dict, rows: list[dict], scopes: list[str]) -> dict[str, int]:
+    """Return by server the order of the last one behind it that holds much of the same content."""
+    classes = telemetry.get("page_classes")
+    if classes is None:
+        return {}
+    known = commonality.Commonality([row["server_id"] for row in rows],
+                                    PageClasses.from_dict(classes))
+    found = {}
+    for scope in set(scopes):
+        log = sorted((row for row, of_row in zip(rows, scopes, strict=True) if of_row == scope),
+                     key=lambda row: row["order_index"])
+        last = known.last_kin([row["server_id"] for row in log])
+        found |= {row["server_id"]: log[place]["order_index"]
+                  for at, (row, place) in enumerate(zip(log, last, strict=True)) if place > at}
+    return found
 
 
 def _goodput(telemetry: dict) -> float | None:

@@ -827,22 +827,24 @@ out:
     return result;
 }
 
-/* follow_ring(last, owners, sends, slots, patience, missed): arrays of int64, doubles for each owner, and bytes to
- * fill; what reference.follow_ring does */
+/* follow_ring(last, owners, sends, kept_for, slots, patience, missed): arrays of int64, doubles and int64 for each
+ * owner, and bytes to fill; what reference.follow_ring does */
 static PyObject *follow_ring(PyObject *self, PyObject *args)
 {
-    Py_buffer b[4] = {{0}};
+    Py_buffer b[5] = {{0}};
     long long slots;
     double patience;
     int64_t *of_slots = NULL, *let_in = NULL, *accesses = NULL;
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "y*y*y*Ldw*", &b[0], &b[1], &b[2], &slots, &patience, &b[3]))
+    if (!PyArg_ParseTuple(args, "y*y*y*y*Ldw*", &b[0], &b[1], &b[2], &b[4], &slots, &patience, &b[3]))
         return NULL;
-    const int64_t *last = b[0].buf, *owners = b[1].buf;
+    const int64_t *last = b[0].buf, *owners = b[1].buf, *kept_for = b[4].buf;
     const double *sends = b[2].buf;
     char *missed = b[3].buf;
     int64_t count = b[0].len / 8, owned = b[2].len / 8;
-    int right = b[1].len == b[0].len && b[3].len == count && slots >= 0 && slots <= count;
+    int right = b[1].len == b[0].len && b[3].len == count && b[4].len == b[2].len && slots >= 0 && slots <= count;
+    for (int64_t owner = 0; right && owner < owned; owner++)
+        right = kept_for[owner] >= owner && kept_for[owner] < owned;
     for (int64_t at = 0; right && at < count; at++)
         right = owners[at] >= 0 && owners[at] < owned && last[at] >= -1 && last[at] < at;
     if (!right) {
@@ -872,7 +874,7 @@ static PyObject *follow_ring(PyObject *self, PyObject *args)
         } else {
             double sent = (double)followed[owner] * sends[owner] / (double)accesses[owner];
             if (head < slots || (slots && sent >= (double)slots * patience && 2.0 * (double)found[owner] < sent &&
-                                 of_slots[head % slots] != owner)) {
+                                 kept_for[of_slots[head % slots]] < owner)) {
                 let_in[at] = head;
                 of_slots[head % slots] = owner;
                 head++;
@@ -885,7 +887,7 @@ out:
     free(of_slots);
     free(let_in);
     free(accesses);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         if (b[i].obj)
             PyBuffer_Release(&b[i]);
     return result;

@@ -4,6 +4,7 @@ Called by grouping and by the conductor (the chart). Works on counts per set of 
 sees a page or a hash, and never builds a matrix over pages.
 """
 
+import functools
 import itertools
 from collections.abc import Collection, Iterable, Sequence
 
@@ -16,6 +17,8 @@ from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, Pag
 MIB = 1024 ** 2
 #: Classes of the pairwise product taken at a time, which bounds its memory.
 _CHUNK = 4096
+#: Of what a server shares with others, what one of them holds that is its like.
+KIN_SHARE = 0.5
 
 
 class Commonality:
@@ -72,7 +75,7 @@ class Commonality:
 
     def pair_pages(self) -> numpy.ndarray:
         """Return the common pages of every pair: servers x servers, in order of server_ids."""
-        column = {server: at for at, server in enumerate(self.server_ids)}
+        column = self._column
         common = numpy.zeros((len(column), len(column)))
         for start in range(0, len(self.classes), _CHUNK):
             chunk = self.classes[start:start + _CHUNK]
@@ -83,6 +86,26 @@ class Commonality:
             common += (holds * pages[:, None]).T @ holds
         numpy.fill_diagonal(common, 0.0)
         return common
+
+    def last_kin(self, servers: Sequence[str]) -> list[int]:
+        """Return of each server the last place in this order where one is that holds much of it.
+
+        Its own where nobody behind it does.
+        """
+        at = numpy.array([self._column.get(server, -1) for server in servers], dtype=int)
+        shared = numpy.array([self.shared_pages(server) for server in servers])
+        kin = self._pairs[numpy.ix_(at, at)] >= KIN_SHARE * shared[:, None]
+        kin &= (shared[:, None] > 0) & (at[:, None] >= 0) & (at[None, :] >= 0)
+        places = numpy.arange(len(servers))
+        return numpy.maximum(places, numpy.where(kin, places, -1).max(axis=1, initial=-1)).tolist()
+
+    @functools.cached_property
+    def _column(self) -> dict[str, int]:
+        return {server: at for at, server in enumerate(self.server_ids)}
+
+    @functools.cached_property
+    def _pairs(self) -> numpy.ndarray:
+        return self.pair_pages()
 
 
 def of_host(host: HostTelemetry) -> Commonality:

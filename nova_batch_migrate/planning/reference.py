@@ -228,11 +228,12 @@ class _Turns:
             run.rates = (share, share)
 
 
-def follow_ring(last, owners, sends, slots: int, patience: float, missed) -> None:
+def follow_ring(last, owners, sends, kept_for, slots: int, patience: float, missed) -> None:
     """Fill in which accesses miss a ring of so many contents, each array in their order.
 
     `last` is the access to the same content before (-1: none), `owners` whose it is, `sends` the
-    pages of each owner in all. What a server finds none of is let in once it has sent the share
+    pages of each owner in all, `kept_for` the owner (itself or a later one) until whose end what it
+    used last stays. What a server finds none of is let in once it has sent the share
     `patience` of the ring (planning.replay says what is let in, and why).
     """
     accesses = collections.Counter(owners.tolist())
@@ -251,7 +252,8 @@ def follow_ring(last, owners, sends, slots: int, patience: float, missed) -> Non
         else:
             sent = followed[owner] * sends[owner] / accesses[owner]
             if head < slots or (slots and sent >= slots * patience
-                                and 2 * found[owner] < sent and used[head % slots] != owner):
+                                and 2 * found[owner] < sent
+                                and kept_for[used[head % slots]] < owner):
                 let_in[at] = head
                 used[head % slots] = owner
                 head += 1

@@ -75,8 +75,9 @@ class Replay:
     A dictionary is a ring of contents (design 6): what is new goes in at the head, the oldest falls
     out, a hit moves nothing. What is let in is what relay/admission.py lets in: only what comes
     again in the same log, so that pages that are nowhere else cost no room; once the ring is full
-    nothing by a server that finds most of its pages, and never in the place of a server's own. What
-    it has no room for is still found by compression, if it was sent in full not long ago.
+    nothing by a server that finds most of its pages, and never in the place of a server's own, or
+    of one's whose like is still to come. What it has no room for is still found by compression, if
+    it was sent in full not long ago.
     """
 
     def __init__(self, host: HostTelemetry, dedup_scope: str, dictionary_bytes: int,
@@ -162,7 +163,7 @@ class Replay:
         contents, owners = self._accesses(ids)
         hit, crosses, far = replay(contents, owners, self._dictionary_pages * theta,
                                    [self._sampled(i).pages for i in ids],
-                                   self._far_pages * theta)
+                                   self._far_pages * theta, self._known.last_kin(ids))
         within, across, behind = (
             numpy.bincount(owners[which], minlength=len(ids)).tolist()
             for which in (hit & ~crosses, hit & crosses, far & crosses))
@@ -224,15 +225,16 @@ class Replay:
 
 
 def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float,
-           pages: Sequence[int] = (), far_pages: float = 0.0
+           pages: Sequence[int] = (), far_pages: float = 0.0, kept_for: Sequence[int] = ()
            ) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
     """Return which accesses hit a ring of `capacity` contents, which of all cross servers, and
     which of those that miss came before, no more than `far_pages` sent in full ago.
 
     `owners` ascend. An access crosses if its own server had not brought the content before, but
     another had. `pages` are those that each owner sends in all, with those that are no accesses
-    here. Whether an access hits depends on what was let in before it, so where not all fits they
-    are followed one by one; some of the ring is then taken by what guests write meanwhile.
+    here; `kept_for` the owner until whose end its contents stay, itself by default. Whether an
+    access hits depends on what was let in before it, so where not all fits they are followed one by
+    one; some of the ring is then taken by what guests write meanwhile.
     """
     count = len(contents)
     if not count:
@@ -254,7 +256,7 @@ def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float,
     before = numpy.empty(count, dtype=numpy.int64)
     before[order] = numpy.concatenate(([-1], order[:-1]))
     before[first] = -1
-    missed = _misses(before, first, once, owners, slots - slots // LATE_SHARE, pages)
+    missed = _misses(before, first, once, owners, slots - slots // LATE_SHARE, pages, kept_for)
     sent = _sent_in_full(missed, owners, pages)
     return ~missed, crosses, missed & ~first & (sent - sent[before] <= far_pages)
 
@@ -270,7 +272,8 @@ def _sent_in_full(missed, owners, pages: Sequence[int]) -> numpy.ndarray:
     return numpy.cumsum(missed + between[owners]) + alone[owners]
 
 
-def _misses(before, first, once, owners, slots: int, pages: Sequence[int]) -> numpy.ndarray:
+def _misses(before, first, once, owners, slots: int, pages: Sequence[int],
+            kept_for: Sequence[int]) -> numpy.ndarray:
     """Follow all accesses but those that come once; `before` has the last one to their content."""
     again = numpy.flatnonzero(~once)
     # numbers among all accesses become numbers among these
@@ -280,8 +283,9 @@ def _misses(before, first, once, owners, slots: int, pages: Sequence[int]) -> nu
     # what an owner has sent grows evenly with those of its accesses that are followed
     sends = numpy.asarray(list(pages) or accesses, dtype=numpy.float64)
     followed = numpy.empty(len(again), dtype=bool)
+    kept = numpy.array(list(kept_for) or range(len(sends)), dtype=numpy.int64)
     (reference if _speed is None else _speed).follow_ring(
-        last, numpy.ascontiguousarray(owners[again]), sends, slots, PATIENCE_SHARE, followed)
+        last, numpy.ascontiguousarray(owners[again]), sends, kept, slots, PATIENCE_SHARE, followed)
     missed = once.copy()
     missed[again] = followed
     return missed

@@ -3,14 +3,16 @@
 Asked by block_writer.py for every block; the decoder need not know. A ring that takes whatever
 comes gives nothing back where guests are larger than it: each page is pushed out just before its
 like arrives. So content that the scan has seen once only gets what room the rest leaves (the next
-guest may have pages that are nearly the same), a guest never pushes out its own pages, and one that
-finds most of its content leaves the dictionary as it is for those behind it. What later rounds
-bring goes into a small ring of its own, by the same rule: there a page that was not sent anew for a
-whole round is the guest's own no more. What that can't take goes to the others as long as it pushes
-nothing out.
+guest may have pages that are nearly the same), a guest never pushes out its own pages nor those of
+one whose like is still to come, and one that finds most of its content leaves the dictionary as it
+is for those behind it. What later rounds bring goes into a small ring of its own, by the same rule:
+there a page that was not sent anew for a whole round is the guest's own no more. What that can't
+take goes to the others as long as it pushes nothing out.
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -24,6 +26,8 @@ from nova_batch_migrate.relay.layout import Op
 _PATIENCE_BLOCKS, _PATIENCE_SHARE = 2, 1 / 8
 #: Blocks for which room is left: what a block might push out it can't refer to.
 _ROOM_BLOCKS = 2
+#: Pages on either side of one, of those that the scan has looked at, by which it is judged.
+_LOOKED_AT = 4
 #: How a page crosses that goes into the dictionary.
 _INSERTED = (Op.LITERAL, Op.RAW, Op.DELTA)
 
@@ -36,23 +40,64 @@ class Recurring:
     seed: int
     #: The lower halves of their hashes, u32 in ascending order: one of some 40,000 others slips in.
     hashes: np.ndarray
+    #: The share of contents that the scan looked at: those with the lowest hashes.
+    theta: float = 1.0
+
+    @property
+    def pages(self) -> int:
+        """How many there are, with those that the scan did not look at."""
+        return round(len(self.hashes) / self.theta)
+
+    def spread(self, listed: np.ndarray) -> np.ndarray:
+        """Return which pages recur in all likelihood, of pages in a row of which these are listed.
+
+        A content that the scan did not look at is taken for what lies around it: what guests have
+        in common, and what they do not, comes in runs.
+        """
+        reach = math.ceil(_LOOKED_AT / self.theta)
+        upto = np.concatenate(([0], np.cumsum(listed, dtype=np.int64)))
+        at = np.arange(len(listed))
+        first, end = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(listed))
+        around = upto[end] - upto[first]
+        return ((listed > 0) | (2 * around >= self.theta * (end - first))).astype(np.uint8)
 
 
 class Admission:
-    """Knows of each guest how much of its round 0 was found."""
+    """Knows of each guest how much of its round 0 was found, and for whom its pages are kept.
 
-    def __init__(self, dictionary: Dictionary, recurring: Recurring | None, loops=kernel):
+    ``kept_for``: of each server the last one to come that holds much of the same, if there is one.
+    """
+
+    def __init__(self, dictionary: Dictionary, recurring: Recurring | None,
+                 kept_for: Mapping[str, str], loops=kernel):
         self._list_recurring = loops.list_recurring
         self._dictionary, self._recurring = dictionary, recurring
         self._guests: dict[int, _Guest] = {}
+        self._kept_for = kept_for
+        self._servers: dict[int, str] = {}
+        self._over: set[str] = set()
         self._largest_block = 0
         #: Pages that may go in though they were seen once: what recurs leaves so much room.
         self._spare = 0 if recurring is None else max(
-            0, dictionary.pages.ring - len(recurring.hashes))
+            0, dictionary.pages.ring - recurring.pages)
         #: Those of the block at hand that do so if they are new.
         self._lent = np.empty(0, np.int64)
         #: Whether pages of round 0 have had to stay outside because there was no room.
         self.has_refused = False
+
+    def begin(self, owner: int, server: str) -> None:
+        """Say whose pages are an owner's, before any of them comes."""
+        self._servers[owner] = server
+        self._over.discard(server)
+
+    def end(self, server: str) -> None:
+        """Note that a server sends nothing more: nothing is kept for it any longer."""
+        self._over.add(server)
+
+    def _kept(self, owner: int) -> list[int]:
+        """Return whose pages a guest must not push out: its own, and those kept for others."""
+        return [each for each, server in self._servers.items() if each == owner
+                or self._kept_for.get(server, server) not in self._over | {server}]
 
     def choose(self, data: memoryview, offsets: np.ndarray, owner: int
                ) -> np.ndarray | tuple[np.ndarray, int, bool] | None:
@@ -70,11 +115,13 @@ class Admission:
         hashes, seed = self._recurring.hashes, self._recurring.seed
         # as far ahead as all of these look
         most = max(0, self._spare - ahead) if has_room else 0
-        if not 0 < most < len(offsets):
+        if self._recurring.theta == 1 and not 0 < most < len(offsets):
             # all or nothing: most of them are found, and need not be hashed
             return hashes, seed, most > 0
         admitted = np.empty(len(offsets), np.uint8)
         self._list_recurring(data, offsets, hashes, seed, admitted)
+        if self._recurring.theta < 1:
+            admitted = self._recurring.spread(admitted)
         self._lent = np.flatnonzero(admitted == 0)[:most]
         admitted[self._lent] = 1
         return admitted
@@ -85,7 +132,7 @@ class Admission:
                        _PATIENCE_SHARE * self._dictionary.pages.ring)
         if guest is None or guest.sent < patience or guest.finds_most:
             return False
-        return not self._dictionary.would_lose_own(owner, ahead)
+        return not self._dictionary.would_lose(self._kept(owner), ahead)
 
     def choose_late(self, count: int, owner: int, turn: int, block: int
                     ) -> tuple[bool, np.ndarray | None]:

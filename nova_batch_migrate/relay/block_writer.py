@@ -42,7 +42,10 @@ class BlockWriter:
         self._literals = Compressor(settings.level or 1, settings.window_log, long_matches=True)
         self._control = Compressor(_control_level(self._literals.level), CONTROL_WINDOW_LOG,
                                    long_matches=False, alone_bytes=_CONTROL_ALONE_BYTES)
-        self._admission = Admission(self.dictionary, settings.recurring, loops)
+        self._admission = Admission(self.dictionary, settings.recurring, settings.kept_for,
+                                    loops)
+        #: Of guests, by their servers: before their first block, and behind their last.
+        self.begin_guest, self.end_guest = self._admission.begin, self._admission.end
         self._list_pages, self._pack_control = loops.list_pages, loops.pack_control
         self._offsets, self._keys = np.empty(0, np.int64), np.empty(0, np.uint64)
         self._plain = self._other_plain = np.empty(0, np.uint8)

@@ -10,6 +10,7 @@ import contextlib
 import mmap
 import queue
 import weakref
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -314,11 +315,12 @@ class Dictionary:
         """Bytes of content held."""
         return int(np.count_nonzero(self.pages.seqs >= 0)) * PAGE_BYTES
 
-    def would_lose_own(self, owner: int, count: int) -> bool:
-        """Tell whether the next `count` insertions push out what the same guest has inserted."""
+    def would_lose(self, owners: Collection[int], count: int) -> bool:
+        """Tell whether the next `count` insertions push out what one of these guests inserted."""
         pinned, ring = self.pages.pinned, self.pages.ring
         slots = pinned + (self.next - pinned + np.arange(count)) % ring
-        return bool(((self.pages.seqs[slots] >= 0) & (self._owners[slots] == owner)).any())
+        return bool(((self.pages.seqs[slots] >= 0)
+                     & np.isin(self._owners[slots], list(owners))).any())
 
     def has_room(self, count: int) -> bool:
         """Tell whether so many insertions push nothing out."""

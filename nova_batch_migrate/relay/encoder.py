@@ -115,6 +115,7 @@ class Encoder:
         if stream in self._streams or stream in self._closed:
             raise ValueError(f"stream {stream} has been there already")
         owner = self._owners.setdefault(server, len(self._owners))
+        self._writer.begin_guest(owner, server)
         self._streams[stream] = _Stream(stream, server, owner, self._most_block_bytes,
                                         self._new_buffer(MAX_BLOCK_BYTES + MAX_ITEM_BYTES))
         return _whole([self._frame(Kind.OPEN, stream, metadata)])
@@ -182,9 +183,15 @@ class Encoder:
         return _whole([self._close(stream, Kind.ABORT, reason.encode()[:1024])])
 
     def _close(self, stream: int, kind: Kind, payload: bytes) -> _Pieces:
-        opened = self._closed[stream] = self._streams.pop(stream)
-        opened.buffer = memoryview(b"")
+        self._take_out(stream).buffer = memoryview(b"")
         return self._frame(kind, stream, payload)
+
+    def _take_out(self, stream: int) -> _Stream:
+        """Count a stream with those that are over, and with its last one its server."""
+        opened = self._closed[stream] = self._streams.pop(stream)
+        if all(other.server != opened.server for other in self._streams.values()):
+            self._writer.end_guest(opened.server)
+        return opened
 
     # settings that change
 
@@ -238,7 +245,7 @@ class Encoder:
         self._writer.truncate(self._applied_ends, last_number)
         for stream in lost:
             if stream in self._streams:
-                self._closed[stream] = self._streams.pop(stream)
+                self._take_out(stream)
         for opened in self._streams.values():
             opened.predicted = -1
         return lost

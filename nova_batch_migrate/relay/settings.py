@@ -5,6 +5,7 @@ The static dictionary itself does not cross: its checksum does.
 import dataclasses
 import hashlib
 import struct
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -32,6 +33,8 @@ class LogSettings:
     static: np.ndarray | None = None    # (pages, 4096) u8, all different: base_images
     # The encoder's alone: what of round 0 is let in; None: everything, as long as there is room.
     recurring: Recurring | None = None
+    # Of servers, until whose end the pages of others stay if they can, by those others.
+    kept_for: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.dictionary_bytes < MIN_DICTIONARY_BYTES:

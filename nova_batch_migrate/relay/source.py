@@ -106,6 +106,7 @@ class SourceGroup:
                                  else _FAST_CREDIT_BYTES,
                                  under_way_bytes=_UNDER_WAY_BYTES,
                                  recurring=self._recurring(scope),
+                                 kept_for=self._kept_for(scope),
                                  window_log=window_log(self.options.zstd_window_log,
                                                        dictionary_bytes),
                                  level=zstd_level(self.options.zstd_level,
@@ -117,8 +118,13 @@ class SourceGroup:
         found = next((each for each in self.group.recurring if each[0] == scope), None)
         if found is None:
             return None
-        _, seed, hashes = found
-        return admission.Recurring(seed, np.sort(np.frombuffer(hashes, np.uint32)))
+        _, seed, hashes, theta = found
+        return admission.Recurring(seed, np.sort(np.frombuffer(hashes, np.uint32)), theta)
+
+    def _kept_for(self, scope: str) -> dict[str, str]:
+        members = {each.order: each for each in self.group.members if each.scope == scope}
+        return {each.server_id: members[each.kept_for].server_id
+                for each in members.values() if each.kept_for in members}
 
     def log(self, scope: str) -> source_log.SourceLog:
         return self._logs[scope]

@@ -25,6 +25,9 @@ class Member:
     scope: str | None
     #: What its guest writes, as it was measured; None: unknown.
     dirty_bytes_per_second: float | None = None
+    #: The last member behind it that holds much of the same content, by its order: until that one
+    #: has come its pages are kept for it. None: there is none, or nobody knows.
+    kept_for: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +53,9 @@ class Group:
     #: The longest downtime that QEMU may be allowed.
     downtime_seconds: float = 0.5
     synchronized: tuple[frozenset[str], ...] = ()
-    #: (scope, seed, hashes) of admission.Recurring where a log's dictionary can't hold everything;
-    #: from the agent of the source, for its own relay only.
-    recurring: tuple[tuple[str, int, bytes], ...] = dataclasses.field(default=(), repr=False)
+    #: (scope, seed, hashes, theta) of admission.Recurring where a log's dictionary can't hold
+    #: everything; from the agent of the source, for its own relay only.
+    recurring: tuple[tuple[str, int, bytes, float], ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def known_bytes_per_second(self) -> float | None:
@@ -77,7 +80,8 @@ class Group:
             values["members"] = tuple(Member(**member) for member in values["members"])
             values["synchronized"] = tuple(map(frozenset, values.get("synchronized") or ()))
             values["recurring"] = tuple(
-                (scope, int(told["seed"]), base64.b64decode(told["hashes"], validate=True))
+                (scope, int(told["seed"]), base64.b64decode(told["hashes"], validate=True),
+                 float(told["theta"]))
                 for scope, told in sorted((values.get("recurring") or {}).items()))
             group = cls(**values)
             group._check()
@@ -94,8 +98,8 @@ class Group:
             raise ValueError(f"source {self.source!r} and destination {self.destination!r}")
         if not 0 < self.peer_port < 65536 or self.dictionary_bytes < 0:
             raise ValueError("peer_port or dictionary_bytes is out of range")
-        if any(len(hashes) % 4 for _, _, hashes in self.recurring):
-            raise ValueError("the hashes of what recurs are not of four bytes")
+        if any(len(hashes) % 4 or not 0 < theta <= 1 for _, _, hashes, theta in self.recurring):
+            raise ValueError("the hashes of what recurs are not of four bytes, or of no share")
         ids = [member.server_id for member in self.members]
         if len(set(ids)) != len(ids):
             raise ValueError("a server is a member twice")

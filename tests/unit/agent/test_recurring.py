@@ -70,7 +70,22 @@ class RecurringTest(ScanCase):
         one, two = self.guests([1, 2, 2, 3], [3, 4, 5])
         group = self.group((one, "p"), (two, "p"))
         made = values.Group.from_dict(group | {"recurring": recurring.of_group(group)})
-        (scope, seed, hashes), = made.recurring
-        self.assertEqual(("p", 7, 8), (scope, seed, len(hashes)))
-        self.assertRaises(exception.RelayError, values.Group.from_dict, group | {
-            "recurring": {"p": {"seed": 7, "hashes": base64.b64encode(b"abc").decode()}}})
+        (scope, seed, hashes, theta), = made.recurring
+        self.assertEqual(("p", 7, 8, 1.0), (scope, seed, len(hashes), theta))
+        for length, theta in ((3, 1), (4, 0), (4, 2)):
+            told = {"seed": 7, "theta": theta, "hashes": base64.b64encode(bytes(length)).decode()}
+            self.assertRaises(exception.RelayError, values.Group.from_dict,
+                              group | {"recurring": {"p": told}})
+
+    def test_of_many_pages_a_share_is_known(self):
+        common = list(range(1, 201))
+        one, two = (self.useFixture(Guest("memfd")) for _ in range(2))
+        for guest, own in ((one, 300), (two, 400)):
+            guest.write(dict(enumerate([*common, *range(own, own + 50)])))
+        self.addCleanup(remembered.forget)
+        self.measure(one, two, page_budget=250)
+        told = recurring.of_group(self.group((one, "p"), (two, "p"), pages=200))["p"]
+        self.assertEqual(0.5, round(told["theta"], 1))
+        self.assertAlmostEqual(200, self.listed(told) / told["theta"], delta=60)
+        # what all of it comes to has room
+        self.assertEqual({}, recurring.of_group(self.group((one, "p"), (two, "p"), pages=450)))

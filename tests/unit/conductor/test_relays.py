@@ -3,6 +3,7 @@ from oslotest import base
 from nova_batch_migrate import context, exception
 from nova_batch_migrate.conductor import loading, relays, request
 from nova_batch_migrate.db import api as db
+from nova_batch_migrate.planning.telemetry import PageClass, PageClasses
 from nova_batch_migrate.relay import values
 from tests.unit.conductor import build
 from tests.unit.db import fixture
@@ -91,6 +92,22 @@ class RelaysTest(base.BaseTestCase):
         self.batch = db.get_batch(self.batch["id"], heavy=False)
         self.assertEqual(["cmpb"], self.begin("cmpb"))
         self.assertEqual([0.3] * 2, [group.downtime_seconds for _, group in self.agents.opened()])
+
+    def test_the_source_knows_for_whom_to_keep_what_a_server_brings(self):
+        self.batch["telemetry"]["cmpa"]["page_classes"] = PageClasses(True, 1.0, (
+            PageClass(("s0", "s2", "s3"), 90), PageClass(("s0", "s1"), 10),
+            PageClass(("s1", "s3"), 80))).to_dict()
+        rows = [row | {"project_id": "p"} for row in self.rows(*["cmpb"] * 4)]
+        # as the plan orders them, whatever order their rows have
+        self.relays.begin(self.ctxt, self.batch, "cmpa", 0, rows[::-1])
+        kept = {member.server_id: member.kept_for for member in self.agents.opened()[1][1].members}
+        self.assertEqual({"s0": 3, "s1": 3, "s2": 3, "s3": None}, kept)
+        # another project's dictionary is another one
+        rows[3]["project_id"] = "q"
+        self.agents.said.clear()
+        self.relays.begin(self.ctxt, self.batch, "cmpa", 0, rows)
+        kept = {member.server_id: member.kept_for for member in self.agents.opened()[1][1].members}
+        self.assertEqual({"s0": 2, "s1": None, "s2": None, "s3": None}, kept)
 
     def test_every_destination_has_a_group_of_its_own(self):
         self.assertEqual(["cmpb", "cmpc"], self.begin("cmpc", "cmpb", "cmpc"))

@@ -55,6 +55,15 @@ class TestSums(base.BaseTestCase):
         classes = PageClasses(True, 1.0, (PageClass(("a", "b"), 2),) * 5000)
         self.assertEqual(10000, Commonality(["a", "b"], classes).pair_pages()[0, 1])
 
+    def test_the_last_that_holds_half_of_what_a_server_shares(self):
+        known = Commonality(list("abcde"), count({
+            "a": range(10), "b": range(20, 30), "c": [*range(6), 20], "d": range(4),
+            "e": [99]}))
+        # of a's 6 that others hold c has 6 and d 4; c's are a's as well, which is before it
+        self.assertEqual([3, 2, 3, 3, 4], known.last_kin(list("abcde")))
+        self.assertEqual([2, 2, 2], known.last_kin(list("dca")))
+        self.assertEqual([0, 1], known.last_kin(["stranger", "a"]))
+
     def test_a_sample_is_scaled_and_not_exact(self):
         classes = PageClasses(False, 0.25, (PageClass(("a", "b"), 2), PageClass(("a",), 3)))
         known = Commonality(["a", "b"], classes)

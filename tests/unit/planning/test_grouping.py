@@ -123,12 +123,13 @@ class TestRelayed(base.BaseTestCase):
 
     def test_families_one_behind_the_other(self):
         # The same with four pages in all, which two groups would send twice. Of a full ring an
-        # eighth is for what guests write meanwhile.
+        # eighth is for what guests write meanwhile. In turns a's pages stay for c, and those of
+        # b's family find no room.
         x, y = [*range(10), *range(96, 100)], [*range(20, 30), *range(96, 100)]
         found = self.relayed(17, ("a", x), ("b", y), ("c", x), ("d", y))
         self.assertEqual(["a b c d"], names(found))
         self.assertEqual(("id-a", "id-c", "id-b", "id-d"), found[0].order)
-        self.assertIn("with relatives one behind the other (0.0 MiB in order of their times)",
+        self.assertIn("with relatives one behind the other (0.1 MiB in order of their times)",
                       found[0].reason)
 
     def test_of_orders_that_save_alike_the_one_in_which_compression_finds_more(self):

@@ -73,6 +73,15 @@ class TestReplay(base.BaseTestCase):
             [(0, 0), (0, 0), (0, 0.5), (0, 0.5)],
             hits([server("a", 1, 2), server("b", 4, 5), server("c", 1, 2), server("d", 4, 5)], 2))
 
+    def test_what_a_server_brought_stays_until_its_like_has_come(self):
+        def held(page_classes):
+            return hits([server("a", 1, 2, 7), server("b", 4, 5, 7), server("c", 1, 2, 7),
+                         server("d", 4, 5, 7)], 2, page_classes=page_classes)
+        kin = builders.classes(("a c", 2), ("b d", 2), ("a b c d", 1))
+        self.assertEqual([(0, 0), (0, 0), (0, 0.6667), (0, 0)], held(kin))
+        # else b pushes 1 and 2 out before c comes
+        self.assertEqual([(0, 0), (0, 0), (0, 0.3333), (0, 0)], held(None))
+
     def test_who_finds_most_leaves_the_ring_as_it_is(self):
         self.assertEqual(
             [(0, 0), (0, 0.6667), (0, 0.6667)],
@@ -152,7 +161,7 @@ class TestReplay(base.BaseTestCase):
         self.assertEqual(0.5, Hits(0.2, 0.3).reference_share)
 
 
-def by_hand(contents, owners, capacity):
+def by_hand(contents, owners, capacity, kept_for):
     """The ring, one access after the other."""
     counts = {c: contents.count(c) for c in contents}
     if sum(count > 1 for count in counts.values()) > capacity:
@@ -174,7 +183,7 @@ def by_hand(contents, owners, capacity):
             if len(ring) < capacity:
                 ring.append((content, owner))
             elif (sent >= capacity / 8 and 2 * sum(hit[n] for n in own) < sent
-                    and ring[0][1] != owner):
+                    and kept_for[ring[0][1]] < owner):
                 ring = [*ring[1:], (content, owner)]
     return hit, crosses
 
@@ -183,17 +192,19 @@ class TestRing(base.BaseTestCase):
 
     @settings(deadline=None, max_examples=300)
     @given(strategies.lists(strategies.integers(0, 12), max_size=60), strategies.integers(1, 8),
-           strategies.integers(1, 4))
-    def test_as_one_by_one(self, contents, capacity, servers):
+           strategies.integers(1, 4), strategies.lists(strategies.integers(0, 3), min_size=4,
+                                                       max_size=4))
+    def test_as_one_by_one(self, contents, capacity, servers, longer):
         owners = sorted(at % servers for at in range(len(contents)))
+        kept_for = [min(servers - 1, at + longer[at]) for at in range(servers)]
         # with the extension, where it is built, and without
         for speed in (replay._speed, None):
             with mock.patch.object(replay, "_speed", speed):
                 hit, crosses, far = replay.replay(
                     numpy.array(contents, dtype=numpy.int64),
                     numpy.array(owners, dtype=numpy.int64), capacity,
-                    [owners.count(owner) for owner in range(servers)], 6.0)
-            self.assertEqual(by_hand(contents, owners, capacity),
+                    [owners.count(owner) for owner in range(servers)], 6.0, kept_for)
+            self.assertEqual(by_hand(contents, owners, capacity, kept_for),
                              (hit.tolist(), (hit & crosses).tolist()))
             missed = [at for at, found in enumerate(hit.tolist()) if not found]
             for at, content in enumerate(contents):
@@ -206,13 +217,16 @@ class TestRing(base.BaseTestCase):
         if replay._speed is None:
             self.skipTest("the extension is not built here")
         numbers = numpy.array([-1, 0], dtype=numpy.int64)
-        sends, missed = numpy.ones(1), numpy.empty(2, dtype=bool)
-        for last, owners, slots, into in (
-                (numbers[::-1].copy(), numbers * 0, 1, missed), (numbers, numbers + 1, 1, missed),
-                (numbers, numbers, 1, missed), (numbers, numbers * 0, 3, missed),
-                (numbers, numbers * 0, 1, missed[:1])):
-            self.assertRaises(ValueError, replay._speed.follow_ring, last, owners, sends, slots,
-                              0.1, into)
+        sends, missed, kept = numpy.ones(1), numpy.empty(2, dtype=bool), numbers[1:].copy()
+        for last, owners, kept_for, slots, into in (
+                (numbers[::-1].copy(), numbers * 0, kept, 1, missed),
+                (numbers, numbers + 1, kept, 1, missed), (numbers, numbers, kept, 1, missed),
+                (numbers, numbers * 0, kept, 3, missed), (numbers, numbers * 0, numbers, 1, missed),
+                (numbers, numbers * 0, kept - 1, 1, missed),
+                (numbers, numbers * 0, kept + 1, 1, missed),
+                (numbers, numbers * 0, kept, 1, missed[:1])):
+            self.assertRaises(ValueError, replay._speed.follow_ring, last, owners, sends, kept_for,
+                              slots, 0.1, into)
 
     @settings(deadline=None, max_examples=50)
     @given(strategies.lists(strategies.integers(0, 12), max_size=60))

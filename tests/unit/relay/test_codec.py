@@ -145,6 +145,25 @@ class TestCodec(base.BaseTestCase):
         self.assertEqual(b.PAGE, log.encoder.statistics(2).cross_server_bytes)
 
     @ddt.data(*LOOPS)
+    def test_content_that_the_scan_did_not_look_at_is_taken_for_what_lies_around_it(self, which):
+        kin, own = ([b.noise(first + i) for i in range(400)] for first in (0, 1000))
+        half = Recurring(7, np.unique(np.array(
+            [digest & 0xffffffff for page in kin
+             if (digest := xxhash.xxh3_64_intdigest(page, 7)) < 1 << 63], np.uint32)), 0.5)
+        self.assertTrue(100 < len(half.hashes) < 300)
+        self.assertEqual(2 * len(half.hashes), half.pages)
+        # more recurs than there is room for
+        many = Recurring(7, np.unique(np.concatenate(
+            [half.hashes, np.arange(RING_PAGES, dtype=np.uint32)])), 0.5)
+        log = b.log(loops=LOOPS[which], level=None, recurring=many)
+        data = b.guest(own[:200] + kin + own[200:])
+        for number in (1, 2):
+            self.assertEqual(data, log.send(number, data))
+        found = log.encoder.statistics(2).cross_server_bytes // b.PAGE
+        # but for the ends of the run
+        self.assertTrue(380 < found < 420, found)
+
+    @ddt.data(*LOOPS)
     def test_what_the_scan_saw_once_gets_the_room_that_the_rest_leaves(self, which):
         pages = 4 * RING_PAGES
         kin = [b.noise(i) for i in range(pages // 2)]
@@ -217,6 +236,28 @@ class TestCodec(base.BaseTestCase):
         data = b.guest(heap + kin)
         self.assertEqual(data, log.send(2, data))
         self.assertEqual(len(kin), log.encoder.statistics(2).cross_server_bytes // b.PAGE)
+
+    def test_what_a_guest_brought_stays_for_one_like_it(self):
+        found = {}
+        for kept_for in ({}, {2: 3}, {1: 4, 2: 3}):
+            names = {f"server {one}": f"server {other}" for one, other in kept_for.items()}
+            log = b.log(level=None, kept_for=names,
+                        dictionary_bytes=4 * MIN_DICTIONARY_BYTES)
+            ring = 4 * RING_PAGES
+            common = [b.noise(i) for i in range(ring // 3)]
+            first = b.guest(common + [b.noise(100_000 + i) for i in range(ring)])
+            # finds what all have in front, so that it is let in late; pushes that out
+            kin = b.guest(common + [b.noise(200_000 + i) for i in range(ring * 3 // 2)])
+            for number, data in enumerate((first, kin, kin, first), 1):
+                self.assertEqual(data, log.send(number, data))
+            found[len(kept_for)] = [
+                log.encoder.statistics(number).cross_server_bytes / b.PAGE / ring
+                for number in (2, 3, 4)]
+        # without a word it pushes out what its like is about to find; what is kept longer than
+        # the others come leaves those no room
+        for number, least, most in ((0, 0.0, 0.1), (1, 0.8, 1.0), (2, 0.3, 0.4)):
+            self.assertTrue(least <= found[number][1] <= most, found)
+        self.assertGreater(found[2][2], 0.8)
 
     @ddt.data(*LOOPS)
     def test_pages_that_differ_a_little_push_nothing_out(self, which):

@@ -128,7 +128,7 @@ def _recurring():
     # more recurs than the dictionary holds: there is no room for anything else
     listed = np.unique(np.array([*range(hosts.DICTIONARY_BYTES // PAGE), *(
         xxhash.xxh3_64_intdigest(page, 7) & 0xffffffff for page in pages[::4])], np.uint32))
-    told = {"seed": 7, "hashes": base64.b64encode(listed.tobytes()).decode()}
+    told = {"seed": 7, "theta": 1.0, "hashes": base64.b64encode(listed.tobytes()).decode()}
     token = secrets.token_hex(32)
     with hosts.two() as relays:
         relays.destination.open_group(hosts.group("destination", token))

@@ -14,27 +14,35 @@ from nova_batch_migrate.relay import splice
 
 
 class Doorway:
-    """Lets ``most`` at once in from each address: nobody waits for what another host sends."""
+    """Lets ``most`` at once in from each address: nobody waits for what another host sends.
+
+    Four times as many may wait, each with a thread of its own.
+    """
 
     def __init__(self, most: int, seconds: float):
         self._most, self._seconds = most, seconds
         self._changed = threading.Condition()
+        self._waiting: collections.Counter[str] = collections.Counter()
         self._inside: collections.Counter[str] = collections.Counter()
 
     @contextlib.contextmanager
     def enter(self, address: str) -> Iterator[None]:
-        """Wait for a place among those of an address; RelayError where that takes too long."""
+        """Wait for a place among those of an address; RelayError for who finds none."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._inside[address] < self._most,
-                                          self._seconds):
+            free = self._waiting[address] < 4 * self._most
+            if free:
+                self._waiting[address] += 1
+                free = self._changed.wait_for(lambda: self._inside[address] < self._most,
+                                              self._seconds)
+                _count_out(self._waiting, address)
+            if not free:
                 raise exception.RelayError(reason=f"too many connections of {address} say nothing.")
             self._inside[address] += 1
         try:
             yield
         finally:
             with self._changed:
-                self._inside[address] -= 1
-                self._inside += collections.Counter()   # forgets those who have left
+                _count_out(self._inside, address)
                 self._changed.notify_all()
 
     @contextlib.contextmanager
@@ -47,3 +55,9 @@ class Doorway:
             yield
         finally:
             end.cancel()
+
+
+def _count_out(counted: collections.Counter[str], address: str) -> None:
+    counted[address] -= 1
+    if not counted[address]:
+        del counted[address]

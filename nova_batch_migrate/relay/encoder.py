@@ -182,6 +182,10 @@ class Encoder:
             return []
         return _whole([self._close(stream, Kind.ABORT, reason.encode()[:1024])])
 
+    def forgo(self, server: str) -> None:
+        """Expect no stream of a server any more: what is kept for it may go. From any thread."""
+        self._writer.end_guest(server)
+
     def _close(self, stream: int, kind: Kind, payload: bytes) -> _Pieces:
         self._take_out(stream).buffer = memoryview(b"")
         return self._frame(kind, stream, payload)

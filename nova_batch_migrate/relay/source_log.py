@@ -214,6 +214,12 @@ class SourceLog:
         with self._encode:
             self._streams.pop(number, None)
 
+    def forgo(self, server_id: str) -> None:
+        """Keep nothing in the dictionary for a server any longer; waits for nobody."""
+        made = self._encoder
+        if made is not None:
+            made.forgo(server_id)
+
     def close(self) -> None:
         """End the connection; streams that still run are reset."""
         self._closed = True

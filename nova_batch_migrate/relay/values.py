@@ -81,7 +81,7 @@ class Group:
             values["synchronized"] = tuple(map(frozenset, values.get("synchronized") or ()))
             values["recurring"] = tuple(
                 (scope, int(told["seed"]), base64.b64decode(told["hashes"], validate=True),
-                 float(told["theta"]))
+                 float(told.get("theta", 1.0)))
                 for scope, told in sorted((values.get("recurring") or {}).items()))
             group = cls(**values)
             group._check()

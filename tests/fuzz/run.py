@@ -32,6 +32,7 @@ STREAMS_PER_LOG = 64
 GROWTH_BYTES = 64 << 20             # of the process, over what the first part of a run took
 BROKEN_FRAME_SHARE = 0.15
 PAGE_BYTES = 4096
+SERVERS = ("server 0", "server 1", "server 2")
 LEVELS = (None, 1, 1, -5, 4)
 INTERESTING = (0, 1, 2, 4, 7, 8, 0x10, 0x20, 0x28, 0x22, 0x7e, 0x7f, 0x80, 0xff)
 
@@ -154,7 +155,7 @@ class Log:
             dictionary_bytes=MIN_DICTIONARY_BYTES + chance.randrange(4) * 4096, window_log=17,
             level=chance.choice(LEVELS), credit_bytes=1 << 30, under_way_bytes=1 << 30,
             most_delta_words=chance.choice((0, 16, 256, 512)), static=self._static(),
-            recurring=self._recurring())
+            recurring=self._recurring(), kept_for=self._kept_for())
         self.encoder = Encoder(settings, loops=self.loops)
         self.decoder = Decoder(settings.static, loops=self.loops)
         self.reader = FrameReader()
@@ -173,9 +174,13 @@ class Log:
     def _recurring(self) -> Recurring | None:
         if self.chance.random() < 0.5:
             return None
-        seed = self.chance.getrandbits(64)
+        seed, theta = self.chance.getrandbits(64), self.chance.choice((1.0, 1.0, 0.3, 1e-6))
         low = {xxhash.xxh3_64_intdigest(page, seed) & 0xffffffff for page in self._some()}
-        return Recurring(seed, np.array(sorted(low), np.uint32))
+        return Recurring(seed, np.array(sorted(low), np.uint32), theta)
+
+    def _kept_for(self) -> dict[str, str]:
+        return {server: self.chance.choice(SERVERS) for server in SERVERS
+                if self.chance.random() < 0.3}
 
     def take(self, frames: list[bytes]) -> bytes:
         """Give frames to the decoder; return the bytes it delivers."""
@@ -193,7 +198,7 @@ class Log:
         """Send one stream; return whether the log can go on. AssertionError: a finding."""
         stream, self.next_stream = self.next_stream, self.next_stream + 1
         chance, encoder = self.chance, self.encoder
-        out = bytearray(self.take(encoder.open_stream(stream, f"server {chance.randrange(3)}")))
+        out = bytearray(self.take(encoder.open_stream(stream, chance.choice(SERVERS))))
         at, intact = 0, True
         size = chance.choice((len(data) + 1, 70000, 4096, 1500))
         while at <= len(data):

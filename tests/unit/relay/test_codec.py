@@ -239,10 +239,11 @@ class TestCodec(base.BaseTestCase):
 
     def test_what_a_guest_brought_stays_for_one_like_it(self):
         found = {}
-        for kept_for in ({}, {2: 3}, {1: 4, 2: 3}):
+        for kept_for, forgone in (({}, 0), ({2: 3}, 0), ({1: 4, 2: 3}, 0), ({1: 4, 2: 3}, 4)):
             names = {f"server {one}": f"server {other}" for one, other in kept_for.items()}
             log = b.log(level=None, kept_for=names,
                         dictionary_bytes=4 * MIN_DICTIONARY_BYTES)
+            log.encoder.forgo(f"server {forgone}")
             ring = 4 * RING_PAGES
             common = [b.noise(i) for i in range(ring // 3)]
             first = b.guest(common + [b.noise(100_000 + i) for i in range(ring)])
@@ -250,12 +251,12 @@ class TestCodec(base.BaseTestCase):
             kin = b.guest(common + [b.noise(200_000 + i) for i in range(ring * 3 // 2)])
             for number, data in enumerate((first, kin, kin, first), 1):
                 self.assertEqual(data, log.send(number, data))
-            found[len(kept_for)] = [
+            found[len(kept_for) + forgone] = [
                 log.encoder.statistics(number).cross_server_bytes / b.PAGE / ring
                 for number in (2, 3, 4)]
         # without a word it pushes out what its like is about to find; what is kept longer than
-        # the others come leaves those no room
-        for number, least, most in ((0, 0.0, 0.1), (1, 0.8, 1.0), (2, 0.3, 0.4)):
+        # the others come leaves those no room, unless who it is kept for does not come
+        for number, least, most in ((0, 0.0, 0.1), (1, 0.8, 1.0), (2, 0.3, 0.4), (6, 0.8, 1.0)):
             self.assertTrue(least <= found[number][1] <= most, found)
         self.assertGreater(found[2][2], 0.8)
 

@@ -1,5 +1,6 @@
 import socket
 import threading
+import time
 from unittest import mock
 
 from oslotest import base
@@ -22,7 +23,27 @@ class Enter(base.BaseTestCase):
             self.assertRaisesRegex(exception.RelayError, "of a say nothing", again, "a")
             self.assertTrue(again("b"))
         self.assertTrue(again("a"))
-        self.assertEqual(0, len(door._inside))
+        self.assertEqual((0, 0), (len(door._inside), len(door._waiting)))
+
+    def test_a_crowd_of_one_address_does_not_even_wait(self):
+        door, refused = doorway.Doorway(1, SECONDS), []
+
+        def come():
+            try:
+                with door.enter("a"):
+                    pass
+            except exception.RelayError as error:
+                refused.append(error)
+        with door.enter("a"):
+            crowd = [threading.Thread(target=come) for _ in range(20)]
+            for each in crowd:
+                each.start()
+            while sum(each.is_alive() for each in crowd) > 4:
+                time.sleep(0.01)
+            self.assertEqual(16, len(refused))
+        for each in crowd:
+            each.join(SECONDS)
+        self.assertEqual(16, len(refused))
 
     def test_who_waits_is_next(self):
         door, came = doorway.Doorway(1, SECONDS), threading.Event()

@@ -31,8 +31,10 @@ _SLOW_LATE_SECONDS = 0.004
 _SHARED_SECONDS, _SHARED_BYTES = 0.005, 512 << 10
 #: Of a stream's own bytes, those by which it is told how many of them cross.
 _SEEN_BYTES = 2 << 20
-#: On a fast link, what of round 0 is worth to be woken for.
-_BULK_LEAST_BYTES = 512 << 10
+#: What of round 0 is worth to be woken for on a fast and on a slow link: half of what the kernel
+#: holds of a stream (service.py). Woken by every packet a thread spends more on that than on taking
+#: it.
+_BULK_LEAST_BYTES, _SLOW_LEAST_BYTES = 512 << 10, 32 << 10
 
 
 class Portion(NamedTuple):
@@ -62,7 +64,9 @@ class Portions:
         #: Raw and wire bytes when it was reckoned last how much of them crosses.
         self._seen, self._crossing = (0, 0), 1.0
         #: So many bytes wake who waits for some while round 0 comes.
-        self.bulk_least_bytes = 1 if slow or in_set else _BULK_LEAST_BYTES
+        self.bulk_least_bytes = _SLOW_LEAST_BYTES if slow else _BULK_LEAST_BYTES
+        if in_set:
+            self.bulk_least_bytes = 1
 
     def early(self, sending_bytes_per_second: float | None, unhindered: bool) -> Portion:
         """Return what to take of round 0 while nobody else needs the wire.

@@ -1,7 +1,7 @@
 import ddt
 from oslotest import base
 
-from nova_batch_migrate.relay import portions
+from nova_batch_migrate.relay import portions, service
 
 
 def of(slow=True, in_set=False, raw=0, share=1.0):
@@ -83,7 +83,11 @@ class Shared(base.BaseTestCase):
 
 class Waking(base.BaseTestCase):
 
-    def test_on_a_slow_link_and_of_a_set_by_any_byte(self):
-        for slow, in_set in ((True, False), (False, True)):
-            self.assertEqual(1, of(slow, in_set).bulk_least_bytes)
-        self.assertGreater(of(slow=False).bulk_least_bytes, 64 << 10)
+    def test_of_a_set_by_any_byte(self):
+        for slow in (True, False):
+            self.assertEqual(1, of(slow, in_set=True).bulk_least_bytes)
+
+    def test_else_by_no_more_than_half_of_what_the_kernel_holds(self):
+        for slow, held in ((True, service._SLOW_LINK_BUFFER_BYTES),
+                           (False, service._FAST_LINK_BUFFER_BYTES)):
+            self.assertEqual(held // 2, of(slow).bulk_least_bytes)

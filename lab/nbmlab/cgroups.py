@@ -1,4 +1,4 @@
-"""The processor groups of the lab: hosts, controller and storage weigh the same, however busy.
+"""The processor groups of the lab: hosts and controller weigh the same, whatever runs in them.
 
 On a host of systemd and libvirt all services are in system.slice and all guests in machine.slice,
 which weigh the same. So a host of the lab has a cpu cgroup with the children `system` (a group a
@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator
 
 CONTROLLER = "controller"
-#: Serves the instances directory: no host's guests are to pay for what another's disks cost.
+#: Serves the instances directory. It does little, and no guest of its clients takes processors from
+#: what serves their disks: it weighs a hundred times as much as a host.
 STORAGE = "storage"
 PREFIX = "nbm-"
 REMOVE_SECONDS = 5.0
@@ -24,6 +25,7 @@ REMOVE_SECONDS = 5.0
 _JOIN = 'echo $$ >"$0"; exec "$@"'
 #: What makes a group take only what its siblings leave, as CPUWeight=idle; the first there is.
 _IDLE = (("cpu.idle", "1"), ("cpu.weight", "1"), ("cpu.shares", "2"))
+_HEAVY = (("cpu.weight", "10000"), ("cpu.shares", "102400"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,8 @@ def make(machine: str) -> None:
     found = hierarchy()
     if isinstance(found, Hierarchy):
         found.top(machine).mkdir(exist_ok=True)
+        if machine == STORAGE:
+            _write_first(found.top(machine), _HEAVY)
 
 
 def divide(machine: str) -> None:
@@ -124,10 +128,7 @@ def joining(machine: str, *names: str, idle: bool = False) -> tuple[str, ...]:
     group = found.top(machine).joinpath(*names)
     group.mkdir(parents=True, exist_ok=True)
     if idle:
-        for name, value in _IDLE:
-            if (group / name).exists():
-                (group / name).write_text(value)
-                break
+        _write_first(group, _IDLE)
     return _joining(group)
 
 
@@ -170,6 +171,14 @@ def _divide(found: Hierarchy, group: pathlib.Path) -> None:
     control = group / "cgroup.subtree_control"
     if found.version == 2 and "cpu" not in control.read_text().split():
         control.write_text("+cpu")
+
+
+def _write_first(group: pathlib.Path, values: tuple[tuple[str, str], ...]) -> None:
+    """Write the first of these files that the group has."""
+    for name, value in values:
+        if (group / name).exists():
+            (group / name).write_text(value)
+            return
 
 
 def _joining(group: pathlib.Path) -> tuple[str, ...]:

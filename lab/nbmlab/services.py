@@ -141,7 +141,7 @@ def _instances() -> None:
     for directory in (layout.INSTANCES_BACKING, layout.INSTANCES):
         directory.mkdir(parents=True, exist_ok=True)
     daemon.start(Daemon("instances", (
-        "bindfs", "-f", "-o", "subtype=glusterfs", str(layout.INSTANCES_BACKING),
+        "bindfs", "-f", "--multithreaded", "-o", "subtype=glusterfs", str(layout.INSTANCES_BACKING),
         str(layout.INSTANCES)), machine=cgroups.STORAGE))
     shell.wait_for("the FUSE mount", 60,
                    lambda: shell.succeeds("mountpoint", "-q", layout.INSTANCES))

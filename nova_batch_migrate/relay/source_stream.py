@@ -359,8 +359,9 @@ class SourceStream:
         self._reached("loaded")
 
         def let_go() -> None:
-            self._connection.sendall(message)
+            # before QEMU can close, whose end the other thread then need not clear up at once
             self._reached("let go")
+            self._connection.sendall(message)
         if self._escort is None:
             self._connection.sendall(message)
         elif not self._escort.loaded(let_go):

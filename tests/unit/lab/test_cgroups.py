@@ -95,6 +95,20 @@ class Version2(_Fake):
         self.assertEqual("1", (group / "cpu.weight").read_text())
 
 
+@ddt.ddt
+class Storage(_Fake):
+    @ddt.data((1, "cpu.shares", "102400"), (2, "cpu.weight", "10000"))
+    @ddt.unpack
+    def test_it_outweighs_hosts(self, version, name, weight):
+        self.take(Hierarchy(self.mount, version))
+        for machine in ("storage", "cmpa"):
+            (self.mount / f"nbm-{machine}").mkdir()
+            (self.mount / f"nbm-{machine}" / name).write_text("as it was")
+            cgroups.make(machine)
+        self.assertEqual([weight, "as it was"], [
+            (self.mount / f"nbm-{machine}" / name).read_text() for machine in ("storage", "cmpa")])
+
+
 class Words(_Fake):
     def test_the_command_is_the_same_process_in_the_group(self):
         (self.mount / "nbm-cmpa").mkdir()

@@ -86,3 +86,17 @@ class FirstPass(base.BaseTestCase):
         counters.raw_bytes += 1
         stream._taken(position, 4096)
         self.assertIs(found, stream.first_pass)
+
+
+class LastStep(base.BaseTestCase):
+    def test_a_qemu_that_closes_at_once_finds_its_member_let_go(self):
+        connection, gang = mock.Mock(), mock.Mock()
+        with mock.patch.object(source_stream.escort, "Escort") as made:
+            stream = source_stream.SourceStream(1, connection, mock.Mock(), 49152, mock.Mock(),
+                                                gang)
+        made.return_value.loaded.side_effect = lambda let_go: let_go() is None
+        seen = []
+        connection.sendall.side_effect = lambda message: seen.append(
+            (message, "let go" in stream._times))
+        stream._last_step(b"SHUT")
+        self.assertEqual([(b"SHUT", True)], seen)

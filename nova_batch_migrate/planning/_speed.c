@@ -869,7 +869,6 @@ static PyObject *follow_ring(PyObject *self, PyObject *args)
         missed[at] = !(number >= 0 && head - number <= slots);
         if (!missed[at]) {
             let_in[at] = number;
-            of_slots[number % slots] = owner;
             found[owner]++;
         } else {
             double sent = (double)followed[owner] * sends[owner] / (double)accesses[owner];

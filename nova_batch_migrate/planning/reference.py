@@ -233,13 +233,13 @@ def follow_ring(last, owners, sends, kept_for, slots: int, patience: float, miss
 
     `last` is the access to the same content before (-1: none), `owners` whose it is, `sends` the
     pages of each owner in all, `kept_for` the owner (itself or a later one) until whose end what it
-    used last stays. What a server finds none of is let in once it has sent the share
+    brought stays. What a server finds none of is let in once it has sent the share
     `patience` of the ring (planning.replay says what is let in, and why).
     """
     accesses = collections.Counter(owners.tolist())
     followed, found = [0] * len(sends), [0] * len(sends)
-    #: Of each slot: who used it last. Of each access: the number under which it was let in.
-    used, let_in = [-1] * slots, [-1] * len(last)
+    #: Of each slot: who brought what it holds. Of each access: the number it was let in under.
+    brought_by, let_in = [-1] * slots, [-1] * len(last)
     head = 0
     sends = sends.tolist()
     for at, (before, owner) in enumerate(zip(last.tolist(), owners.tolist(), strict=True)):
@@ -247,14 +247,13 @@ def follow_ring(last, owners, sends, kept_for, slots: int, patience: float, miss
         missed[at] = number < 0 or head - number > slots
         if not missed[at]:
             let_in[at] = number
-            used[number % slots] = owner
             found[owner] += 1
         else:
             sent = followed[owner] * sends[owner] / accesses[owner]
             if head < slots or (slots and sent >= slots * patience
                                 and 2 * found[owner] < sent
-                                and kept_for[used[head % slots]] < owner):
+                                and kept_for[brought_by[head % slots]] < owner):
                 let_in[at] = head
-                used[head % slots] = owner
+                brought_by[head % slots] = owner
                 head += 1
         followed[owner] += 1

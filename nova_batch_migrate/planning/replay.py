@@ -5,7 +5,7 @@ telemetry.PageSequence; never sees a page, and never knows what a stream costs i
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy
 
@@ -163,7 +163,7 @@ class Replay:
         contents, owners = self._accesses(ids)
         hit, crosses, far = replay(contents, owners, self._dictionary_pages * theta,
                                    [self._sampled(i).pages for i in ids],
-                                   self._far_pages * theta, self._known.last_kin(ids))
+                                   self._far_pages * theta, lambda: self._known.last_kin(ids))
         within, across, behind = (
             numpy.bincount(owners[which], minlength=len(ids)).tolist()
             for which in (hit & ~crosses, hit & crosses, far & crosses))
@@ -225,16 +225,17 @@ class Replay:
 
 
 def replay(contents: numpy.ndarray, owners: numpy.ndarray, capacity: float,
-           pages: Sequence[int] = (), far_pages: float = 0.0, kept_for: Sequence[int] = ()
+           pages: Sequence[int] = (), far_pages: float = 0.0,
+           kept_for: Callable[[], Sequence[int]] | None = None
            ) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
     """Return which accesses hit a ring of `capacity` contents, which of all cross servers, and
     which of those that miss came before, no more than `far_pages` sent in full ago.
 
     `owners` ascend. An access crosses if its own server had not brought the content before, but
     another had. `pages` are those that each owner sends in all, with those that are no accesses
-    here; `kept_for` the owner until whose end its contents stay, itself by default. Whether an
-    access hits depends on what was let in before it, so where not all fits they are followed one by
-    one; some of the ring is then taken by what guests write meanwhile.
+    here; `kept_for` says of each owner until whose end its contents stay, its own by default.
+    Whether an access hits depends on what was let in before it, so where not all fits they are
+    followed one by one; some of the ring is then taken by what guests write meanwhile.
     """
     count = len(contents)
     if not count:
@@ -273,7 +274,7 @@ def _sent_in_full(missed, owners, pages: Sequence[int]) -> numpy.ndarray:
 
 
 def _misses(before, first, once, owners, slots: int, pages: Sequence[int],
-            kept_for: Sequence[int]) -> numpy.ndarray:
+            kept_for: Callable[[], Sequence[int]] | None) -> numpy.ndarray:
     """Follow all accesses but those that come once; `before` has the last one to their content."""
     again = numpy.flatnonzero(~once)
     # numbers among all accesses become numbers among these
@@ -283,7 +284,7 @@ def _misses(before, first, once, owners, slots: int, pages: Sequence[int],
     # what an owner has sent grows evenly with those of its accesses that are followed
     sends = numpy.asarray(list(pages) or accesses, dtype=numpy.float64)
     followed = numpy.empty(len(again), dtype=bool)
-    kept = numpy.array(list(kept_for) or range(len(sends)), dtype=numpy.int64)
+    kept = numpy.array(kept_for() if kept_for else range(len(sends)), dtype=numpy.int64)
     (reference if _speed is None else _speed).follow_ring(
         last, numpy.ascontiguousarray(owners[again]), sends, kept, slots, PATIENCE_SHARE, followed)
     missed = once.copy()

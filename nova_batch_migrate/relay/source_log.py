@@ -215,7 +215,12 @@ class SourceLog:
             self._streams.pop(number, None)
 
     def forgo(self, server_id: str) -> None:
-        """Keep nothing in the dictionary for a server any longer; waits for nobody."""
+        """Keep nothing in the dictionary for a server any longer, nor in one that follows.
+
+        Waits for nobody.
+        """
+        self.settings = dataclasses.replace(self.settings, kept_for={
+            each: other for each, other in self.settings.kept_for.items() if other != server_id})
         made = self._encoder
         if made is not None:
             made.forgo(server_id)

@@ -176,9 +176,7 @@ def by_hand(contents, owners, capacity, kept_for):
         hit.append(place is not None)
         crosses.append(hit[-1] and (content, owner) not in seen)
         seen.add((content, owner))
-        if place is not None:
-            ring[place] = content, owner
-        elif counts[content] > 1:
+        if place is None and counts[content] > 1:
             sent = len(mine) * owners.count(owner) / len(again)
             if len(ring) < capacity:
                 ring.append((content, owner))
@@ -203,7 +201,8 @@ class TestRing(base.BaseTestCase):
                 hit, crosses, far = replay.replay(
                     numpy.array(contents, dtype=numpy.int64),
                     numpy.array(owners, dtype=numpy.int64), capacity,
-                    [owners.count(owner) for owner in range(servers)], 6.0, kept_for)
+                    [owners.count(owner) for owner in range(servers)], 6.0,
+                    lambda: kept_for)
             self.assertEqual(by_hand(contents, owners, capacity, kept_for),
                              (hit.tolist(), (hit & crosses).tolist()))
             missed = [at for at, found in enumerate(hit.tolist()) if not found]

@@ -1,3 +1,4 @@
+import dataclasses
 import threading
 import types
 from unittest import mock
@@ -70,6 +71,13 @@ class SourceLog(ChannelTestCase):
                      lambda number: self.log.set_block_bytes(number, 1 << 20)):
             self.assertRaises(exception.RelayError, call, 7)
         self.assertIsNone(self.log.statistics(7))
+        self.log.close()
+
+    def test_what_it_keeps_for_a_server_that_does_not_come_is_free_also_when_it_begins_anew(self):
+        self.log.settings = dataclasses.replace(
+            self.log.settings, kept_for={"s1": "s3", "s2": "s3", "s4": "s5"})
+        self.log.forgo("s3")
+        self.assertEqual({"s4": "s5"}, self.log.settings.kept_for)
         self.log.close()
 
     def test_it_begins_before_a_stream_comes_and_again_where_that_failed(self):

@@ -1,6 +1,6 @@
-"""What a result was measured on: cores, memory, kernel, QEMU, Python, commit, groups of the lab.
+"""What a result was measured on: cores, memory, kernel, QEMU, Python, commit, storage's group.
 
-Called by the command line for every result. Only reads, but for a probe whether groups can be made.
+Called by the command line for every result. Only reads, but for a probe of that group.
 """
 import os
 import pathlib
@@ -19,7 +19,7 @@ def describe() -> dict:
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "kernel": platform.release(), "qemu": _qemu(), "python": platform.python_version(),
             "commit": commit(), "changed_files": _changed(), "load_average": os.getloadavg()[0],
-            "lab_processor_groups": cgroups.told()}
+            "lab_storage_group": cgroups.told()}
 
 
 def cpu_seconds(pid: int) -> float:

@@ -1,12 +1,8 @@
-"""The processor groups of the lab: hosts and controller weigh the same, whatever runs in them.
+"""The processor group of the lab's storage, which no guest keeps waiting.
 
-On a host of systemd and libvirt all services are in system.slice and all guests in machine.slice,
-which weigh the same. So a host of the lab has a cpu cgroup with the children `system` (a group a
-service), `machine` (a group a guest, which libvirt makes itself) and `user` (commands of lab/host);
-otherwise each daemon and each guest would weigh as much as any session of the machine.
-
-Called by daemon, host, services and teardown. cgroup v1 and v2; where neither can be used nothing
-is grouped, and `told` says why.
+All others, daemons and guests, are sessions of their own that weigh alike. Called by daemon,
+services and teardown. cgroup v1 and v2; where neither can be used there is no group, and `told`
+says why.
 """
 import dataclasses
 import functools
@@ -15,26 +11,23 @@ import pathlib
 import time
 from collections.abc import Iterator
 
-CONTROLLER = "controller"
 #: Serves the instances directory. It does little, and no guest of its clients takes processors from
-#: what serves their disks: it weighs a hundred times as much as a host.
+#: what serves their disks: it weighs a hundred times as much as a session.
 STORAGE = "storage"
 PREFIX = "nbm-"
 REMOVE_SECONDS = 5.0
 #: Before a command that is to run in a group; where the group is gone it runs all the same.
 _JOIN = 'echo $$ >"$0"; exec "$@"'
-#: What makes a group take only what its siblings leave, as CPUWeight=idle; the first there is.
-_IDLE = (("cpu.idle", "1"), ("cpu.weight", "1"), ("cpu.shares", "2"))
+#: The first that there is.
 _HEAVY = (("cpu.weight", "10000"), ("cpu.shares", "102400"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Hierarchy:
-    """Where the processors' cgroups are; for version 1 with the controllers mounted together."""
+    """Where the processors' cgroups are."""
 
     mount: pathlib.Path
     version: int
-    controllers: str = ""
 
     def top(self, machine: str) -> pathlib.Path:
         """Return the group of a machine of the lab."""
@@ -47,8 +40,7 @@ def find(mounts: str) -> Hierarchy | str:
     for line in mounts.splitlines():
         _, mount, kind, options = line.split()[:4]
         if kind == "cgroup" and "cpu" in options.split(","):
-            own = [word for word in options.split(",") if word in ("cpu", "cpuacct")]
-            return _writable(Hierarchy(pathlib.Path(mount), 1, ",".join(own)), options)
+            return _writable(Hierarchy(pathlib.Path(mount), 1), options)
         if kind == "cgroup2":
             unified = pathlib.Path(mount), options
     if unified is None:
@@ -92,60 +84,31 @@ def usable() -> bool:
     return isinstance(hierarchy(), Hierarchy)
 
 
-def make(machine: str) -> None:
-    """Make the group of a machine, without children: version 2 lets a process in only then."""
-    found = hierarchy()
-    if isinstance(found, Hierarchy):
-        found.top(machine).mkdir(exist_ok=True)
-        if machine == STORAGE:
-            _write_first(found.top(machine), _HEAVY)
+def joining(machine: str) -> tuple[str, ...]:
+    """Return the words before a command that make it run in a group of its own, which is made.
 
-
-def divide(machine: str) -> None:
-    """Let the services of a machine have groups; no process may be in its top group any more."""
-    found = hierarchy()
-    if isinstance(found, Hierarchy):
-        system = found.top(machine) / "system"
-        system.mkdir(exist_ok=True)
-        _divide(found, found.top(machine))
-        _divide(found, system)
-
-
-def entering(machine: str) -> tuple[str, ...]:
-    """Return the words before a command that make it run in a machine's top group."""
-    found = hierarchy()
-    return _joining(found.top(machine)) if isinstance(found, Hierarchy) else ()
-
-
-def joining(machine: str, *names: str, idle: bool = False) -> tuple[str, ...]:
-    """Return the words before a command that make it run in a group below a machine's.
-
-    The group is made; `idle`: it takes what its siblings leave. No words for a machine without.
+    No words where there can be none.
     """
     found = hierarchy()
-    if isinstance(found, str) or not found.top(machine).is_dir():
+    if isinstance(found, str):
         return ()
-    group = found.top(machine).joinpath(*names)
-    group.mkdir(parents=True, exist_ok=True)
-    if idle:
-        _write_first(group, _IDLE)
-    return _joining(group)
-
-
-def mounting() -> tuple[str, ...]:
-    """Return what etc/hold-host mounts for libvirt: version, controllers; nothing without."""
-    found = hierarchy()
-    return (str(found.version), found.controllers) if isinstance(found, Hierarchy) else ()
+    group = found.top(machine)
+    group.mkdir(exist_ok=True)
+    for name, weight in _HEAVY:
+        if (group / name).exists():
+            (group / name).write_text(weight)
+            break
+    return ("sh", "-c", _JOIN, str(group / "cgroup.procs"))
 
 
 def processes(machine: str) -> list[int]:
-    """Return the pids of all processes in the groups of a machine."""
+    """Return the pids of all processes in a machine's group."""
     return sorted({int(word) for group in _groups(machine)
                    for word in _read(group / "cgroup.procs").split()})
 
 
 def remove(machine: str) -> None:
-    """Remove the groups of a machine whose processes were killed; give up after 5 s."""
+    """Remove the group of a machine whose processes were killed; give up after 5 s."""
     end = time.monotonic() + REMOVE_SECONDS
     while groups := list(_groups(machine)):
         for group in groups:
@@ -171,18 +134,6 @@ def _divide(found: Hierarchy, group: pathlib.Path) -> None:
     control = group / "cgroup.subtree_control"
     if found.version == 2 and "cpu" not in control.read_text().split():
         control.write_text("+cpu")
-
-
-def _write_first(group: pathlib.Path, values: tuple[tuple[str, str], ...]) -> None:
-    """Write the first of these files that the group has."""
-    for name, value in values:
-        if (group / name).exists():
-            (group / name).write_text(value)
-            return
-
-
-def _joining(group: pathlib.Path) -> tuple[str, ...]:
-    return ("sh", "-c", _JOIN, str(group / "cgroup.procs"))
 
 
 def _writable(found: Hierarchy, options: str) -> Hierarchy | str:

@@ -109,7 +109,7 @@ def run_status(arguments: list[str]) -> int:
             rate = network.capped_bytes_per_second(each)
             print(f"{'link of ' + each.name:24} "
                   + (f"{rate / (1 << 20):.1f} MiB/s" if rate else "not capped"))
-    print(f"{'processor groups':24} {cgroups.told()}")
+    print(f"{'group of the storage':24} {cgroups.told()}")
     print(f"{'sum, guests apart':24} {'':12} {total >> 20:5} MiB")
     return 1 if dead else 0
 

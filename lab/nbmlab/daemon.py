@@ -25,15 +25,12 @@ class Daemon:
     command: tuple[str, ...]
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     reads: tuple[pathlib.Path, ...] = ()
-    #: In whose processor group it has one of its own; None: it finds its place itself.
-    machine: str | None = cgroups.CONTROLLER
-    #: Whether it takes only processor time that its machine's other services leave.
-    idle: bool = False
+    #: Whose processor group it has; None: it is a session as others are.
+    machine: str | None = None
 
     @property
     def digest(self) -> str:
-        return stamps.digest(self.command, sorted(self.environment.items()),
-                             cgroups.told(), self.machine, self.idle,
+        return stamps.digest(self.command, sorted(self.environment.items()), self.machine,
                              *(path for path in self.reads if path.is_file()))
 
 
@@ -81,8 +78,7 @@ def start(daemon: Daemon) -> Record:
     home = layout.STATE / HOME
     home.mkdir(parents=True, exist_ok=True)
     log = layout.LOG / f"{daemon.name}.log"
-    joining = cgroups.joining(daemon.machine, "system", daemon.name, idle=daemon.idle) \
-        if daemon.machine else ()
+    joining = cgroups.joining(daemon.machine) if daemon.machine else ()
     with log.open("ab") as output:
         process = subprocess.Popen((*joining, *daemon.command), stdin=subprocess.DEVNULL,
                                    stdout=output, stderr=output, start_new_session=True, cwd=home,

@@ -8,7 +8,7 @@ import shutil
 import string
 import uuid
 
-from nbmlab import cgroups, daemon, layout, shell
+from nbmlab import daemon, layout, shell
 from nbmlab.daemon import Daemon
 from nbmlab.layout import Host
 
@@ -22,26 +22,22 @@ def start(host: Host) -> None:
         stop(host)
         shutil.rmtree(host.directory / "run", ignore_errors=True)
         (host.directory / "run").mkdir()
-        cgroups.make(host.name)
         daemon.start(holder)
         shell.wait_for(f"the namespaces of {host.name}", 60,
                        (host.directory / "run/ready").exists, every_seconds=0.05)
-        cgroups.divide(host.name)
     daemon.start(Daemon(
         f"libvirtd-{host.name}",
-        (*namespaces(host), "libvirtd", "--listen", "--pid-file", "/run/libvirt/libvirtd.pid"),
-        reads=(host.directory / "etc/libvirtd.conf", host.directory / "etc/qemu.conf"),
-        machine=host.name))
+        (*inside(host), "libvirtd", "--listen", "--pid-file", "/run/libvirt/libvirtd.pid"),
+        reads=(host.directory / "etc/libvirtd.conf", host.directory / "etc/qemu.conf")))
     shell.wait_for(f"libvirtd of {host.name}", 120, lambda: shell.succeeds(
         *inside(host), "virsh", "-c", "qemu:///system", "version"))
 
 
 def stop(host: Host) -> None:
     """End everything that runs in the host, guests included."""
-    daemon.kill([*processes(host), *cgroups.processes(host.name)])
+    daemon.kill(processes(host))
     for name in (f"libvirtd-{host.name}", f"host-{host.name}"):
         daemon.stop(name)
-    cgroups.remove(host.name)
 
 
 def processes(host: Host) -> list[int]:
@@ -57,17 +53,11 @@ def running(host: Host) -> set[str]:
 
 
 def inside(host: Host) -> tuple[str, ...]:
-    """Return the words before a command that make it run in the host, as who logged in there."""
-    return (*cgroups.joining(host.name, "user"), *namespaces(host))
-
-
-def namespaces(host: Host) -> tuple[str, ...]:
-    """Return the words before a command that make it run in the host's namespaces."""
+    """Return the words before a command that make it run inside the host."""
     holder = daemon.record(f"host-{host.name}")
     if holder is None:
         raise shell.LabError(f"{host.name} is not up; start the lab with lab/up")
-    return ("nsenter", "--target", str(holder.pid), "--mount", "--uts", "--net",
-            *(("--cgroup",) if cgroups.usable() else ()), "--")
+    return ("nsenter", "--target", str(holder.pid), "--mount", "--uts", "--net", "--")
 
 
 def enter(host: Host, command: list[str]) -> None:
@@ -81,12 +71,11 @@ def _holder(host: Host) -> Daemon:
     mount = daemon.record("instances")
     return Daemon(
         f"host-{host.name}",
-        (*cgroups.entering(host.name), "ip", "netns", "exec", host.name, "unshare", "--mount",
-         "--uts", *(("--cgroup",) if cgroups.usable() else ()),
+        ("ip", "netns", "exec", host.name, "unshare", "--mount", "--uts",
          str(layout.LAB_SOURCE / "etc/hold-host"), host.name, str(host.directory),
-         str(layout.QEMU), *cgroups.mounting()),
+         str(layout.QEMU)),
         {"NBM_INSTANCES_MOUNT": f"{mount.pid} {mount.birth}" if mount else "none"},
-        reads=(layout.LAB_SOURCE / "etc/hold-host",), machine=None)
+        reads=(layout.LAB_SOURCE / "etc/hold-host",))
 
 
 def _files(host: Host) -> None:
@@ -101,8 +90,7 @@ def _files(host: Host) -> None:
         for directory in ("networks", "autostart"):
             shutil.rmtree(etc / "qemu" / directory, ignore_errors=True)
     values = {"uuid": identity.read_text(), "address": host.address, "name": host.name,
-              "log": layout.LOG,
-              "cgroup_controllers": '[ "cpu" ]' if cgroups.usable() else "[]"}
+              "log": layout.LOG}
     for name in ("libvirtd.conf", "qemu.conf"):
         template = string.Template((layout.LAB_SOURCE / "etc" / name).read_text())
         (etc / name).write_text(template.substitute(values))

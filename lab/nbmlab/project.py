@@ -67,8 +67,7 @@ def agent(host: Host, inside: tuple[str, ...]) -> list[Daemon]:
         return []
     return [Daemon(f"batch-agent-{host.name}",
                    (*inside, str(layout.BIN / "nova-batch-agent"),
-                    "--config-file", str(agent_conf(host))), reads=(agent_conf(host),),
-                   machine=host.name, idle=True)]  # CPUWeight=idle of its unit
+                    "--config-file", str(agent_conf(host))), reads=(agent_conf(host),))]
 
 
 def relay(host: Host, inside: tuple[str, ...]) -> list[Daemon]:
@@ -77,8 +76,7 @@ def relay(host: Host, inside: tuple[str, ...]) -> list[Daemon]:
         return []
     return [Daemon(f"batch-relay-{host.name}",
                    (*inside, str(layout.BIN / "nova-batch-relay"),
-                    "--config-file", str(relay_conf(host))), reads=(relay_conf(host),),
-                   machine=host.name)]
+                    "--config-file", str(relay_conf(host))), reads=(relay_conf(host),))]
 
 
 def paste(stock: str) -> str:

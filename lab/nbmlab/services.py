@@ -34,9 +34,6 @@ def up(options: Options) -> None:
         network.unplug(gone)
     network.build(options.host_list)
     network.cap(options.host_list, options.link_mib_per_second)
-    for machine in (cgroups.CONTROLLER, cgroups.STORAGE):
-        cgroups.make(machine)
-        cgroups.divide(machine)
     run_all(_steps(options))
     provision.forget_other_computes(options.host_list)
     options.save()
@@ -46,7 +43,7 @@ def revive(options: Options) -> None:
     """Start again what has died of the project's own daemons; return when relays answer."""
     _batch_conductor()
     for each in options.host_list:
-        for agent in project.agent(each, host.namespaces(each)):
+        for agent in project.agent(each, host.inside(each)):
             daemon.start(agent)
         _relay(each, options.relays)
     for each in options.host_list if options.relays else ():
@@ -100,14 +97,13 @@ def _host_steps(each: Host, relays: bool) -> list[Step]:
         Step(f"host-{each.name}", lambda: host.start(each), ("instances",)),
         Step(f"compute-{each.name}", lambda: daemon.start(Daemon(
             f"compute-{each.name}",
-            (*host.namespaces(each), str(layout.BIN / "nova-compute"),
+            (*host.inside(each), str(layout.BIN / "nova-compute"),
              "--config-file", f"{ETC}/nova.conf",
              "--config-file", f"{ETC}/nova-{each.name}.conf"),
-            reads=(layout.ETC / "nova.conf", layout.ETC / f"nova-{each.name}.conf"),
-            machine=each.name)),
+            reads=(layout.ETC / "nova.conf", layout.ETC / f"nova-{each.name}.conf"))),
              (f"host-{each.name}", "conductor", "catalog")),
         Step(f"agent-{each.name}", lambda: [
-            daemon.start(agent) for agent in project.agent(each, host.namespaces(each))],
+            daemon.start(agent) for agent in project.agent(each, host.inside(each))],
              (f"host-{each.name}", "rabbit"))]
 
 
@@ -170,7 +166,7 @@ def _nova(name: str) -> None:
 
 
 def _relay(each: Host, wanted: bool) -> None:
-    for relay in project.relay(each, host.namespaces(each)):
+    for relay in project.relay(each, host.inside(each)):
         if wanted:
             daemon.start(relay)
         else:

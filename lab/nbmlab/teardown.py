@@ -1,4 +1,4 @@
-"""Takes everything of the lab away, whatever state it is in: processes, groups, mounts, links.
+"""Takes everything of the lab away, whatever state it is in: processes, mounts, links, namespaces.
 
 Called by lab/down, and by lab/up when it takes over what another lab left behind.
 """
@@ -21,12 +21,9 @@ def down(state: pathlib.Path) -> None:
             list(pool.map(host.stop, layout.ALL_HOSTS))
             list(pool.map(lambda name: daemon.stop(name, patience_seconds=8), KEEP_DATA))
     for each in layout.ALL_HOSTS:
-        daemon.kill([*host.processes(each), *cgroups.processes(each.name)])
-    machines = (cgroups.CONTROLLER, cgroups.STORAGE)
-    daemon.kill([*daemon.marked(state), *(pid for name in machines
-                                          for pid in cgroups.processes(name))])
-    for name in (*machines, *(each.name for each in layout.ALL_HOSTS)):
-        cgroups.remove(name)
+        daemon.kill(host.processes(each))
+    daemon.kill([*daemon.marked(state), *cgroups.processes(cgroups.STORAGE)])
+    cgroups.remove(cgroups.STORAGE)
     unmount(state)
     network.remove()
     for leftover in (state / "run").glob("*.json"):

@@ -9,7 +9,6 @@ import functools
 import os
 import pathlib
 import time
-from collections.abc import Iterator
 
 #: Serves the instances directory. It does little, and no guest of its clients takes processors from
 #: what serves their disks: it weighs a hundred times as much as a session.
@@ -79,20 +78,14 @@ def told() -> str:
     return f"none: {found}" if isinstance(found, str) else f"cgroup v{found.version}"
 
 
-def usable() -> bool:
-    """Tell whether this machine lets the lab make groups."""
-    return isinstance(hierarchy(), Hierarchy)
-
-
 def joining(machine: str) -> tuple[str, ...]:
     """Return the words before a command that make it run in a group of its own, which is made.
 
     No words where there can be none.
     """
-    found = hierarchy()
-    if isinstance(found, str):
+    group = _group(machine)
+    if group is None:
         return ()
-    group = found.top(machine)
     group.mkdir(exist_ok=True)
     for name, weight in _HEAVY:
         if (group / name).exists():
@@ -103,30 +96,25 @@ def joining(machine: str) -> tuple[str, ...]:
 
 def processes(machine: str) -> list[int]:
     """Return the pids of all processes in a machine's group."""
-    return sorted({int(word) for group in _groups(machine)
-                   for word in _read(group / "cgroup.procs").split()})
+    group = _group(machine)
+    return [] if group is None else sorted(map(int, _read(group / "cgroup.procs").split()))
 
 
 def remove(machine: str) -> None:
     """Remove the group of a machine whose processes were killed; give up after 5 s."""
-    end = time.monotonic() + REMOVE_SECONDS
-    while groups := list(_groups(machine)):
-        for group in groups:
-            try:
-                group.rmdir()
-            except OSError:                # a process of it is still on its way out
-                continue
-        if time.monotonic() > end:
-            return
-        time.sleep(0.02)
+    group, end = _group(machine), time.monotonic() + REMOVE_SECONDS
+    while group is not None and group.exists():
+        try:
+            group.rmdir()
+        except OSError:                # a process of it is still on its way out
+            if time.monotonic() > end:
+                return
+            time.sleep(0.02)
 
 
-def _groups(machine: str) -> Iterator[pathlib.Path]:
-    """Go over the groups of a machine, children first."""
+def _group(machine: str) -> pathlib.Path | None:
     found = hierarchy()
-    if isinstance(found, Hierarchy):
-        for directory, _, _ in os.walk(found.top(machine), topdown=False):
-            yield pathlib.Path(directory)
+    return None if isinstance(found, str) else found.top(machine)
 
 
 def _divide(found: Hierarchy, group: pathlib.Path) -> None:

@@ -61,6 +61,17 @@ static int enough(const Py_buffer *buffer, int64_t items, int64_t item_bytes, co
     return 1;
 }
 
+/* Do pages at all these offsets lie in the data? */
+static int inside(const Py_buffer *data, const int64_t *offsets, int64_t pages)
+{
+    for (int64_t i = 0; i < pages; i++)
+        if (offsets[i] < 0 || offsets[i] > data->len - PAGE) {
+            PyErr_SetString(PyExc_ValueError, "a page lies outside of the data");
+            return 0;
+        }
+    return 1;
+}
+
 static void release(Py_buffer *buffers, int count)
 {
     for (int i = 0; i < count; i++)
@@ -483,13 +494,8 @@ static PyObject *list_recurring(PyObject *self, PyObject *args)
     int64_t pages = b[1].len / 8;
     const int64_t *offsets = b[1].buf;
     uint8_t *listed = b[3].buf;
-    if (!enough(&b[3], pages, 1, "out"))
+    if (!enough(&b[3], pages, 1, "out") || !inside(&b[0], offsets, pages))
         goto out;
-    for (int64_t i = 0; i < pages; i++)
-        if (offsets[i] < 0 || offsets[i] > b[0].len - PAGE) {
-            PyErr_SetString(PyExc_ValueError, "a page lies outside of the data");
-            goto out;
-        }
     open_recurring(&r, &b[2], seed);
     Py_BEGIN_ALLOW_THREADS
     for (int64_t i = 0; i < pages; i++)
@@ -651,11 +657,8 @@ static PyObject *match_pages(PyObject *self, PyObject *args)
         !enough(&b[10], pages, PAGE, "raws"))
         goto out;
     const int64_t *offsets = b[1].buf;
-    for (int64_t i = 0; i < pages; i++)
-        if (offsets[i] < 0 || offsets[i] > b[0].len - PAGE) {
-            PyErr_SetString(PyExc_ValueError, "a page lies outside of the data");
-            goto out;
-        }
+    if (!inside(&b[0], offsets, pages))
+        goto out;
     output o = {b[5].buf, b[6].buf, b[7].buf, b[8].buf, b[9].buf, b[10].buf, {0}};
     const uint64_t *keys = b[2].buf, *hashes = b[3].buf;
     const uint8_t *admit = p.selects ? NULL : b[4].buf;

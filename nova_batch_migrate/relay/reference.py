@@ -274,13 +274,12 @@ def match_pages(arrays, data, offsets, keys, hashes, admit, predicted, owner, mo
     matcher = _Matcher(book, owner, most_words, admit,
                        (kinds, seqs, bitmaps, words, literals, raws))
     for i, (offset, key) in enumerate(zip(offsets.tolist(), keys.tolist(), strict=True)):
-        if not 0 <= offset <= len(view) - PAGE_BYTES:
-            raise ValueError("a page lies outside of the data")
+        page = _page(view, offset)
         mixed = key * KEY_FACTOR & MASK
         at = (mixed ^ mixed >> 32) & book.version_mask
         version = book.version_seqs[at] if book.version_keys[at] == key else -1
         held, predicted = matcher.match(
-            i, bytes(view[offset:offset + PAGE_BYTES]),
+            i, bytes(page),
             None if hashes is None else int(hashes[i]), version, predicted)
         book.version_keys[at], book.version_seqs[at] = key, held
     return (predicted, matcher.self_found, matcher.cross_found, matcher.delta_count,
@@ -293,9 +292,13 @@ def list_recurring(data, offsets, hashes, seed: int, out) -> None:
     if len(out) < len(offsets):
         raise ValueError("out is shorter than what it has to hold")
     for i, offset in enumerate(offsets.tolist()):
-        if not 0 <= offset <= len(view) - PAGE_BYTES:
-            raise ValueError("a page lies outside of the data")
-        out[i] = _is_listed(view[offset:offset + PAGE_BYTES], hashes, seed)
+        out[i] = _is_listed(_page(view, offset), hashes, seed)
+
+
+def _page(view: memoryview, offset: int) -> memoryview:
+    if not 0 <= offset <= len(view) - PAGE_BYTES:
+        raise ValueError("a page lies outside of the data")
+    return view[offset:offset + PAGE_BYTES]
 
 
 def _is_listed(page, hashes, seed: int) -> bool:

@@ -176,7 +176,7 @@ class SourceGroup:
         if (member := self.group.member(server_id)) is not None:
             self.turns.forgo(member.order)
             if member.scope is not None:
-                self._logs[member.scope].forgo(server_id)
+                self.log(member.scope).forgo(server_id)
         if (gang := self._gang(server_id)) is not None:
             gang.failed(server_id, "its migration ended")
 

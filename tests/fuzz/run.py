@@ -23,6 +23,7 @@ from nova_batch_migrate.relay import kernel, qemu_stream, reference, runs
 from nova_batch_migrate.relay.admission import Recurring
 from nova_batch_migrate.relay.decoder import Decoder, Event
 from nova_batch_migrate.relay.encoder import Encoder
+from nova_batch_migrate.relay.layout import PAGE_BYTES
 from nova_batch_migrate.relay.settings import MIN_DICTIONARY_BYTES, LogSettings
 from nova_batch_migrate.relay.wire import CannotTruncate, FrameReader, RelayError
 
@@ -31,7 +32,6 @@ SECONDS_PER_STREAM = 20             # of a core; longer is a hang
 STREAMS_PER_LOG = 64
 GROWTH_BYTES = 64 << 20             # of the process, over what the first part of a run took
 BROKEN_FRAME_SHARE = 0.15
-PAGE_BYTES = 4096
 SERVERS = ("server 0", "server 1", "server 2")
 LEVELS = (None, 1, 1, -5, 4)
 INTERESTING = (0, 1, 2, 4, 7, 8, 0x10, 0x20, 0x28, 0x22, 0x7e, 0x7f, 0x80, 0xff)

@@ -7,14 +7,19 @@ name in it is the peer's host. What is in a frame is not known here.
 import dataclasses
 import hashlib
 import hmac
+import os
 import select
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 
+from oslo_log import log
+
 from nova_batch_migrate import exception
 from nova_batch_migrate.relay import wire
+
+LOG = log.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 10
 #: What may lie unsent in the kernel: little, so that a byte taken from QEMU has really left.
@@ -54,6 +59,63 @@ class Credentials:
                 reason=f"the certificates {self.ca_file}, {self.certificate_file} and "
                 f"{self.key_file} can't be used ({error}); see [relay] ca_file.") from error
         return context
+
+    def versions(self) -> tuple:
+        """Return what differs when one of the files was written or replaced."""
+        found = []
+        for path in (self.ca_file, self.certificate_file, self.key_file):
+            try:
+                seen = os.stat(path)
+            except OSError as error:
+                found.append(error.errno)
+                continue
+            found.append((seen.st_ino, seen.st_mtime_ns, seen.st_size))
+        return tuple(found)
+
+
+class Contexts:
+    """The contexts of a host's two ends, made of what its files hold when a connection begins.
+
+    Certificates are renewed while relays run: who comes next sees the new ones, what is open goes
+    on. Files that don't go together (yet) are looked at again with the next connection; until then
+    the ones before stay in use. May be called from many threads.
+    """
+
+    def __init__(self, credentials: Credentials):
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._made: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
+        self._versions = self._refused = ()
+
+    def server(self) -> ssl.SSLContext:
+        """Return the context for who comes; RelayError while there were never usable files."""
+        return self._now()[0]
+
+    def client(self) -> ssl.SSLContext:
+        """Return the context for going to another relay; RelayError as above."""
+        return self._now()[1]
+
+    def _now(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        with self._lock:
+            # before they are read: what is replaced meanwhile is read with the next connection
+            versions = self._credentials.versions()
+            if self._made is None or versions != self._versions:
+                self._read(versions)
+            return self._made
+
+    def _read(self, versions: tuple) -> None:
+        try:
+            made = self._credentials.context(True), self._credentials.context(False)
+        except exception.RelayError as error:
+            if self._made is None:
+                raise
+            if versions != self._refused:
+                self._refused = versions
+                LOG.error("the certificates that were read before stay in use: %s", error)
+            return
+        if self._made is not None:
+            LOG.info("the certificates were renewed: connections from now on begin with them")
+        self._made, self._versions = made, versions
 
 
 def peer_names(connection: ssl.SSLSocket) -> set[str]:

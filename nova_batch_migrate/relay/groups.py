@@ -5,7 +5,6 @@ this host through the relay.
 """
 
 import collections
-import ssl
 import threading
 import time
 
@@ -14,6 +13,7 @@ from oslo_log import log
 from nova_batch_migrate import exception, version
 from nova_batch_migrate.relay import (
     base_images,
+    channel,
     destination,
     dictionary,
     redirect,
@@ -30,16 +30,12 @@ _KEPT_SECONDS = 60
 
 
 class OpenGroups:
-    """Opens, closes and counts the groups of a host; control.py answers an agent with it.
+    """Opens, closes and counts the groups of a host; control.py answers an agent with it."""
 
-    ``server`` and ``client`` are the contexts of the two ends of a connection between relays.
-    """
-
-    def __init__(self, conf, rules: redirect.Redirect, server: ssl.SSLContext,
-                 client: ssl.SSLContext):
+    def __init__(self, conf, rules: redirect.Redirect, contexts: channel.Contexts):
         options = conf.relay
         self._host, self._options = conf.host, options
-        self._redirect, self._client_context = rules, client
+        self._redirect, self._contexts = rules, contexts
         self._lock = threading.Lock()
         self._groups: dict[str, source.SourceGroup | destination.DestinationGroup] = {}
         self._gangs: dict[frozenset[str], switchover.Gang] = {}
@@ -59,7 +55,7 @@ class OpenGroups:
         #: Counters of the groups that are closed.
         self._closed_total: collections.Counter[str] = collections.Counter()
         self._speed = throughput.Repeated(
-            lambda: throughput.measure(server, client, self._host))
+            lambda: throughput.measure(contexts.server(), contexts.client(), self._host))
         #: Bytes spliced past the logs, since the start.
         self._spliced_bytes = 0
 
@@ -101,7 +97,7 @@ class OpenGroups:
                     f"{group.id}, and {self._memory_left() >> 20} MiB are left. Wait for other "
                     "groups to end, or raise [relay] dictionary_mib.")
             if group.role == values.SOURCE:
-                made = source.SourceGroup(group, self._settings, self._client_context, self._gangs)
+                made = source.SourceGroup(group, self._settings, self._contexts, self._gangs)
             else:
                 made = destination.DestinationGroup(group, self._options.mark, self._images,
                                                     store=self._store)

@@ -57,8 +57,8 @@ class Relay:
     def __init__(self, conf):
         self._conf, options = conf, conf.relay
         self._options = options
-        self._credentials = channel.Credentials(options.ca_file, options.certificate_file,
-                                                options.key_file)
+        self._contexts = channel.Contexts(channel.Credentials(
+            options.ca_file, options.certificate_file, options.key_file))
         self._redirect = redirect.Redirect(options.mark, *options.migration_ports)
         #: From the start on.
         self.groups: groups.OpenGroups | None = None
@@ -77,9 +77,9 @@ class Relay:
         except exception.RelayError as error:
             # only sources of migrations need it
             LOG.warning("no group can leave this host: %s", error)
-        self._server_context = self._credentials.context(server=True)
-        self.groups = groups.OpenGroups(self._conf, self._redirect, self._server_context,
-                                        self._credentials.context(server=False))
+        # without certificates it does not start
+        self._contexts.server()
+        self.groups = groups.OpenGroups(self._conf, self._redirect, self._contexts)
         options = self._options
         peers = _listen_everywhere(options.port) if options.listen_address == _EVERYWHERE else \
             _listen(options.listen_address, options.port)
@@ -151,7 +151,7 @@ class Relay:
             with self._doorway.enter(plain.getpeername()[0]), \
                     self._doorway.hurry(lambda: connection):
                 plain.settimeout(channel.HANDSHAKE_SECONDS)
-                connection = self._server_context.wrap_socket(
+                connection = self._contexts.server().wrap_socket(
                     plain, server_side=True, do_handshake_on_connect=False)
                 connection.do_handshake()
                 guest, answer = greeting.receive(connection, self._destination_group)

@@ -68,7 +68,7 @@ class Settings:
 class SourceGroup:
     """One open group at its source; ``carry`` may be called from many threads."""
 
-    def __init__(self, group: values.Group, options: Settings, context: ssl.SSLContext,
+    def __init__(self, group: values.Group, options: Settings, contexts: channel.Contexts,
                  gangs: dict[frozenset[str], switchover.Gang]):
         self.group = group
         self.options = options
@@ -78,7 +78,7 @@ class SourceGroup:
         self._figures = figures.GroupFigures(group)
         #: Of the whole process: groups that are open side by side share it.
         self._cpu_begun = time.process_time()
-        self._context = context
+        self._contexts = contexts
         self._gangs = gangs
         self._bucket = pacing.TokenBucket(group.wire_bytes_per_second)
         self._rate = pacing.WireRate(group.link_bytes_per_second,
@@ -286,8 +286,8 @@ class SourceGroup:
         for address in sorted(self.addresses):
             try:
                 connection = channel.connect(address, self.group.peer_port,
-                                             self.group.destination, self._context,
-                                             self.options.mark)
+                                             self.group.destination,
+                                             self._contexts.client(), self.options.mark)
                 channel.bound_silence(connection, self.options.link_seconds)
                 return connection
             except exception.RelayError as error:

@@ -1,10 +1,12 @@
 import pathlib
+import shutil
 import socket
 import ssl
 import sys
 import tempfile
 import threading
 
+import fixtures
 from oslotest import base
 
 from nova_batch_migrate import exception
@@ -59,7 +61,7 @@ class ChannelTestCase(base.BaseTestCase):
         return listener.getsockname()[1], results, thread
 
 
-class Tls(ChannelTestCase):
+class TlsTestCase(ChannelTestCase):
     def attempt(self, client_context, peer="cmpb", server_context=None):
         """Return the error of either side, None where both came to speak."""
         port, results, thread = self.listening(lambda c: c.recv(5), server_context)
@@ -73,6 +75,8 @@ class Tls(ChannelTestCase):
         thread.join(60)
         return results[0] if isinstance(results[0], Exception) else None
 
+
+class Tls(TlsTestCase):
     def test_two_of_one_authority_speak(self):
         self.assertIsNone(self.attempt(self.context("cmpa", False)))
 
@@ -98,6 +102,71 @@ class Tls(ChannelTestCase):
         error = self.assertRaises(exception.RelayError, channel.Credentials(
             "/nonexistent/ca.pem", "/x", "/y").context, True)
         self.assertIn("/nonexistent/ca.pem", str(error))
+
+
+class Renewed(TlsTestCase):
+    """Files that are replaced while a relay runs."""
+
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.credentials = channel.Credentials(
+            *(str(self.directory / name) for name in ("ca.pem", "cmpb.pem", "cmpb.key")))
+        self.contexts = channel.Contexts(self.credentials)
+
+    def give(self, authority, *names):
+        for name in names or ("ca.pem", "cmpb.pem", "cmpb.key"):
+            written = self.directory / f"{name}.new"
+            shutil.copy(pathlib.Path(self._scratch.name, authority, name), written)
+            written.rename(self.directory / name)
+
+    def lets_in(self, authority):
+        return self.attempt(self.context("cmpa", False, authority),
+                            server_context=self.contexts.server()) is None
+
+    def goes_to(self, authority):
+        return self.attempt(self.contexts.client(),
+                            server_context=self.context("cmpb", True, authority)) is None
+
+    def test_two_of_one_authority_speak(self):
+        self.give("ours")
+        self.assertEqual([True, True], [self.lets_in("ours"), self.goes_to("ours")])
+
+    def test_who_comes_behind_a_renewal_sees_the_new_ones(self):
+        self.give("ours")
+        self.contexts.server()
+        self.give("foreign")
+        self.assertEqual([True, True], [self.lets_in("foreign"), self.goes_to("foreign")])
+        self.assertEqual([False, False], [self.lets_in("ours"), self.goes_to("ours")])
+
+    def test_nothing_is_read_again_without_a_change(self):
+        self.give("ours")
+        before = self.contexts.server(), self.contexts.client()
+        self.assertEqual(before, (self.contexts.server(), self.contexts.client()))
+
+    def test_files_that_do_not_go_together_yet_change_nothing(self):
+        self.give("ours")
+        self.contexts.server()
+        for names in (["cmpb.pem"], ["ca.pem"]):
+            # the certificate without its key, twice
+            self.give("foreign", *names)
+            with self.assertLogs(channel.LOG.logger, "ERROR") as told:
+                self.assertTrue(self.lets_in("ours"))
+                self.assertTrue(self.goes_to("ours"))
+            self.assertEqual(1, len(told.records))
+        self.give("foreign", "cmpb.key")
+        self.assertTrue(self.lets_in("foreign"))
+
+    def test_files_that_are_gone_for_a_moment_change_nothing(self):
+        self.give("ours")
+        self.contexts.server()
+        (self.directory / "cmpb.key").unlink()
+        self.assertTrue(self.lets_in("ours"))
+        self.give("foreign")
+        self.assertTrue(self.lets_in("foreign"))
+
+    def test_without_any_there_is_nothing_to_go_on_with(self):
+        self.assertRaises(exception.RelayError, self.contexts.server)
 
 
 class Greeting(ChannelTestCase):

@@ -118,9 +118,8 @@ def _wrong_certificate():
                                        ("another authority", pathlib.Path(name), None)):
             foreign = hosts.relay(directory, hosts.SOURCE, "127.0.0.2", 49511, shown)
             # it believes whom it speaks to: what is asked is whether it is believed
-            context = foreign._credentials.context(server=False)
-            context.load_verify_locations(str(relays.directory / "ca.pem"))
-            leaving = groups.OpenGroups(foreign._conf, foreign._redirect, context, context)
+            foreign._contexts.client().load_verify_locations(str(relays.directory / "ca.pem"))
+            leaving = groups.OpenGroups(foreign._conf, foreign._redirect, foreign._contexts)
             token = secrets.token_hex(32)
             relays.destination.open_group(hosts.group("destination", token))
             try:

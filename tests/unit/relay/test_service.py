@@ -3,9 +3,11 @@ import errno
 import pathlib
 import random
 import secrets
+import shutil
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 from unittest import mock
 
@@ -14,8 +16,10 @@ import numpy as np
 import xxhash
 from oslotest import base
 
-from nova_batch_migrate.relay import service
+from nova_batch_migrate import exception
+from nova_batch_migrate.relay import groups, service
 from tests.unit.relay import hosts, namespace, qemu
+from tests.unit.relay.hosts import certificates
 
 PAGE = 4096
 #: Two that move together, as on a slow link: held well before the rest fits into the sockets.
@@ -99,6 +103,48 @@ def _one_group_after_another():
             places.append(hosts.wait_for(
                 lambda: [each.free_bytes() for each in stores] == full))
         return {"whole": whole, "found": found, "free": places}
+
+
+def _renewed():
+    """Both hosts get certificates of another authority: within an open group, and behind it."""
+    first, second = two_alike()
+    with hosts.two() as relays, tempfile.TemporaryDirectory() as name:
+        hosts.open_group(relays)
+        whole = []
+
+        def carry(server, port, data):
+            migration = hosts.Migration(relays, server, port)
+            migration.send(data)
+            migration.finish()
+            whole.append(migration.arrived() == data)
+
+        carry(hosts.FIRST, 49152, first)
+        before = pathlib.Path(shutil.copytree(relays.directory, pathlib.Path(name, "before"),
+                                              ignore=shutil.ignore_patterns("*.sock")))
+        for host in (hosts.SOURCE, hosts.DESTINATION):
+            for file in certificates.certificate(pathlib.Path(name), host):
+                shutil.copy(file, relays.directory)
+        shutil.copy(pathlib.Path(name, "ca.pem"), relays.directory)
+        carry(hosts.SECOND, 49153, second)
+        counted = [relays.source.close_group("batch:0:cmpb")]
+        relays.destination.close_group("batch:0:cmpb")
+        token = secrets.token_hex(32)
+        relays.destination.open_group(hosts.group("destination", token))
+        # who still shows the old one, though it believes the new ones
+        old = hosts.relay(before, hosts.SOURCE, "127.0.0.2", 49511)
+        old._contexts.client().load_verify_locations(str(relays.directory / "ca.pem"))
+        leaving = groups.OpenGroups(old._conf, old._redirect, old._contexts)
+        try:
+            leaving.open_group(hosts.group("source", token))
+            refused = ""
+        except exception.RelayError as error:
+            refused = str(error)
+        relays.source.open_group(hosts.group("source", token))
+        carry(hosts.FIRST, 49154, first)
+        hosts.all_ended(relays)
+        counted.append(relays.source.close_group("batch:0:cmpb"))
+        return {"whole": whole, "servers": [sorted(each["servers"]) for each in counted],
+                "refused": "lets nobody in" in refused}
 
 
 def _spliced():
@@ -411,6 +457,11 @@ class Relays(namespace.NamespaceTestCase):
         self.assertEqual([True, True], seen["whole"])
         self.assertEqual([1200, 1200], seen["found"])
         self.assertEqual([True, True], seen["free"])
+
+    def test_certificates_may_be_renewed_while_a_group_is_open(self):
+        self.assertEqual({"whole": [True] * 3, "servers": [
+            [hosts.FIRST, hosts.SECOND], [hosts.FIRST]], "refused": True},
+            namespace.run(_renewed))
 
     def test_what_is_not_of_the_group_or_not_to_be_shared_is_spliced(self):
         seen = namespace.run(_spliced)

@@ -94,8 +94,8 @@ class Allocator:
         links = self._look(ctxt, batch, moving, save)
         shares = self._shares(batch, moving, links, kept)
         applied = kept.get("applied") or {}
-        wanted = {i: self._cap(batch, moving, links, i, shares[i], applied) for i in moving}
-        self._hand_out(ctxt, rows, shares, wanted, links, kept, save)
+        wanted = {i: self._cap(batch, moving, links, i, shares, applied) for i in moving}
+        self._hand_out(ctxt, batch, rows, shares, wanted, links, kept, save)
 
     def release(self, ctxt, batch: dict, rows: Mapping[str, dict], save) -> None:
         """Take every cap back that is still on a server of the batch (its end)."""
@@ -134,31 +134,37 @@ class Allocator:
 
     @staticmethod
     def _cap(batch: dict, moving: Mapping[str, dict], links: Mapping[str, dict], server_id: str,
-             share: float, applied: Mapping[str, int | None]) -> int | None:
+             shares: Mapping[str, float], applied: Mapping[str, int | None]) -> int | None:
         """Return the cap for a stream; None: TCP itself gives a lone one all that is free.
 
         A cap that is lifted again falls back to Nova's own.
         """
-        source = moving[server_id]["source"]
+        source, share = moving[server_id]["source"], shares[server_id]
         beside = sum(row["source"] == source for row in moving.values())
         needless = batch["request"]["max_bandwidth_mib_s"] is None and (
             beside == 1 or links[source]["free"] is None)
         if not needless and math.isfinite(share):
-            return int(share)
+            under = links[source].get("under")
+            if under is None or not moving[server_id].get("relay_group"):
+                return int(share)
+            # all together
+            return int(share * min(1.0, under / sum(
+                shares[i] for i, row in moving.items() if row["source"] == source)))
         if moving[server_id].get("relay_group") and applied.get(server_id) is not None:
             return int(share * relays.UNDER_LINK) if math.isfinite(share) else None
         most = links[source]["most"]
         return int(most) if most is not None and applied.get(server_id) is not None else None
 
-    def _hand_out(self, ctxt, rows, shares, wanted: dict[str, int | None], links, kept,
+    def _hand_out(self, ctxt, batch, rows, shares, wanted: dict[str, int | None], links, kept,
                   save) -> None:
         """Steer what is to change or may have been lost: first who gets less, then who gets more.
 
-        A cap on a server that did not leave is taken back, once its migration is over.
+        A cap on a server that did not leave is taken back, once its migration is over. A relay's
+        group keeps its own for as long as it is open: further streams may come.
         """
         applied, now = dict(kept.get("applied") or {}), timeutils.utcnow_ts(True)
         again = now - kept.get("at", 0.0) > APPLY_AGAIN_SECONDS
-        for server_id in [i for i in applied if i not in shares]:
+        for server_id in applied.keys() - shares.keys() - relays.open_ids(batch):
             if server_id not in rows or rows[server_id]["status"] == "completed":
                 del applied[server_id]
             else:
@@ -211,6 +217,8 @@ def _link(seen: telemetry.Bandwidth) -> dict:
     usable = projection.usable_link(seen, telemetry.MigrationOptions())
     goodput, wire = seen.goodput_bytes_per_second, seen.link_bytes_per_second
     return {"free": None if seen.source == "unknown" else usable.free,
+            # what relays leave of a link that is known for sure
+            "under": relays.UNDER_LINK * usable.free if seen.source in relays.SURE else None,
             "payload_share": goodput / wire if goodput and wire else 1.0,
             "most": usable.stream_cap if math.isfinite(usable.stream_cap) else None}
 

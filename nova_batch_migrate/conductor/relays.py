@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from oslo_log import log
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.conductor import actuals
+from nova_batch_migrate.conductor import actuals, keeping
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import commonality
 from nova_batch_migrate.planning.telemetry import PAGE_BYTES, PageClasses
@@ -19,6 +19,8 @@ LOG = log.getLogger(__name__)
 MIB = 1 << 20
 #: Of the goodput of a link whose speed is known for sure.
 UNDER_LINK = 0.98
+#: How its speed is known then (telemetry.Bandwidth.source).
+SURE = ("option", "tc")
 #: With less a group is better off without; and what content may grow by meanwhile.
 LEAST_DICTIONARY_BYTES = 16 << 20
 #: Of a project, which has one of its own: less is refused by relays.
@@ -74,6 +76,15 @@ def group_id(batch_id: str, source: str, index: int, destination: str) -> str:
     return f"{batch_id}/{source}/{index}/{destination}"
 
 
+def open_ids(batch: dict) -> set[str]:
+    """Return the ids of the relays' groups that are open for a batch."""
+    found = set()
+    for key, destinations in (batch["state"].get("relay_groups") or {}).items():
+        source, _, index = key.rpartition("/")
+        found |= {group_id(batch["id"], source, int(index), each) for each in destinations}
+    return found
+
+
 class Relays:
     """Opens, closes and asks; keeps nothing. ``agents`` is the AgentAPI."""
 
@@ -110,11 +121,14 @@ class Relays:
         opened, refused = [], {}
         whole = sorted(row["server_id"] for row in members) if together else []
         destinations = sorted({row["destination"] for row in members})
+        caps = _caps(batch, source, members)
+        _note_caps(batch, {group_id(batch["id"], source, index, each): cap
+                           for each, cap in caps.items()})
         for at, destination in enumerate(destinations):
             rows = [row for row in members if row["destination"] == destination]
             try:
                 self._open(ctxt, batch, source, index, destination, rows, whole,
-                           len(destinations) - at)
+                           len(destinations) - at, caps[destination])
                 opened.append(destination)
                 text = f"identical memory crosses once: {len(rows)} servers of group " \
                        f"{index + 1} go to {destination} through the relays"
@@ -200,8 +214,11 @@ class Relays:
             # no relay, no redirect
             LOG.info("server %s: %s", row["server_id"], error)
 
-    def _open(self, ctxt, batch, source, index, destination, rows, whole, shares) -> None:
-        """``shares``: among so many groups the source's memory is still to be shared."""
+    def _open(self, ctxt, batch, source, index, destination, rows, whole, shares, cap) -> None:
+        """``shares``: among so many groups the source's memory is still to be shared.
+
+        ``cap``: bytes per second of its wire, None for no cap.
+        """
         ends = {host: self.describe(ctxt, host) for host in (source, destination)}
         for host, found in ends.items():
             if found is None:
@@ -220,7 +237,7 @@ class Relays:
                 ends[destination]["dictionary_free_bytes"], telemetry, rows,
                 len(set(scopes))),
             "link_bytes_per_second": _goodput(telemetry),
-            "wire_bytes_per_second": _cap(batch, telemetry),
+            "wire_bytes_per_second": cap,
             "downtime_seconds": _downtime_seconds(telemetry),
             "members": [{"server_id": row["server_id"], "order": row["order_index"],
                          "scope": of_row, "kept_for": kept_for.get(row["server_id"]),
@@ -299,6 +316,35 @@ def _downtime_seconds(telemetry: dict) -> float:
     return (telemetry.get("options") or {}).get("downtime_ms", 500) / 1000
 
 
+def _caps(batch: dict, source: str, members: list[dict]) -> dict[str, float | None]:
+    """Return by destination what its group is opened with: of the source's cap by their bytes.
+
+    Streams to several destinations run side by side, and the allocator looks at them only once
+    they do.
+    """
+    cap = _cap(batch, (batch["telemetry"] or {}).get(source) or {})
+    sizes: dict[str, int] = {}
+    for row in members:
+        projected = (row.get("current_projection") or {}).get("raw_bytes")
+        size = projected or row.get("memory_bytes") or 0
+        sizes[row["destination"]] = sizes.get(row["destination"], 0) + max(1, size)
+    whole = sum(sizes.values())
+    return {each: cap and cap * size / whole for each, size in sizes.items()}
+
+
+def _note_caps(batch: dict, caps: dict[str, float | None]) -> None:
+    """Note for the allocator which groups begin with less than a lone one would.
+
+    It gives them more when they are alone.
+    """
+    kept = batch["state"].get("allocation") or {}
+    applied = {i: cap for i, cap in (kept.get("applied") or {}).items() if i not in caps}
+    if len(caps) > 1:
+        applied |= {i: int(cap) for i, cap in caps.items() if cap is not None}
+    if applied != (kept.get("applied") or {}):
+        keeping.save(batch, allocation=kept | {"applied": applied})
+
+
 def _cap(batch: dict, telemetry: dict) -> float | None:
     """Return what the relay holds the group to: the operator's cap, and just under a known link.
 
@@ -309,6 +355,6 @@ def _cap(batch: dict, telemetry: dict) -> float | None:
     if batch["request"]["max_bandwidth_mib_s"] is not None:
         caps.append(batch["request"]["max_bandwidth_mib_s"] * MIB
                     / max(1, len(batch["telemetry"] or {})))
-    if (telemetry.get("bandwidth") or {}).get("source") in ("option", "tc"):
+    if (telemetry.get("bandwidth") or {}).get("source") in SURE:
         caps.append(UNDER_LINK * _goodput(telemetry))
     return min(caps, default=None)

@@ -165,3 +165,32 @@ class AllocatorTest(base.BaseTestCase):
         self.assertAlmostEqual(8.0, some + more, delta=0.01)
         self.rows["a"]["status"] = self.rows["b"]["status"] = "completed"
         self.assertEqual([("c", 8.0)], self.allocate("c"))
+
+    def test_groups_of_one_source_share_what_relays_leave_of_its_link(self):
+        self.rows["b"]["destination"] = "cmpc"
+        for row in self.rows.values():
+            row["current_projection"] |= {"relay": True}
+        b, c = "b1/cmpa/0/cmpb", "b1/cmpa/0/cmpc"
+        # as they were opened
+        self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb", "cmpc"]},
+                               "allocation": {"applied": {b: 49 * MIB, c: 49 * MIB}}}
+        self.rows["b"]["status"] = "waiting"
+        self.assertEqual([(b, 98.0)], self.allocate("a"))
+        self.rows["b"]["status"] = "migrating"
+        self.assertEqual([(b, 49.0)], self.allocate("a", "b"))
+        # one is over, the other has waited: its cap is still known
+        self.assertEqual([], self.allocate())
+        self.rows["a"]["status"] = "completed"
+        self.assertEqual([(c, 98.0)], self.allocate("b"))
+        self.batch["state"]["relay_groups"] = {}
+        self.rows["b"]["status"] = "completed"
+        self.assertEqual([], self.allocate())
+        self.assertEqual({}, self.batch["state"]["allocation"]["applied"])
+
+    def test_an_operators_cap_below_the_link_is_used_up_by_groups(self):
+        self.batch["request"]["max_bandwidth_mib_s"] = 16
+        self.rows["b"]["destination"] = "cmpc"
+        self.batch["state"] = {"relay_groups": {"cmpa/0": ["cmpb", "cmpc"]}}
+        for row in self.rows.values():
+            row["current_projection"] |= {"relay": True}
+        self.assertEqual([4.0, 4.0], [cap for _, cap in self.allocate("a", "b")])

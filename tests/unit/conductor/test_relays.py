@@ -157,6 +157,28 @@ class RelaysTest(base.BaseTestCase):
         self.begin("cmpb")
         self.assertEqual(0.98e7, self.agents.opened()[0][1].wire_bytes_per_second)
 
+    def test_towards_several_destinations_it_begins_with_no_more_than_to_one(self):
+        self.batch["telemetry"]["cmpa"]["bandwidth"]["source"] = "tc"
+        rows = self.rows("cmpb", "cmpc", "cmpb")
+        for row, size in zip(rows, (1, 2, 5), strict=True):
+            row["current_projection"] = {"raw_bytes": size << 30}
+
+        def caps():
+            self.agents.said.clear()
+            self.relays.begin(self.ctxt, self.batch, "cmpa", 0, rows)
+            return {host: round(group.wire_bytes_per_second)
+                    for host, group in self.agents.opened() if host != "cmpa"}
+
+        self.assertEqual({"cmpb": 7_350_000, "cmpc": 2_450_000}, caps())
+        # the allocator knows: it gives one that is alone the rest
+        kept = db.get_batch(self.batch["id"])["state"]["allocation"]["applied"]
+        ids = [relays.group_id(self.batch["id"], "cmpa", 0, each) for each in ("cmpb", "cmpc")]
+        self.assertEqual(dict(zip(ids, (7_350_000, 2_450_000), strict=True)), kept)
+        # towards one of them again, of the same batch
+        rows = rows[:1]
+        self.assertEqual({"cmpb": 9_800_000}, caps())
+        self.assertEqual([ids[1]], [*self.batch["state"]["allocation"]["applied"]])
+
     def test_without_a_relay_at_one_end_it_goes_the_plain_way_and_says_so(self):
         self.agents.without = {"cmpb"}
         self.assertEqual([], self.begin("cmpb"))

@@ -66,6 +66,8 @@ def wanted_options(arguments: list[str],
                         help="Nova's max_concurrent_live_migrations")
     parser.add_argument("--relays", action=argparse.BooleanOptionalAction,
                         help="run a nova-batch-relay on every host")
+    parser.add_argument("--ipv6", action=argparse.BooleanOptionalAction,
+                        help="have migrations go over IPv6")
     given = vars(parser.parse_args(arguments))
     return dataclasses.replace(
         layout.Options() if given.pop("defaults", False) else remembered(), **given)

@@ -32,13 +32,15 @@ def render_all(options: Options) -> None:
         write(layout.ETC / name, template(name, common))
     for host in options.host_list:
         write(layout.ETC / f"nova-{host.name}.conf",
-              template("nova-host.conf", common | {"name": host.name, "address": host.address}))
+              template("nova-host.conf", common | {
+                  "name": host.name, "address": host.address,
+                  "migration_address": options.migration_address(host)}))
     write(layout.ETC / "rabbitmq-definitions.json", _definitions())
     _fernet_keys(layout.VAR / "fernet")
     _fernet_keys(layout.VAR / "credential")
     write(layout.ETC / "api-paste.ini", project.paste(
         (layout.VENV / "etc/nova/api-paste.ini").read_text()))
-    project.render(common)
+    project.render(common, options)
     _openrc("admin", "admin", "admin", layout.OPENRC)
     _openrc("demo", "demo", "demo", layout.STATE / "openrc-demo")
 

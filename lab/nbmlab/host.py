@@ -8,7 +8,7 @@ import shutil
 import string
 import uuid
 
-from nbmlab import daemon, layout, shell
+from nbmlab import daemon, layout, network, shell
 from nbmlab.daemon import Daemon
 from nbmlab.layout import Host
 
@@ -89,8 +89,8 @@ def _files(host: Host) -> None:
         shutil.copytree("/etc/libvirt", etc, dirs_exist_ok=True, symlinks=True)
         for directory in ("networks", "autostart"):
             shutil.rmtree(etc / "qemu" / directory, ignore_errors=True)
-    values = {"uuid": identity.read_text(), "address": host.address, "name": host.name,
-              "log": layout.LOG}
+    values = {"uuid": identity.read_text(), "address": network.migration_address(host),
+              "name": host.name, "log": layout.LOG}
     for name in ("libvirtd.conf", "qemu.conf"):
         template = string.Template((layout.LAB_SOURCE / "etc" / name).read_text())
         (etc / name).write_text(template.substitute(values))

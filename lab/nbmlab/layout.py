@@ -36,6 +36,7 @@ MARKER = "NBM_LAB_PROCESS"
 
 CONTROLLER = "10.77.0.1"
 SUBNET = "10.77.0"
+PREFIX6 = "fd6e:626d"
 GUEST_SUBNET = "10.78.0.0/16"
 BRIDGE = "nbm-lab"                     # controller and hosts: RabbitMQ, APIs, migration streams
 GUEST_BRIDGE = "nbm-guests"            # the guests' network between the hosts
@@ -57,6 +58,10 @@ class Host:
     @property
     def address(self) -> str:
         return f"{SUBNET}.{self.number}"
+
+    @property
+    def address6(self) -> str:
+        return f"{PREFIX6}::{self.number}"
 
     @property
     def directory(self) -> pathlib.Path:
@@ -88,10 +93,15 @@ class Options:
     max_live_migrations: int = 4       # Nova's max_concurrent_live_migrations
     relays: bool = True                # a nova-batch-relay on every host
     dictionary_mib: int = 512          # the relays'
+    ipv6: bool = False                 # migrations go over it, what else is between hosts does not
 
     @property
     def host_list(self) -> tuple[Host, ...]:
         return ALL_HOSTS[:self.hosts]
+
+    def migration_address(self, host: Host) -> str:
+        """Return the address of a host to which migrations come."""
+        return host.address6 if self.ipv6 else host.address
 
     def save(self) -> None:
         told = {name: value for name, value in dataclasses.asdict(self).items()

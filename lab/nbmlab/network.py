@@ -17,8 +17,8 @@ QUEUE_SECONDS = 0.08
 _CONGESTION = pathlib.Path("/proc/sys/net/ipv4")
 
 
-def build(hosts: tuple[Host, ...]) -> None:
-    """Create what is missing of bridges, namespaces and veth pairs."""
+def build(hosts: tuple[Host, ...], ipv6: bool = False) -> None:
+    """Create what is missing of bridges, namespaces and veth pairs; ``ipv6``: for migrations."""
     for bridge in (layout.BRIDGE, layout.GUEST_BRIDGE):
         if not exists(bridge):
             shell.run("ip", "link", "add", bridge, "mtu", layout.MTU_BYTES, "type", "bridge")
@@ -32,10 +32,21 @@ def build(hosts: tuple[Host, ...]) -> None:
         _pair(host, host.link, "eth0", layout.BRIDGE)
         _pair(host, host.guest_link, "eth1", layout.GUEST_BRIDGE)
         shell.run("ip", "-n", host.name, "addr", "replace", f"{host.address}/24", "dev", "eth0")
+        if ipv6:
+            shell.run("ip", "-n", host.name, "addr", "replace", f"{host.address6}/64", "dev",
+                      "eth0", "nodad")
+        elif migration_address(host) == host.address6:
+            shell.run("ip", "-n", host.name, "addr", "del", f"{host.address6}/64", "dev", "eth0")
         if not shell.succeeds("ip", "-n", host.name, "link", "show", "brguest"):
             shell.run("ip", "-n", host.name, "link", "add", "brguest", "type", "bridge")
         shell.run("ip", "-n", host.name, "link", "set", "eth1", "master", "brguest", "up")
         shell.run("ip", "-n", host.name, "link", "set", "brguest", "up")
+
+
+def migration_address(host: Host) -> str:
+    """Return the address to which migrations come: that of IPv6 where the host has one."""
+    shown = shell.run("ip", "-n", host.name, "-6", "addr", "show", "dev", "eth0")
+    return host.address6 if f" {host.address6}/" in shown else host.address
 
 
 def use_cubic(namespace: str) -> None:
@@ -120,6 +131,9 @@ def cap(hosts: tuple[Host, ...], mib_per_second: float) -> None:
             if other != host:
                 shell.run(*tc, "filter", "add", "dev", "eth0", "parent", "1:", "protocol", "ip",
                           "prio", 1, "u32", "match", "ip", "dst", f"{other.address}/32",
+                          "flowid", "1:10")
+                shell.run(*tc, "filter", "add", "dev", "eth0", "parent", "1:", "protocol", "ipv6",
+                          "prio", 2, "u32", "match", "ip6", "dst", f"{other.address6}/128",
                           "flowid", "1:10")
 
 

@@ -8,7 +8,7 @@ import pathlib
 
 from nbmlab import certificates, layout
 from nbmlab.daemon import Daemon
-from nbmlab.layout import Host
+from nbmlab.layout import Host, Options
 from nbmlab.rendering import rabbit_url, template, write
 
 ETC = layout.ETC / "nova-batch-migrate"
@@ -34,7 +34,7 @@ def control_socket(host: Host) -> pathlib.Path:
     return layout.VAR / host.name / "relay.sock"
 
 
-def render(common: dict[str, object]) -> None:
+def render(common: dict[str, object], options: Options) -> None:
     """Write the configuration of API filter, conductor, and one agent and relay a host."""
     write(CONDUCTOR_CONF, template("nova-batch-conductor.conf", common | {
         "transport": rabbit_url("batch-conductor", "batch"),
@@ -48,7 +48,8 @@ def render(common: dict[str, object]) -> None:
             "relay_socket": control_socket(host)}))
         own, key = certificates.certificate(layout.VAR / "certificates", host.name)
         write(relay_conf(host), template("nova-batch-relay.conf", common | {
-            "name": host.name, "address": host.address, "relay_socket": control_socket(host),
+            "name": host.name, "address": options.migration_address(host),
+            "relay_socket": control_socket(host),
             "ca": certificates.authority(own.parent), "certificate": own, "key": key}))
 
 

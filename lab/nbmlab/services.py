@@ -32,7 +32,7 @@ def up(options: Options) -> None:
             daemon.stop(name)
         host.stop(gone)
         network.unplug(gone)
-    network.build(options.host_list)
+    network.build(options.host_list, options.ipv6)
     network.cap(options.host_list, options.link_mib_per_second)
     run_all(_steps(options))
     provision.forget_other_computes(options.host_list)

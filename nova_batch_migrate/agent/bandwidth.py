@@ -4,6 +4,7 @@ Called by manager.py [0040, 0114]. Reads the kernel's tables through iproute2 an
 """
 
 import dataclasses
+import ipaddress
 import json
 import pathlib
 import re
@@ -132,10 +133,18 @@ def find_interface(options: dict) -> str:
     links = _iproute("ip", "-j", "addr", "show")
     for name in ("live_migration_inbound_addr", "my_ip"):
         for link in links:
-            if any(address.get("local") == options[name] for address in link["addr_info"]):
+            if any(_same(address.get("local"), options[name]) for address in link["addr_info"]):
                 return link["ifname"]
     routes = _iproute("ip", "-j", "route", "show", "default")
     return routes[0]["dev"] if routes else ""
+
+
+def _same(address: str | None, told: str | None) -> bool:
+    """Tell whether two texts are the same address; of IPv6 there are several for each."""
+    try:
+        return ipaddress.ip_address(address) == ipaddress.ip_address(told)
+    except ValueError:
+        return False
 
 
 def link_speed(conf, interface: str) -> tuple[float, str]:

@@ -69,6 +69,7 @@ class TestFindInterface(base.BaseTestCase):
         self.assertEqual("eth1", self.find(live_migration_inbound_addr="10.1.0.5",
                                            my_ip="10.0.0.5"))
         self.assertEqual("eth1", self.find(live_migration_inbound_addr="fd00::5"))
+        self.assertEqual("eth1", self.find(live_migration_inbound_addr="FD00:0:0::0005"))
 
     def test_my_ip_comes_before_the_default_route(self):
         self.assertEqual("eth0", self.find(my_ip="10.0.0.5"))

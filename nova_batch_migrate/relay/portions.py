@@ -18,6 +18,9 @@ _FAST_BYTES, _FAST_SECONDS = encoder.MAX_BLOCK_BYTES // 2, 0.025
 #: the interpreter takes a third of the processor time.
 _KNOWN_BYTES = 3 << 20
 _LATE_BYTES = 64 << 10
+#: A guest that stands still before so much of its memory has come has a while to wait for the rest:
+#: on a fast link that is taken as before.
+_TAIL_BYTES = 16 << 20
 #: Of a member of a set on its way to the gate: four of them are taken at once for seconds, and each
 #: taking costs a processor as much as encoding what it brought; and behind the gate, where what it
 #: has left crosses while guests stand still.
@@ -67,6 +70,13 @@ class Portions:
         self.bulk_least_bytes = _SLOW_LEAST_BYTES if slow else _BULK_LEAST_BYTES
         if in_set:
             self.bulk_least_bytes = 1
+
+    def near_end(self, round_: int, stopped: bool, ahead_bytes: int) -> bool:
+        """Tell whether little is to lie in the relay: the guest waits, or soon will, for the rest.
+
+        ``stopped``: the guest; ``ahead_bytes`` of its memory are still to come for the first time.
+        """
+        return round_ > 0 or stopped and (self._slow or self._in_set or ahead_bytes < _TAIL_BYTES)
 
     def early(self, sending_bytes_per_second: float | None, unhindered: bool) -> Portion:
         """Return what to take of round 0 while nobody else needs the wire.

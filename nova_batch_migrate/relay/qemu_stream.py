@@ -47,6 +47,12 @@ class Position(NamedTuple):
         return self.understood and self.phase in ("round0", "later")
 
     @property
+    def ahead_bytes(self) -> int:
+        """Return the guest memory that comes for the first time from here on, guest stopped or not.
+        """
+        return 0 if self.round else max(0, self.ram_bytes - self.round0_bytes)
+
+    @property
     def remaining_bytes(self) -> int:
         """Return the guest memory that round 0 has still before it."""
         return int((1 - self.round0_share) * self.ram_bytes)

@@ -175,7 +175,7 @@ class SourceStream:
             if not room:
                 self._yield_if_stalled(moved_at)
                 continue
-            late = position.round > 0 or position.ram_end
+            late = self._portions.near_end(position.round, position.ram_end, position.ahead_bytes)
             try:
                 memory = self._is_migration and position.ram_bytes
                 with self._log.buffer(self._number) as buffer:
@@ -256,7 +256,7 @@ class SourceStream:
         if self._escort is not None and self._escort.leads:
             return self._portions.led(position.round, self._escort.through)
         sending = self._group.sending_bytes_per_second()
-        if position.round > 0 or position.ram_end:
+        if self._portions.near_end(position.round, position.ram_end, position.ahead_bytes):
             return self._portions.late(position.round, sending)
         portion, turns = self._portions.early(sending, self._is_early(position)), self._group.turns
         # on a fast link one that is alone has nobody to leave room for

@@ -31,6 +31,14 @@ class Late(base.BaseTestCase):
     def test_of_a_set_that_is_not_led_yet_little_on_any_link(self):
         self.assertEqual((64 << 10, None), of(slow=False, in_set=True).late(1, 1e9))
 
+    @ddt.data((1, False, 1 << 30, False, False, True), (0, False, 0, False, False, False),
+              (0, True, 1 << 30, False, False, False), (0, True, 15 << 20, False, False, True),
+              # where bytes leave slowly, or others wait for it, at once
+              (0, True, 1 << 30, True, False, True), (0, True, 1 << 30, False, True, True))
+    @ddt.unpack
+    def test_from_where_on_little_is_to_lie_here(self, number, stopped, ahead, slow, in_set, near):
+        self.assertEqual(near, of(slow, in_set).near_end(number, stopped, ahead))
+
     @ddt.data((1, False, 128 << 10, 128 << 10), (1, True, 256 << 10, 256 << 10),
               (0, False, 128 << 10, None))
     @ddt.unpack

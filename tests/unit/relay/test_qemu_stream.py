@@ -52,12 +52,18 @@ class TestQemuStream(base.BaseTestCase):
         self.assertEqual(128 * 4096, parser.position.round0_bytes)
         self.assertAlmostEqual(0.4, parser.position.round0_share)
         self.assertFalse(parser.position.ram_end)
+        ahead = (1 << 20) + (1 << 18) - 128 * 4096
+        self.assertEqual(ahead, parser.position.ahead_bytes)
+        # also where the guest stands still, and nothing remains that a speed could change
+        stopped, _, _ = parse(head + b.part(last=True))
+        self.assertEqual((True, ahead, 0), (stopped.position.ram_end, stopped.position.ahead_bytes,
+                                            stopped.position.remaining_bytes))
 
         again = head + b.part(*b.pages([b.page(7), None], first_address=4096))
         parser, _, _ = parse(again)
         self.assertEqual(("later", 1, 1), (parser.position.phase, parser.position.round,
                                            parser.position.changed_pages))
-        self.assertEqual(1.0, parser.position.round0_share)
+        self.assertEqual((1.0, 0), (parser.position.round0_share, parser.position.ahead_bytes))
 
         parser, _, _ = parse(again + b.part(last=True))
         self.assertEqual("ram-end", parser.position.phase)

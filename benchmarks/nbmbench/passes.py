@@ -148,8 +148,8 @@ def main() -> None:
         module.time = clock
     spend = memory.Pace.spend
 
-    def counted(pace, size_bytes: int) -> None:
-        spend(pace, size_bytes)
+    def counted(pace, size_bytes: int, makes_up: bool = False) -> None:
+        spend(pace, size_bytes, makes_up)
         fields[_BYTES] += size_bytes
 
     memory.Pace.spend = counted

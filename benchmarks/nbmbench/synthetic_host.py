@@ -57,14 +57,21 @@ class GuestMemory:
     def read(self, part: memory.Slice, wanted, buffer: memory.Buffer) -> int:
         """Write into each page what makes it unlike others; the busy ones are new at each look."""
         first = (part.address - self.blocks[0].address) // PAGE_BYTES
-        pages = numpy.arange(first, first + part.pages)
+        self._write(numpy.arange(first, first + part.pages), buffer)
+        return part.pages * PAGE_BYTES
+
+    def read_pages(self, pages: list[int], buffer: memory.Buffer) -> list[bool]:
+        """Write single pages, one behind the other."""
+        self._write(numpy.array(pages), buffer)
+        return [True] * len(pages)
+
+    def _write(self, pages: numpy.ndarray, buffer: memory.Buffer) -> None:
         owner = numpy.where(pages < self._family_pages, self._number % FAMILIES,
                             FAMILIES + self._number)
         content = pages + (owner << 32)
         content[pages >= self._pages * (1 - BUSY_SHARE)] += (time.monotonic_ns() << 20) % (1 << 62)
         held = numpy.frombuffer(buffer.view, dtype=numpy.int64)
-        held.reshape(-1, PAGE_BYTES // 8)[:part.pages, 0] = content
-        return part.pages * PAGE_BYTES
+        held.reshape(-1, PAGE_BYTES // 8)[:len(pages), 0] = content
 
     def close(self) -> None:
         """Nothing is open."""

@@ -4,6 +4,8 @@ Used by scan.py inside the privileged process ([0037], [0044]). Says how many we
 many were equal, and names the contents by keyed BLAKE3 for comparing hosts; pages never leave it.
 """
 
+from collections.abc import Iterator
+
 import blake3
 import numpy
 
@@ -18,24 +20,28 @@ _LEVELS = 64
 
 
 class PageReader:
-    """Reads single pages of guests again, if they are still present."""
+    """Reads single pages of guests again, if they are still present: many in one call."""
 
     def __init__(self, buffer: memory.Buffer, pace: memory.Pace):
         self._buffer = buffer
         self._pace = pace
 
-    def page(self, guest: memory.GuestMemory, page: int) -> bytes | None:
-        """Return a page's bytes; None if it is not present any more, or its guest is gone."""
-        try:
-            part = memory.Slice(guest.page_address(page), 1)
-            present, _ = guest.presence(part)
-            if not present[0]:
-                return None
-            self._pace.spend(PAGE_BYTES)
-            guest.read(part, present, self._buffer)
-        except memory.GuestMemoryError:
-            return None
-        return bytes(self._buffer.view[:PAGE_BYTES])
+    def pages(self, guest: memory.GuestMemory, pages: list[int]
+              ) -> Iterator[tuple[int, memoryview]]:
+        """Yield (number, content) of each page by number that is still present, in their order.
+
+        A content is valid until the next one is asked for; nothing more of a guest that is gone.
+        """
+        for start in range(0, len(pages), memory.SLICE_PAGES):
+            some = pages[start:start + memory.SLICE_PAGES]
+            self._pace.spend(len(some) * PAGE_BYTES)
+            try:
+                present = guest.read_pages(some, self._buffer)
+            except memory.GuestMemoryError:
+                return
+            there = [page for page, is_present in zip(some, present, strict=True) if is_present]
+            for at, page in enumerate(there):
+                yield page, self._buffer.view[at * PAGE_BYTES:(at + 1) * PAGE_BYTES]
 
 
 def compare(guests: list[tuple[memory.GuestMemory, fingerprint.Sample]], reader: PageReader,
@@ -54,15 +60,18 @@ def compare(guests: list[tuple[memory.GuestMemory, fingerprint.Sample]], reader:
     candidates = numpy.flatnonzero((hashes[1:] == hashes[:-1]) & (owners[1:] != owners[:-1]))
     if not len(candidates):
         return None
-    chosen = random.permutation(candidates)[:pairs].tolist()
-    held = sum(_equal(guests, owners, pages, at, reader) for at in chosen)
+    chosen = random.permutation(candidates)[:pairs]
+    places = numpy.concatenate([chosen, chosen + 1])
+    contents = {}
+    for owner, (guest, _) in enumerate(guests):
+        wanted = numpy.unique(pages[places[owners[places] == owner]]).tolist()
+        contents |= {(owner, page): bytes(held) for page, held in reader.pages(guest, wanted)}
+    held = 0
+    for at in chosen.tolist():
+        first, second = (contents.get((int(owners[place]), int(pages[place])))
+                         for place in (at, at + 1))
+        held += first is not None and first == second
     return {"pairs": len(chosen), "held": held}
-
-
-def _equal(guests, owners, pages, at: int, reader: PageReader) -> bool:
-    first, second = (reader.page(guests[owners[place]][0], int(pages[place]))
-                     for place in (at, at + 1))
-    return first is not None and first == second
 
 
 def sketch(guests: list[tuple[memory.GuestMemory, fingerprint.Sample]], reader: PageReader,
@@ -76,20 +85,21 @@ def sketch(guests: list[tuple[memory.GuestMemory, fingerprint.Sample]], reader: 
     if not guests:
         return None
     theta = min(sample.theta for _, sample in guests)
-    found: dict[int, tuple[int, int]] = {}
     hashes = numpy.unique(numpy.concatenate([s.below(theta).hashes for _, s in guests]))
     level = 0
     while 2.0 ** -level > theta or _below(hashes, level) > IDENTITIES:
         level += 1
-    for at, (_, sample) in enumerate(guests):
+    identities, seen = [], set()
+    for guest, sample in guests:
         chosen = numpy.flatnonzero(sample.hashes < numpy.uint64((1 << (64 - level)) - 1))
-        for index in chosen.tolist():
-            found.setdefault(int(sample.hashes[index]), (at, int(sample.pages[index])))
-    identities = []
-    for value, (at, page) in found.items():
-        content = reader.page(guests[at][0], page)
-        if content is not None and fingerprint.hash_page(content, seed) == value:
-            identities.append(identity(content, value, key))
+        # of a content that is there more than once the first page
+        values, first = numpy.unique(sample.hashes[chosen], return_index=True)
+        of_page = {int(sample.pages[index]): value for value, index in
+                   zip(values.tolist(), chosen[first].tolist(), strict=True) if value not in seen}
+        seen |= set(of_page.values())
+        for page, content in reader.pages(guest, sorted(of_page)):
+            if fingerprint.hash_page(content, seed) == of_page[page]:
+                identities.append(identity(content, of_page[page], key))
     return {"key_id": key_id, "theta": 2.0 ** -level,
             "identities": [f"{value:016x}" for value in sorted(set(identities))]}
 
@@ -98,7 +108,7 @@ def _below(hashes: numpy.ndarray, level: int) -> int:
     return int(numpy.searchsorted(hashes, numpy.uint64((1 << (64 - level)) - 1)))
 
 
-def identity(content: bytes, selection: int, key: bytes) -> int:
+def identity(content: bytes | memoryview, selection: int, key: bytes) -> int:
     """Return 64 bits: as many zero bits at the head as the selecting hash has, then BLAKE3's."""
     zeros = _LEVELS - selection.bit_length()
     digest = int.from_bytes(blake3.blake3(content, key=key).digest(8), "big")

@@ -57,6 +57,11 @@ class Gauge:
         self._hasher = fingerprint.Hasher(buffer.view, seed)
         self._zero = numpy.uint64(fingerprint.zero_hash(seed))
         self._limit = fingerprint.limit(min([1.0, *(g.contents.theta for g in guests)]))
+        self._sampled = [numpy.sort(guest.sample.hashes) for guest in guests]
+        self._compressor = zstandard.ZstdCompressor(
+            compression_params=zstandard.ZstdCompressionParameters.from_level(
+                _LEVEL, window_log=_WINDOW_LOG, enable_ldm=True, write_checksum=False,
+                write_content_size=False))
 
     def measure(self, go_on: Callable[[], bool] = lambda: True) -> list[Likeness]:
         """Return the likeness of each guest, in the order given; nothing of any when time is over.
@@ -88,8 +93,8 @@ class Gauge:
         before = b"" if like is None or not sample else b"".join(
             self._read(like.memory, first, count)[0]
             for first, count in _counterparts(guest.sample, like.sample, starts))
-        return Likeness(_ratio(sample), _ratio(sample, before) if before else None,
-                        _ratio(b"".join(shared)))
+        return Likeness(self._ratio(sample), self._ratio(sample, before) if before else None,
+                        self._ratio(b"".join(shared)))
 
     def _starts(self, sample: fingerprint.Sample) -> list[int]:
         """Return the first pages of runs, by chance and apart from each other."""
@@ -102,9 +107,9 @@ class Gauge:
 
     def _most_alike(self, own: int) -> Guest | None:
         """Return the guest with the most sampled contents in common with this one."""
-        mine = self._guests[own].sample.hashes
-        common = [0 if at == own else int(numpy.isin(mine, other.sample.hashes).sum())
-                  for at, other in enumerate(self._guests)]
+        mine = self._sampled[own]
+        common = [0 if at == own else int(numpy.count_nonzero(_contains(other, mine)))
+                  for at, other in enumerate(self._sampled)]
         best = int(numpy.argmax(common))
         least = _LEAST_COMMON * min(1.0, self._guests[own].sample.theta)
         return self._guests[best] if common[best] >= max(1.0, least) else None
@@ -117,6 +122,16 @@ class Gauge:
         self._pace.spend(int(numpy.count_nonzero(present)) * PAGE_BYTES)
         size = guest.read(part, present, self._buffer)
         return bytes(self._buffer.view[:size]), self._hasher.hash(size // PAGE_BYTES)
+
+    def _ratio(self, sample: bytes, before: bytes = b"") -> float | None:
+        if not sample:
+            return None
+        stream = self._compressor.compressobj()
+        # as in a log: what went before is in the window, and no dictionary
+        stream.compress(before)
+        stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        packed = len(stream.compress(sample)) + len(stream.flush())
+        return min(1.0, packed / len(sample))
 
 
 def _contains(ascending: numpy.ndarray, wanted: numpy.ndarray) -> numpy.ndarray:
@@ -147,17 +162,3 @@ def _counterparts(guest: fingerprint.Sample, like: fingerprint.Sample, starts: l
         anchor = int(where[int(numpy.searchsorted(theirs, hashes[before]))])
         found.append((anchor, int(start - pages[before]) + 2 * RUN_PAGES))
     return found
-
-
-def _ratio(sample: bytes, before: bytes = b"") -> float | None:
-    if not sample:
-        return None
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        _LEVEL, window_log=_WINDOW_LOG, enable_ldm=True, write_checksum=False,
-        write_content_size=False)
-    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-    # as in a log: what went before is in the window, and no dictionary
-    stream.compress(before)
-    stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
-    packed = len(stream.compress(sample)) + len(stream.flush())
-    return min(1.0, packed / len(sample))

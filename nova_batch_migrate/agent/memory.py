@@ -32,6 +32,8 @@ _MAPS_LINE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ ([0-9a-f]+):([0-9
 _STAT_BLOCK_BYTES = 512
 #: RAM of up to this many pages is asked page by page what is present: it takes 8 ms.
 _COUNTED_PAGES = 1 << 18
+#: So much of the time in which nothing was read is made up for at most.
+_MADE_UP_SECONDS = 0.5
 
 
 class GuestMemoryError(Exception):
@@ -108,18 +110,35 @@ def find_ram(pid: int, blocks_bytes: list[int]) -> list[Block]:
 
 
 class Pace:
-    """Bounds how fast guest memory is read, by sleeping [read_mib_s]."""
+    """Bounds how fast guest memory is read, by sleeping [read_mib_s].
+
+    Its one thread reads nothing while it compares or compresses. Some of that time can be made up
+    for afterwards: over a few seconds the bound holds, and less of them is waited for.
+    """
 
     def __init__(self, bytes_per_second: float):
         self._bytes_per_second = bytes_per_second
         self._free_at = time.monotonic()
+        self._unused_seconds = 0.0
 
-    def spend(self, size_bytes: int) -> None:
-        """Wait until the bytes spent before have had their time; then take ``size_bytes``."""
+    def spend(self, size_bytes: int, makes_up: bool = False) -> None:
+        """Wait until the bytes spent before have had their time; then take ``size_bytes``.
+
+        With ``makes_up`` they take less time where there was time that nobody used.
+        """
         now = time.monotonic()
         if self._free_at > now:
             time.sleep(self._free_at - now)
-        self._free_at = max(now, self._free_at) + size_bytes / self._bytes_per_second
+        else:
+            self._unused_seconds = min(_MADE_UP_SECONDS,
+                                       self._unused_seconds + now - self._free_at)
+            self._free_at = now
+        seconds = size_bytes / self._bytes_per_second
+        if makes_up:
+            made_up = min(seconds, self._unused_seconds)
+            self._unused_seconds -= made_up
+            seconds -= made_up
+        self._free_at += seconds
 
 
 class Buffer:
@@ -237,6 +256,20 @@ class GuestMemory:
             page -= pages
         raise GuestMemoryError(f"there is no page {page} behind the last block")
 
+    def read_pages(self, pages: list[int], buffer: Buffer) -> list[bool]:
+        """Read pages by number, at most SLICE_PAGES; those present lie packed in the buffer.
+
+        Returns which these are. Raises GuestMemoryError when the guest is gone.
+        """
+        addresses = [self.page_address(page) for page in pages]
+        present = [bool(self.entries(address, 1)[0] >= _PRESENT) for address in addresses]
+        runs = numpy.array([(address, PAGE_BYTES) for address, is_present
+                            in zip(addresses, present, strict=True) if is_present],
+                           dtype=numpy.uint64)
+        if len(runs):
+            self._read_runs(Slice(addresses[0], 1), runs, buffer)
+        return present
+
     def stretch(self, page: int, pages: int) -> Slice:
         """Return so many pages from one on, fewer where its block or a slice ends before."""
         address, first = self.page_address(page), page
@@ -297,6 +330,9 @@ class GuestMemory:
         runs[:, 1] -= runs[:, 0]
         runs *= numpy.uint64(PAGE_BYTES)
         runs[:, 0] += numpy.uint64(part.address)
+        return self._read_runs(part, runs, buffer)
+
+    def _read_runs(self, part: Slice, runs: numpy.ndarray, buffer: Buffer) -> int:
         got = self.read_with(part, lambda pid: buffer.fill(pid, runs))
         if got != runs[:, 1].sum():
             raise GuestMemoryError("guest memory could not be read: it was unmapped meanwhile")

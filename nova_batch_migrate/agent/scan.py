@@ -364,7 +364,8 @@ class ContentReader:
             for start in range(0, part.pages, step):
                 pages = slice(start, min(start + step, part.pages))
                 here = present[pages]
-                self._pace.spend(int(numpy.count_nonzero(here)) * PAGE_BYTES)
+                # looks again take as long as the first ones, so only here time is made up for
+                self._pace.spend(int(numpy.count_nonzero(here)) * PAGE_BYTES, makes_up=True)
                 self._hasher.read(guest.memory, memory.Slice(
                     part.address + start * PAGE_BYTES, len(here)), here, self.buffer, self.zero,
                     hashes[pages], guest.portions is not None)

@@ -31,7 +31,8 @@ OPTS = [
                     "common for 100 guests of 4 GiB."),
     cfg.FloatOpt("read_mib_s", default=2000, min=1,
                  help="Most MiB/s at which guest memory is read, by one thread that runs only when "
-                      "no guest wants its processor."),
+                      "no guest wants its processor. Up to half a second in which that thread did "
+                      "not read is made up for."),
     cfg.FloatOpt("reuse_seconds", default=120.0, min=0,
                  help="What was measured of a server at most so long ago is used again instead of "
                       "being measured anew. 0: always measure."),

@@ -43,6 +43,20 @@ class TestCompare(ConfirmCase):
                          confirm.compare(found, self.reader, self.random))
         self.assertEqual(5, confirm.compare(found, self.reader, self.random, pairs=5)["pairs"])
 
+    def test_pages_are_read_many_at_a_time_and_told_by_number(self):
+        guest, other = self.useFixture(Guest()), self.useFixture(Guest())
+        written = {page: page + 1 for page in range(0, 1020)}
+        guest.write(written)
+        guest.write({5: processes.HOLE, 600: processes.HOLE})
+        ram, _ = self.open(guest, {0: 1})
+        found = [(page, bytes(content)) for page, content in
+                 self.reader.pages(ram, [*range(1019, -1, -1)])]
+        self.assertEqual([(page, processes.content(page + 1)) for page in range(1019, -1, -1)
+                          if page not in (5, 600)], found)
+        gone, _ = self.open(other, {0: 1})
+        other.end()
+        self.assertEqual([], list(self.reader.pages(gone, [0, 1])))
+
     def test_a_guest_that_ended_holds_nothing(self):
         one, two = self.useFixture(Guest()), self.useFixture(Guest())
         for guest in (one, two):

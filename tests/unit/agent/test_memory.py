@@ -101,6 +101,21 @@ class TestGuestMemory(base.BaseTestCase):
         self.assertEqual([(1 << 30, 2, 0), (1 << 32, 2, 2), ((1 << 32) + 2 * PAGE, 1, 4)],
                          [(part.address, part.pages, part.first_page) for part in ram.slices(2)])
 
+    @ddt.data("anonymous", "memfd")
+    def test_pages_are_read_by_number_where_they_are_present(self, kind):
+        guest = self.useFixture(Guest(kind))
+        guest.write({3: 1, 700: 2, 4: 3})
+        guest.write({4: processes.HOLE})
+        before, buffer = guest.file_bytes() if kind == "memfd" else 0, memory.Buffer()
+        ram = self.open(guest)
+        self.assertEqual([True, False, True, False], ram.read_pages([700, 4, 3, 9], buffer))
+        self.assertEqual(processes.content(2) + processes.content(1), bytes(buffer.view[:2 * PAGE]))
+        self.assertEqual([False], ram.read_pages([4], buffer))
+        self.assertEqual(before, guest.file_bytes() if kind == "memfd" else 0)
+        guest.end()
+        self.assertRaises(memory.GuestMemoryError, ram.read_pages, [3], buffer)
+        self.assertRaises(memory.GuestMemoryError, ram.read_pages, [4], buffer)
+
     def test_slices_cover_ram_without_overlap(self):
         slices = self.open(self.useFixture(Guest())).slices()
         self.assertEqual([512, 512, 3], [part.pages for part in slices])
@@ -157,3 +172,28 @@ class TestPace(base.BaseTestCase):
         clock[0] += 3.0
         pace.spend(1)
         self.assertEqual([0.5], naps)
+
+    def test_time_that_nobody_used_is_made_up_for_where_that_is_asked_for(self):
+        naps, clock = [], [100.0]
+
+        def sleep(seconds):
+            naps.append(seconds)
+            clock[0] += seconds
+        self.useFixture(fixtures.MonkeyPatch("time.monotonic", lambda: clock[0]))
+        self.useFixture(fixtures.MonkeyPatch("time.sleep", sleep))
+        pace = memory.Pace(1000)
+        clock[0] += 0.25
+        # others take their time, and what was left before stays
+        pace.spend(125)
+        pace.spend(125)
+        self.assertEqual([0.125], naps)
+        pace.spend(250, makes_up=True)
+        self.assertEqual([0.125, 0.125], naps)
+        pace.spend(250, makes_up=True)
+        pace.spend(250, makes_up=True)
+        self.assertEqual([0.125, 0.125, 0.25], naps)
+        # half a second's worth at most, however long nothing was read
+        clock[0] += 100
+        for _ in range(4):
+            pace.spend(250, makes_up=True)
+        self.assertEqual([0.125, 0.125, 0.25, 0.25], naps)

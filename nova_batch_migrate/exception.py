@@ -109,6 +109,11 @@ class NovaError(BatchMigrateError):
 class NovaTransientError(NovaError):
     """Worth a retry with back-off; says nothing about the server."""
 
+    @property
+    def conflict(self) -> bool:
+        """Whether Nova said that another operation is in the way: nothing has begun."""
+        return self.kwargs.get("conflict", False)
+
 
 class NovaPermanentError(NovaError):
     """A retry would end the same way."""

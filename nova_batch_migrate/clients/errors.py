@@ -127,8 +127,10 @@ def from_response(operation: str, response) -> exception.NovaError:
     reason = f"{message} (HTTP {response.status_code})"
     if rule.hint:
         reason = f"{reason}; {rule.hint}"
-    kind = exception.NovaTransientError if rule.transient else exception.NovaPermanentError
-    return kind(operation=operation, reason=reason)
+    if not rule.transient:
+        return exception.NovaPermanentError(operation=operation, reason=reason)
+    return exception.NovaTransientError(operation=operation, reason=reason,
+                                        conflict=response.status_code == 409)
 
 
 def from_exception(operation: str, error: Exception) -> exception.NovaError:

@@ -18,6 +18,8 @@ MIN_MICROVERSION = (2, 68)
 MAX_MICROVERSION = (2, 100)
 # From 2.88 on Nova may ask every nova-compute for its uptime before it answers.
 MAX_HYPERVISORS_MICROVERSION = (2, 87)
+# The list of servers can be narrowed to those that are not locked.
+LOCKED_MICROVERSION = (2, 73)
 DISABLED_REASON_MAX = 255
 _GROUPS_PAGE = 500
 
@@ -89,6 +91,23 @@ class NovaClient(base.ServiceClient):
         host empty.
         """
         return self._servers(f"list the servers of {host}", {"host": host})
+
+    def at_rest_on(self, host: str, locked_too: bool = True) -> frozenset[str]:
+        """Return the ids of servers on ``host`` that are active or paused there.
+
+        By the plain list, which Nova answers from its databases: for each server that it shows in
+        full it asks Neutron as well. Who is not among them may be anything, also on a cell that is
+        down: `server` tells. A task that a server has is not told. Not ``locked_too``: only of
+        those that are not locked; none where Nova can't tell.
+        """
+        params = {"all_tenants": "true", "host": host, "status": ["ACTIVE", "PAUSED"]}
+        if not locked_too:
+            self._microversion(None)
+            if self._version < LOCKED_MICROVERSION:
+                return frozenset()
+            params["locked"] = "false"
+        return frozenset(item["id"] for item in self._paged(
+            f"list what is at rest on {host}", "/servers", "servers", params, marker="id"))
 
     def server(self, server_id: str) -> ServerInfo | None:
         """Return a server, or None when there is none (any more)."""

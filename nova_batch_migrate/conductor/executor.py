@@ -17,6 +17,8 @@ from nova_batch_migrate.db import api as db
 LOG = log.getLogger(__name__)
 #: A source's running migrations are looked at so often: each look asks its libvirt.
 JOB_LOOK_SECONDS = 2.0
+#: Between two looks at a server that Nova is busy with, when its turn has come.
+BUSY_SECONDS = 2.0
 
 
 class Executor:
@@ -57,25 +59,14 @@ class Executor:
     def issue(self, ctxt, batch: dict, row: dict, group_started: str) -> None:
         """Ask Nova to live-migrate one server, after a last look at it.
 
-        ``row["shown"]`` is what Nova showed of it in this very pass, if it did.
+        ``row["at_rest"]``: Nova was seen in this very pass to have it as it is to be: where it was,
+        active or paused, and unlocked where that counts. What else could stand against it was
+        looked at when it was planned, and Nova refuses who has a task: then it is looked at alone.
         """
-        server = row.get("shown") or self._nova.server(row["server_id"])
-        if server is None:
-            return self.close(ctxt, batch, row, "skipped", "the server was deleted")
-        if server.host != row["source"]:
-            return self._complete_elsewhere(ctxt, batch, row, server.host)
-        if server.status == "ERROR" and row["attempts"]:
-            # Nova was late with what it leaves behind a migration that failed
-            refusal = self._healer.heal(ctxt, batch, row, server)
-            if refusal is not None:
-                return self._not_healed(ctxt, batch, row, "its migration failed", refusal)
-            return self._wait(batch, row, 0.0)
-        looked = survey.survey([server], [], batch["request"]["include_locked"])
-        if looked.staying:
-            why = looked.staying[0]
-            return self.close(ctxt, batch, row, "skipped", why.reason, why.certainty, why.command)
-        if looked.busy:
-            return self._wait(batch, row, 2.0)
+        before = row["progress"] or {}
+        if (before.get("in_the_way") or not row.get("at_rest")) \
+                and not self._can_go(ctxt, batch, row):
+            return
         if relays.refuses(batch) and relays.lacks(batch, row):
             return self.close(
                 ctxt, batch, row, "skipped",
@@ -89,7 +80,35 @@ class Executor:
             # that of a set is missed at once: others are held for it
             intent["progress"]["server_seen"] = timeutils.utcnow_ts(True)
         db.update_server(batch["id"], row["server_id"], intent)
-        self._call(ctxt, batch, row | intent)
+        if not self._call(ctxt, batch, row | intent):
+            # nothing has begun: that was no attempt
+            db.update_server(batch["id"], row["server_id"], {
+                "attempts": row["attempts"], "issued_at": None,
+                "progress": before | {"in_the_way": True}})
+            self._wait(batch, row, BUSY_SECONDS)
+
+    def _can_go(self, ctxt, batch: dict, row: dict) -> bool:
+        """Tell whether a server is to be asked for; see to it where it is not."""
+        server = self._nova.server(row["server_id"])
+        if server is None:
+            self.close(ctxt, batch, row, "skipped", "the server was deleted")
+        elif server.host != row["source"]:
+            self._complete_elsewhere(ctxt, batch, row, server.host)
+        elif server.status == "ERROR" and row["attempts"]:
+            # Nova was late with what it leaves behind a migration that failed
+            refusal = self._healer.heal(ctxt, batch, row, server)
+            if refusal is not None:
+                self._not_healed(ctxt, batch, row, "its migration failed", refusal)
+            else:
+                self._wait(batch, row, 0.0)
+        else:
+            looked = survey.survey([server], [], batch["request"]["include_locked"])
+            for why in looked.staying:
+                self.close(ctxt, batch, row, "skipped", why.reason, why.certainty, why.command)
+            if looked.busy:
+                self._wait(batch, row, BUSY_SECONDS)
+            return bool(looked.movable)
+        return False
 
     def _call_again(self, ctxt, batch: dict, row: dict) -> None:
         """Repeat a call of which Nova shows no trace (the conductor or the network broke off)."""
@@ -98,19 +117,21 @@ class Executor:
         db.update_server(batch["id"], row["server_id"], {"issued_at": timeutils.utcnow()})
         self._call(ctxt, batch, row)
 
-    def _call(self, ctxt, batch: dict, row: dict) -> None:
+    def _call(self, ctxt, batch: dict, row: dict) -> bool:
+        """Ask Nova; returns False where another operation on the server is in the way."""
         try:
             self._nova.live_migrate(row["server_id"], row["destination"])
         except exception.NovaTransientError as error:
             # the call may have arrived all the same: the next pass looks before it asks again
             db.add_event(batch["id"], "warning", error.text, row["server_id"], ctxt.request_id)
-            return
+            return not error.conflict
         except exception.NovaPermanentError as error:
             self._end_attempt(ctxt, batch, row, retry=False, reason=error.text)
-            return
+            return True
         db.add_event(batch["id"], "issued",
                      f"live migration to {row['destination']} (attempt {row['attempts']})",
                      row["server_id"], ctxt.request_id)
+        return True
 
     def _follow(self, ctxt, batch: dict, row: dict, migration) -> None:
         """Note a running migration's id, its bytes and the time Nova lets it queue."""

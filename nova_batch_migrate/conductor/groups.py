@@ -18,12 +18,6 @@ class Groups:
         self._relays = through
         self._gangs = sets
 
-    @staticmethod
-    def has_begun(batch: dict, row: dict) -> bool:
-        """Tell whether the group of a server has begun."""
-        return loading.group_key(row["source"], row["group_index"]) in \
-            batch["state"].get("groups_started", {})
-
     def started(self, ctxt, batch: dict, rows: dict, row: dict) -> str:
         """Return when the group of a server began: now, if it is the first of it."""
         began = dict(batch["state"].get("groups_started", {}))

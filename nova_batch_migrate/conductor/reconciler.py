@@ -4,8 +4,6 @@ Called by the service in a loop while it holds the batch's lease. Keeps nothing 
 passes, so a conductor may be killed at any point and another goes on (design section 4).
 """
 
-import concurrent.futures
-
 from oslo_log import log
 from oslo_utils import timeutils
 
@@ -62,7 +60,7 @@ class Reconciler:
         self._look_at_relays(ctxt, batch)
         actions = decide.decide(seen)
         self._allocate(ctxt, batch, rows, actions)
-        self._truths.look_at_next(rows, actions)
+        self._truths.look_at_next(batch, rows, actions)
         ended = self._look_at_jobs(ctxt, rows, actions)
         # who waits for the end of a stream is asked for in the next pass: that is not to wait
         done = state.Pass.STEPPED if ended and any(
@@ -180,13 +178,7 @@ class Reconciler:
                              **loading.go_on(batch, timeutils.utcnow()))
 
     def _issue(self, ctxt, batch: dict, rows: dict, row: dict) -> None:
-        # a group that begins opens its relays: its first server is looked at meanwhile
-        with concurrent.futures.ThreadPoolExecutor(1) as beside:
-            look = None if "shown" in row or self._groups.has_begun(batch, row) \
-                else beside.submit(self._nova.server, row["server_id"])
-            started = self._groups.started(ctxt, batch, rows, row)
-            if look is not None:
-                row["shown"] = look.result()
+        started = self._groups.started(ctxt, batch, rows, row)
         if gangs.moves_together(batch, row):
             known = gangs.kept(batch, row)
             if not known.get("open") and known.get("off") is None:

@@ -88,8 +88,17 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Arrived:
+    """A server that Nova has at rest on a host: what of clients.nova.ServerInfo that decides."""
+
+    host: str
+    status: str = "ACTIVE"
+    task_state: None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Truth:
-    """What Nova says of a server now: clients.nova.ServerInfo (None: gone), migrations.
+    """What Nova says of a server now: clients.nova.ServerInfo (None: gone) or Arrived, migrations.
 
     Not ``asked``: while its migration is in flight the server itself says nothing new.
     """

@@ -4,11 +4,15 @@ Called by the reconciler in every pass.
 """
 
 import collections
+import functools
+from collections.abc import Callable
 
 from oslo_utils import timeutils
 
 from nova_batch_migrate.conductor import decide, state
 
+#: The verdict of a migration that went well.
+COMPLETED = "completed"
 #: While a migration is in flight its server is looked at so often: Nova asks Neutron each time.
 SERVER_LOOK_SECONDS = 60.0
 #: Of a source's migrations, those that may be younger than ours: servers that others move.
@@ -29,11 +33,16 @@ class Truths:
             if number > 1:
                 for migration in self._nova.migrations_from(source, number + FOREIGN_MIGRATIONS):
                     listed.setdefault(migration.server_id, []).append(migration)
-        return {row["server_id"]: self._truth(row, tuple(listed.get(row["server_id"], ())))
+        at_rest = functools.cache(self._nova.at_rest_on)
+        return {row["server_id"]: self._truth(row, tuple(listed.get(row["server_id"], ())), at_rest)
                 for row in migrating}
 
-    def _truth(self, row: dict, migrations: tuple) -> state.Truth:
-        """``migrations`` are what is known already of the server's; ours may not be among them."""
+    def _truth(self, row: dict, migrations: tuple,
+               at_rest: Callable[[str], frozenset[str]]) -> state.Truth:
+        """``migrations`` are what is known already of the server's; ours may not be among them.
+
+        ``at_rest``: the servers that are so on a host.
+        """
         def ours_of(found: tuple):
             return decide.new_migrations(row["known_migrations"], row["destination"], found)[1]
 
@@ -47,16 +56,22 @@ class Truths:
                 and now - progress.get("server_seen", 0.0) < SERVER_LOOK_SECONDS:
             return state.Truth(None, migrations, asked=False)
         row["progress"] = progress | {"server_seen": now}
+        # Nova has it at the destination and without its task in one step; all else is looked into
+        if ours is not None and ours.status == COMPLETED \
+                and row["server_id"] in at_rest(row["destination"]):
+            return state.Truth(state.Arrived(row["destination"]), migrations)
         return state.Truth(self._nova.server(row["server_id"]), migrations)
 
-    def look_at_next(self, rows: dict, actions: list) -> None:
-        """Look at servers that are about to be asked for, in one call where they are several."""
+    def look_at_next(self, batch: dict, rows: dict, actions: list) -> None:
+        """Note in ``rows`` which of the servers that are about to be asked for can go.
+
+        One list serves all of a source: ``at_rest``. Who is not on it is looked at alone.
+        """
         next_of: dict[str, list[str]] = {}
         for action in actions:
             if isinstance(action, state.Issue):
                 next_of.setdefault(rows[action.server_id]["source"], []).append(action.server_id)
         for source, wanted in next_of.items():
-            if len(wanted) > 1:
-                shown = {server.id: server for server in self._nova.servers_on(source)}
-                for server_id in wanted:
-                    rows[server_id]["shown"] = shown.get(server_id)
+            found = self._nova.at_rest_on(source, batch["request"]["include_locked"])
+            for server_id in wanted:
+                rows[server_id]["at_rest"] = server_id in found

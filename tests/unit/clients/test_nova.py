@@ -102,6 +102,16 @@ class ServersTest(NovaTestCase):
             self.assertEqual((["true"], ["cmpa"]),
                              (request.qs["all_tenants"], request.qs["host"]))
 
+    def test_what_is_at_rest_on_a_host_is_told_by_the_plain_list(self):
+        self.http.get(f"{NOVA}/servers", json={"servers": [{"id": "a"}, {"id": "b"}]})
+
+        self.assertEqual({"a", "b"}, self.client.at_rest_on("cmpa"))
+        self.assertEqual({"a", "b"}, self.client.at_rest_on("cmpa", locked_too=False))
+        seen, unlocked = self.asked("/servers")
+        self.assertEqual({"all_tenants": ["true"], "host": ["cmpa"],
+                          "status": ["active", "paused"]}, seen.qs)
+        self.assertEqual(seen.qs | {"locked": ["false"]}, unlocked.qs)
+
     def test_a_server_is_found_by_its_id(self):
         self.http.get(f"{NOVA}/servers/{SERVER_ID}", json={"server": server()})
 
@@ -340,6 +350,17 @@ class MicroversionTest(cloud.CloudTestCase):
         self.assertIn("2.67", str(error))
         self.assertIn("2.68", str(error))
         self.assertEqual([], self.asked("/os-services"))
+
+
+class BeforeLockedTest(cloud.CloudTestCase):
+    max_microversion = "2.72"
+
+    def test_a_nova_that_cannot_tell_who_is_locked_is_asked_for_each(self):
+        self.http.get(f"{NOVA}/servers", json={"servers": [{"id": "a"}]})
+        client = nova.NovaClient(self.conf)
+
+        self.assertEqual(frozenset(), client.at_rest_on("cmpa", locked_too=False))
+        self.assertEqual({"a"}, client.at_rest_on("cmpa"))
 
 
 class ReachingNovaTest(NovaTestCase):

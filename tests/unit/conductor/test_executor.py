@@ -159,14 +159,33 @@ class ExecutorTest(base.BaseTestCase):
             self.assertEqual(status, self.issue()["status"])
         self.assertEqual([], self.nova.asked)
 
-    def test_what_this_pass_has_seen_of_a_server_is_its_last_look(self):
+    def test_who_was_seen_at_rest_in_this_pass_is_not_looked_at_again(self):
         self.nova.shown = None
-        for shown, status in ((build.server(locked=True), "skipped"),
-                              (build.server(), "migrating")):
+        for at_rest, status in ((True, "migrating"), (False, "skipped")):
             self.row(status="pending")
-            self.executor.issue(self.ctxt, self.batch, self.row() | {"shown": shown},
+            self.executor.issue(self.ctxt, self.batch, self.row() | {"at_rest": at_rest},
                                 timeutils.utcnow().isoformat())
             self.assertEqual(status, self.row()["status"])
+
+    def test_who_has_a_task_waits_until_it_has_none_and_that_is_no_attempt(self):
+        now = self.useFixture(time_fixture.TimeFixture(timeutils.utcnow()))
+        self.nova.shown = build.server(task_state="image_snapshot")
+        self.nova.refusal = exception.NovaTransientError(
+            operation="live-migrate", reason="it is in task_state image_snapshot", conflict=True)
+        for calls in (1, 1):
+            self.executor.issue(self.ctxt, self.batch, self.row() | {"at_rest": True},
+                                timeutils.utcnow().isoformat())
+            row = self.row()
+            self.assertEqual(("waiting", 0, calls),
+                             (row["status"], row["attempts"], len(self.nova.asked)))
+            self.assertEqual(timeutils.utcnow() + datetime.timedelta(
+                seconds=executor.BUSY_SECONDS), row["next_attempt_at"])
+            now.advance_time_seconds(executor.BUSY_SECONDS)
+        self.nova.shown, self.nova.refusal = build.server(), None
+        row = self.issue()
+        self.assertEqual(("migrating", 1), (row["status"], row["attempts"]))
+        self.assertNotIn("in_the_way", row["progress"])
+        self.assertEqual(["warning", "issued"], self.events())
 
     def test_a_quiet_moment_is_waited_for_and_patience_begins_once(self):
         now = timeutils.utcnow()

@@ -39,6 +39,11 @@ class PlayedNova:
     def servers_on(self, host):
         return [server for server in self.servers.values() if server.host == host]
 
+    def at_rest_on(self, host, locked_too=True):
+        return frozenset(i for i, server in self.servers.items() if server.host == host
+                         and server.vm_state in ("active", "paused")
+                         and (locked_too or not server.locked))
+
     def migrations(self, server_id):
         return list(self.rows[server_id])
 

@@ -20,7 +20,7 @@ from nova_batch_migrate.conductor import (
     state,
 )
 from nova_batch_migrate.db import api as db
-from tests.unit.conductor import test_gangs
+from tests.unit.conductor import build, test_gangs
 from tests.unit.db import fixture
 
 SERVERS = ("s0", "s1", "s2")
@@ -40,6 +40,10 @@ class CountedNova(test_gangs.PlayedNova):
     def servers_on(self, host):
         self.calls.append(("servers_on", host))
         return super().servers_on(host)
+
+    def at_rest_on(self, host, locked_too=True):
+        self.calls.append(("at_rest_on", host) if locked_too else ("unlocked_on", host))
+        return super().at_rest_on(host, locked_too)
 
     def server_groups(self):
         return []
@@ -93,12 +97,13 @@ class ReconcilerTest(base.BaseTestCase):
             executor.Executor(conf.CONF, self.nova, agents, healer, through, sets),
             self.measurer, self.planner, test_gangs.StillAllocator(), through, sets)
 
-    def begin(self, status="running", **kept):
+    def begin(self, status="running", include_locked=False, **kept):
         rows = [loading.new_row(self.nova.servers[i]) | {
             "destination": "cmpb", "group_index": 0, "order_index": n}
             for n, i in enumerate(SERVERS)]
         batch = db.create_batch({
-            "request": request.normalize({"hosts": ["cmpa"], "max_parallel": 3}),
+            "request": request.normalize({"hosts": ["cmpa"], "max_parallel": 3,
+                                          "include_locked": include_locked}),
             "state": {"limits": {"cmpa": 3}, "surveyed": True, "sources_disabled": True,
                       "plan_groups": {"cmpa": 0}, "sources": ["cmpa"],
                       "server_ids": list(SERVERS)} | kept}, rows)
@@ -120,27 +125,47 @@ class ReconcilerTest(base.BaseTestCase):
         done, calls = self.go_over()
         self.assertEqual(state.Pass.STEPPED, done, "the rest would not be measured beside them")
         self.assertEqual(list(SERVERS), self.nova.issued)
-        self.assertEqual([("servers_on", "cmpa"), *(("migrations", i) for i in SERVERS)], calls)
+        self.assertEqual([("unlocked_on", "cmpa"), *(("migrations", i) for i in SERVERS)], calls)
 
-    def test_the_first_of_a_group_is_looked_at_once(self):
+    def test_one_that_can_go_is_not_shown_in_full(self):
         self.begin(limits={"cmpa": 1})
-        self.assertEqual([("server", "s0"), ("migrations", "s0")], self.go_over()[1])
+        self.assertEqual([("unlocked_on", "cmpa"), ("migrations", "s0")], self.go_over()[1])
         self.assertEqual(["s0"], self.nova.issued)
 
-    def test_so_is_a_later_one(self):
-        self.begin(limits={"cmpa": 1},
-                   groups_started={"cmpa/0": timeutils.utcnow().isoformat()})
-        self.assertEqual([("server", "s0"), ("migrations", "s0")], self.go_over()[1])
-        self.assertEqual(["s0"], self.nova.issued)
+    def test_who_is_not_at_rest_is_looked_at_alone(self):
+        self.begin()
+        self.nova.servers["s1"] = build.server(id="s1", name="s1", locked=True)
+        self.nova.servers["s2"] = build.server(id="s2", name="s2", host="cmpc")
+        calls = self.go_over()[1]
+        self.assertEqual([("unlocked_on", "cmpa"), ("migrations", "s0"), ("server", "s1"),
+                          ("server", "s2")], calls)
+        self.assertEqual(["migrating", "skipped", "completed"], self.statuses())
+
+    def test_locked_ones_are_seen_where_they_are_to_go(self):
+        self.begin(include_locked=True)
+        self.nova.servers["s1"] = build.server(id="s1", name="s1", locked=True)
+        self.assertEqual([("at_rest_on", "cmpa"), *(("migrations", i) for i in SERVERS)],
+                         self.go_over()[1])
 
     def test_one_list_tells_of_all_that_leave_a_host(self):
         self.begin()
         self.go_over()
         self.go_over()
         self.assertEqual([("migrations_from", "cmpa")], self.go_over()[1])
+        for server_id in ("s0", "s1"):
+            self.nova.end(server_id, "completed")
+        self.assertEqual([("migrations_from", "cmpa"), ("at_rest_on", "cmpb")], self.go_over()[1])
+        self.assertEqual(["completed", "completed", "migrating"], self.statuses())
+
+    def test_who_is_not_at_rest_where_it_was_to_go_is_looked_into(self):
+        self.begin()
+        self.go_over()
+        self.go_over()
         self.nova.end("s1", "completed")
-        self.assertEqual([("migrations_from", "cmpa"), ("server", "s1")], self.go_over()[1])
-        self.assertEqual(["migrating", "completed", "migrating"], self.statuses())
+        self.nova.leave_in_error("s1")
+        self.nova.end("s2", "error")
+        self.assertEqual([("migrations_from", "cmpa"), ("at_rest_on", "cmpb"), ("server", "s1"),
+                          ("server", "s2")], self.go_over()[1])
 
     def test_what_the_list_does_not_have_is_asked_for_by_itself(self):
         self.begin()

@@ -4,6 +4,8 @@ Called by the service in a loop while it holds the batch's lease. Keeps nothing 
 passes, so a conductor may be killed at any point and another goes on (design section 4).
 """
 
+import concurrent.futures
+
 from oslo_log import log
 from oslo_utils import timeutils
 
@@ -41,6 +43,7 @@ class Reconciler:
         self._truths = truths.Truths(nova)
         self._sources = sources.Sources(nova, executor)
         self._groups = groups.Groups(relays, sets)
+        self._beside = concurrent.futures.ThreadPoolExecutor(conf.conductor.workers)
 
     def pass_over(self, batch_id: str) -> state.Pass:
         """Take the next steps of a batch; return what it did (OVER: nothing, it is not active)."""
@@ -60,14 +63,17 @@ class Reconciler:
         self._look_at_relays(ctxt, batch)
         actions = decide.decide(seen)
         self._allocate(ctxt, batch, rows, actions)
-        self._truths.look_at_next(batch, rows, actions)
+        # beside what is asked of agents and relays until the first of them goes
+        looked = self._beside.submit(self._truths.look_at_next, batch, rows, actions)
         ended = self._look_at_jobs(ctxt, rows, actions)
         # who waits for the end of a stream is asked for in the next pass: that is not to wait
         done = state.Pass.STEPPED if ended and any(
             row["status"] in state.SERVER_NEXT for row in rows.values()) else state.Pass.FOLLOWED
         for action in actions:
             LOG.debug("batch %s: %s", batch_id, action)
-            if not self._apply(ctxt, batch, rows, seen, action):
+            if isinstance(action, state.Issue):
+                self._issue(ctxt, batch, rows, rows[action.server_id], looked)
+            elif not self._apply(ctxt, batch, rows, seen, action):
                 break
             if isinstance(action, STEPS) or self._measured(batch, action):
                 done = state.Pass.STEPPED
@@ -122,8 +128,6 @@ class Reconciler:
     def _apply(self, ctxt, batch, rows, seen, action) -> bool:
         """Carry one action out; False ends the pass because the state has changed under it."""
         match action:
-            case state.Issue(server_id=server_id):
-                self._issue(ctxt, batch, rows, rows[server_id])
             case state.AwaitMoment(server_id=server_id):
                 # the wait is time of its group
                 self._groups.started(ctxt, batch, rows, rows[server_id])
@@ -177,8 +181,10 @@ class Reconciler:
                 keeping.save(batch, plan_groups=state.current_groups(seen.rows),
                              **loading.go_on(batch, timeutils.utcnow()))
 
-    def _issue(self, ctxt, batch: dict, rows: dict, row: dict) -> None:
+    def _issue(self, ctxt, batch: dict, rows: dict, row: dict,
+               looked: concurrent.futures.Future) -> None:
         started = self._groups.started(ctxt, batch, rows, row)
+        looked.result()
         if gangs.moves_together(batch, row):
             known = gangs.kept(batch, row)
             if not known.get("open") and known.get("off") is None:

@@ -7,6 +7,7 @@ lies in the last slots of the first one, which may take them as well.
 Memory is set aside once. Never looks at a clock, never waits.
 """
 import contextlib
+import ctypes
 import mmap
 import queue
 import weakref
@@ -125,12 +126,12 @@ class Memory:
 
     def populate(self) -> None:
         """Have the kernel find all of it now, beside whatever is done with it: no byte changes."""
-        end = self._begin + self.whole.nbytes
-        for at in range(self._begin, end, _POPULATE_BYTES):
-            try:
-                self._area.madvise(_MADV_POPULATE_WRITE, at, min(_POPULATE_BYTES, end - at))
-            except OSError:     # a kernel before 5.14
-                return
+        # mmap's own call keeps the interpreter to itself: connections would wait for all of it
+        advise, begin = ctypes.CDLL(None).madvise, self.whole.ctypes.data
+        for at in range(0, self.whole.nbytes, _POPULATE_BYTES):
+            size = min(_POPULATE_BYTES, self.whole.nbytes - at)
+            if advise(ctypes.c_void_p(begin + at), ctypes.c_size_t(size), _MADV_POPULATE_WRITE):
+                return          # a kernel before 5.14
 
 
 class Store:

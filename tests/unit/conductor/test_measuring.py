@@ -37,6 +37,40 @@ class TestSeconds(base.BaseTestCase):
         self.assertEqual(20.0, self.seconds(4.0, plan_only=True, started=True))
 
 
+class TestLooks(base.BaseTestCase):
+    """How often one pass asks an agent for the end of a measurement."""
+
+    def polled(self, running: int, purpose="initial", hosts=("cmpa",), preflight=True):
+        agents, slept = mock.Mock(), []
+        answers = [{"state": "running"}] * running + [
+            {"state": "done", "servers": [], "next_offset": None, "host": {}}] * 9
+        agents.get_measure.side_effect = answers
+        job = {"job": "j", "servers": ["s1"], "done": False, "refusals": 0}
+        if preflight:
+            job["preflight"] = {"problems": []}
+        measurer = measuring.Measurer(mock.Mock(), agents, slept.append)
+        measurer._conf.measure_timeout_seconds = 600
+        measure = measurer.start({}, purpose) | {"hosts": {host: dict(job) for host in hosts}}
+        batch = {"id": "b", "request": {}}
+        with mock.patch.object(measurer, "_store"), mock.patch.object(measuring.db, "add_event"):
+            found = measurer.poll(mock.Mock(), batch, measure)
+        return found["state"], slept
+
+    def test_its_end_is_seen_within_a_tenth_of_a_second(self):
+        self.assertEqual(("done", [0.1, 0.1]), self.polled(2))
+        self.assertEqual(("done", []), self.polled(0))
+
+    def test_a_pass_ends_all_the_same(self):
+        self.assertEqual(("running", [0.1] * 3), self.polled(4))
+
+    def test_beside_migrations_and_with_several_hosts_once_does(self):
+        self.assertEqual(("running", []), self.polled(1, purpose="regroup"))
+        self.assertEqual(("running", []), self.polled(2, hosts=("cmpa", "cmpb")))
+
+    def test_what_a_plan_needs_beside_is_asked_first(self):
+        self.assertEqual("running", self.polled(4, preflight=False)[0])
+
+
 class TestWrongFigures(base.BaseTestCase):
     """An agent whose answers are no figures costs a batch what they stand for, and no more."""
 

@@ -15,8 +15,8 @@ TEST_PACKAGES = ("python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config"
 LAB_PACKAGES = (
     "rabbitmq-server", "libvirt-daemon-system", "libvirt-clients",
     "qemu-system-x86", "qemu-utils", "bindfs", "nftables", "openssl", "iproute2",
-    "iputils-ping", "procps", "debootstrap", "busybox-static", "cpio", "e2fsprogs", "xz-utils",
-    "zstd")
+    "iputils-ping", "procps", "systemd", "debootstrap", "busybox-static", "cpio", "e2fsprogs",
+    "xz-utils", "zstd")
 QEMU_PACKAGES = ("qemu-system-x86", "qemu-system-common", "qemu-system-data")
 CONSTRAINTS = layout.LAB_SOURCE / "constraints.txt"
 

@@ -29,6 +29,9 @@ class Position(NamedTuple):
     round0_bytes: int = 0       # guest memory that round 0 has passed, zero pages included
     changed_pages: int = 0      # pages with content seen behind round 0
     ram_end_offset: int = -1    # raw offset of the header of the last RAM section
+    # guest memory that comes here for the first time from now on, guest stopped or not; 0 where
+    # pages have other connections, and behind them
+    ahead_bytes: int = 0
 
     @property
     def ram_end(self) -> bool:
@@ -45,12 +48,6 @@ class Position(NamedTuple):
     def carries_memory(self) -> bool:
         """Whether pages of a running guest come now, or did a moment ago."""
         return self.understood and self.phase in ("round0", "later")
-
-    @property
-    def ahead_bytes(self) -> int:
-        """Return the guest memory that comes for the first time from here on, guest stopped or not.
-        """
-        return 0 if self.round else max(0, self.ram_bytes - self.round0_bytes)
 
     @property
     def remaining_bytes(self) -> int:
@@ -86,7 +83,14 @@ class QemuStream:
         channel, progress = self._channel, self._channel.progress
         phase = channel.phase if not self._ended or channel.ram_end_offset >= 0 else "verbatim"
         return Position(self._understood, phase, channel.ram_bytes, progress.round,
-                        progress.round0_bytes, progress.changed_pages, channel.ram_end_offset)
+                        progress.round0_bytes, progress.changed_pages, channel.ram_end_offset,
+                        self._ahead_bytes())
+
+    def _ahead_bytes(self) -> int:
+        channel = self._channel
+        if self._ended or channel.progress.round or not channel.hits.get("page"):
+            return 0
+        return max(0, channel.ram_bytes - channel.progress.round0_bytes)
 
     def parse(self, data: memoryview, start: int, end: int, runs: Runs) -> int:
         """Append the runs of data[start:end]; return where what was not consumed begins.

@@ -58,6 +58,11 @@ class TestQemuStream(base.BaseTestCase):
         stopped, _, _ = parse(head + b.part(last=True))
         self.assertEqual((True, ahead, 0), (stopped.position.ram_end, stopped.position.ahead_bytes,
                                             stopped.position.remaining_bytes))
+        # what follows the memory waits for nothing, nor does what is beside its own connections
+        behind, _, _ = parse(head + b.part(last=True) + b.DEVICE_STATE)
+        beside, _, _ = parse(b.HEAD + b.start() + b.part(*b.pages([None] * 9)) + b.part(last=True))
+        for each in (behind, beside):
+            self.assertEqual((True, 0), (each.position.ram_end, each.position.ahead_bytes))
 
         again = head + b.part(*b.pages([b.page(7), None], first_address=4096))
         parser, _, _ = parse(again)

@@ -4,7 +4,7 @@ import fixtures
 from oslotest import base
 
 from nova_batch_migrate import privsep
-from nova_batch_migrate.agent import memory, remembered, scan
+from nova_batch_migrate.agent import guest_scan, memory, remembered, scan
 from nova_batch_migrate.planning.telemetry import PageClasses
 from tests.unit.agent.processes import PAGE, Guest
 
@@ -130,6 +130,22 @@ class TestTime(ScanCase):
         self.assertEqual([True, True], [each["complete"] for each in again["servers"]])
         self.assertEqual((3072, 1), (again["servers"][1]["present_pages"],
                                      again["servers"][1]["distinct_pages"]))
+
+    def test_what_is_read_once_makes_up_for_unused_time_and_looks_do_not(self):
+        """A look that took less time than the one before would make windows of other lengths."""
+        written = self.useFixture(Guest())
+        written.write({page: 1 for page in range(512)})
+        guest = guest_scan.Guest(written.id)
+        guest.open(written.pid_file, [written.pages * PAGE])
+        self.addCleanup(guest.close)
+        reader = scan.ContentReader(7, memory.Pace(512 * PAGE))
+        guest.collect(reader.zero, 1.0, 1.0)
+        part, began = guest.memory.slices()[0], []
+        self.clock.now += 0.25
+        for read in (reader.look, reader.look, reader.read_contents, reader.look):
+            read(guest, part)
+            began.append(self.clock.now - 1000.25)
+        self.assertEqual([0.0, 1.0, 2.0, 2.75], began)
 
     def test_a_host_too_large_is_compared_in_pieces_and_its_contents_are_read_once(self):
         self.useFixture(fixtures.MonkeyPatch(

@@ -38,10 +38,17 @@ _SLOWEST, _FASTEST = 0.5, 4.0
 #: Once all are there, what a guest has left is brought down to so many times what QEMU would stop
 #: it for at Nova's first step, at the speed at which it writes, and to this share of a round.
 _CLOSING_MARGIN, _CLOSING_SHARE = 1.8, 0.5
-#: So long before the gate opens: a busy relay is late now and then.
+#: So long before they stand still: a busy relay is late now and then.
 _SETTLED_SECONDS = 0.15
 #: However little time is left for that.
 _LEAST_CLOSING_SECONDS = 0.05
+#: Then nothing is taken for longer than QEMU counts its speed at once, 0.1 s. What it would stop
+#: the guest for falls with that speed, and all count anew from when they are taken again.
+STILL_SECONDS = 0.11
+#: Until the gate opens they are then taken as fast as they come, to where so much is left, and no
+#: less than before they stood still. There each waits for the others: QEMU's limit is still low, so
+#: it looks once more, and has next to nothing to send while its guest stands still.
+DASH_SECONDS, _LAST_BYTES = 0.06, 460 << 10
 #: What a round says of what is left counts for so much; the rest is what was reckoned before it. A
 #: round ends where QEMU comes to memory's end, which is near a look but not at it: after a look in
 #: the middle half of what it found comes in the next round.
@@ -151,8 +158,15 @@ class Approach:
         rate = self._rate()
         wanted = max(_CLOSING_MARGIN * self._step * rate,
                      _CLOSING_SHARE * self._least_round_bytes)
-        left_seconds = max(seconds - _SETTLED_SECONDS, _LEAST_CLOSING_SECONDS)
+        left_seconds = max(seconds - DASH_SECONDS - STILL_SECONDS - _SETTLED_SECONDS,
+                           _LEAST_CLOSING_SECONDS)
         return max(_SLOWEST * rate, rate + (left - wanted) / left_seconds)
+
+    @property
+    def arrived(self) -> bool:
+        """Whether so little is left that the guest might be stopped; also where nobody knows."""
+        return (self.left_bytes() or 0.0) <= max(_LAST_BYTES,
+                                                 _CLOSING_SHARE * self._least_round_bytes)
 
     def left_bytes(self) -> float | None:
         """Return what the guest has dirtied and QEMU not written; None before it is known."""

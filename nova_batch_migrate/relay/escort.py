@@ -41,6 +41,8 @@ class Escort:
         self.held = False
         #: Through the gate behind which the members of the set switch over.
         self.through = False
+        #: So near to it that its bytes are taken as fast as they come, and behind it.
+        self.hurries = False
         #: Written to by its guest there and not yet sent; None where nobody knows.
         self._left_bytes: float | None = None
         #: When the next bytes may be taken.
@@ -89,7 +91,7 @@ class Escort:
             self.require(position)
         elif not self.through and (position.ram_end or not position.understood):
             # the sooner the others follow, the shorter its pause
-            self.through = True
+            self.through = self.hurries = True
             self._gang.open_gate(self._member.server_id)
 
     def loaded(self, let_go: Callable[[], None]) -> bool:
@@ -145,9 +147,16 @@ class Escort:
             self._gang.at_gate(self._member.server_id)
         opens_in = self._gang.opens_in()
         if not self._approach.busy and (self._approach.ready or opens_in is not None):
+            self._wait_at_gate()
+            return
+        if self.hurries:
+            if opens_in <= 0 or self._approach.arrived:
+                self._wait_at_gate()
+            return
+        if opens_in is not None and opens_in <= approach.STILL_SECONDS + approach.DASH_SECONDS:
             self._flush()
-            self._gang.pass_gate(self._listens)
-            self._pass()
+            self._gang.linger(opens_in - approach.DASH_SECONDS)
+            self.hurries = True
             return
         now = time.monotonic()
         if opens_in is not None:
@@ -161,9 +170,15 @@ class Escort:
         if opens_in is not None and opens_in <= 0:
             self._pass()
 
+    def _wait_at_gate(self) -> None:
+        """Wait, the guest running, until the gate opens for all."""
+        self._flush()
+        self._gang.pass_gate(self._listens)
+        self._pass()
+
     def _pass(self) -> None:
         """The gate is open: from here on bytes are taken as fast as they come."""
-        self.through = True
+        self.through = self.hurries = True
         self._left_bytes = self._approach.left_bytes()
 
 

@@ -37,7 +37,7 @@ class Intake:
         self._poll: select.poll | None = None
         self._lingers_ms = 0
         self._least_bytes = 1
-        self._at_gate = False
+        self._hurries = False
 
     def begin(self) -> None:
         """Wait for bytes from now on, for as long as is usual."""
@@ -75,10 +75,10 @@ class Intake:
         """Return whether one comes later; ``begun``: the rest of a record that was begun."""
         return bool(self._poll.poll(_REST_MS if begun else _IDLE_MS))
 
-    def through_gate(self, at_end: bool) -> None:
+    def hurry(self, at_end: bool) -> None:
         """Let the kernel take more, and wait longer for it until it is ``at_end``."""
-        if not self._at_gate:
-            self._at_gate = True
+        if not self._hurries:
+            self._hurries = True
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _GATE_BUFFER_BYTES)
         self._linger(_LINGER_MS if at_end else _GATE_LINGER_MS)
 

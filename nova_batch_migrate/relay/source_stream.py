@@ -254,7 +254,7 @@ class SourceStream:
 
     def _portion(self, position: qemu_stream.Position) -> portions.Portion:
         if self._escort is not None and self._escort.leads:
-            return self._portions.led(position.round, self._escort.through)
+            return self._portions.led(position.round, self._escort.hurries)
         sending = self._group.sending_bytes_per_second()
         if self._portions.near_end(position.round, position.ram_end, position.ahead_bytes):
             return self._portions.late(position.round, sending)
@@ -322,7 +322,8 @@ class SourceStream:
             self._pace.took(taken, self._speed(position))
         if self._escort.through:
             self._reached("gate")
-            self._intake.through_gate(at_end=position.ram_end)
+        if self._escort.hurries:
+            self._intake.hurry(at_end=position.ram_end)
 
     def _source_listens(self) -> bool:
         """Tell whether QEMU still has its end open, without reading what it has sent."""

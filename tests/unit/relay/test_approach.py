@@ -148,47 +148,67 @@ class ApproachTest(base.BaseTestCase):
             if told_of_it:
                 self.assertGreater(min(looks), 1_600_000 / 3)
 
-    def closed(self, guest, seed):
+    #: At which a member is taken that is near the gate (bytes/s).
+    HURRY = 25e6
+
+    def closed(self, guest, seed, still_seconds=approach.STILL_SECONDS):
         """Lead a guest to the gate and to where it opens; return the approach."""
         way, ready = self.led(guest, guest.dirty, seconds=0.5 + seed / 10, seed=seed)
         opens, generator = guest.now + switchover.CLOSING_SECONDS, random.Random(seed)
-        due = guest.now
-        while guest.now < opens and not guest.switched:
+        due, still = guest.now, opens - (still_seconds and approach.DASH_SECONDS + still_seconds)
+        while guest.now < still and not guest.switched:
             number, size = guest.take(CHUNK_BYTES)
             way.took(number, guest.remaining, size, guest.queue_bytes)
             due = max(due, guest.now - 0.02) + size / way.closing(opens - guest.now)
             guest.now += max(0.0005 * (1 + generator.expovariate(1)),
-                             min(due, opens) - guest.now)
+                             min(due, still) - guest.now)
+        if still_seconds:
+            guest.now = opens - approach.DASH_SECONDS
+            while guest.now < opens and not way.arrived and not guest.switched:
+                number, size = guest.take(CHUNK_BYTES)
+                way.took(number, guest.remaining, size, guest.queue_bytes)
+                guest.now += size / self.HURRY
+        guest.now = max(guest.now, opens)
         return way
 
-    def let_go(self, buffer_bytes, error_bytes):
-        """Bring guests to the open gate; return what they had left, and when they stopped (s)."""
-        left, stopped = [], []
+    def let_go(self, buffer_bytes, error_bytes, still_seconds=approach.STILL_SECONDS):
+        """Bring guests to the open gate.
+
+        Returns what they had left there, when they stopped (s), and what they had left then.
+        """
+        left, stopped, last = [], [], []
         for seed, dirty in enumerate((6e6, 5e6, 4e6, 3.5e6)):
             guest = PlayedQemu(dirty, 32e6, buffer_bytes, held=2 + seed)
-            way = self.closed(guest, seed)
+            way = self.closed(guest, seed, still_seconds)
             self.assertFalse(guest.switched, dirty)
             left.append(guest.left + dirty * (guest.now - guest.looked))
             self.assertAlmostEqual(left[-1], way.left_bytes(), delta=error_bytes)
             opened = guest.now
             while not guest.switched:
                 _, size = guest.take(CHUNK_BYTES)
-                guest.now += size / 25e6
+                guest.now += size / self.HURRY
             stopped.append(guest.now - opened)
-        return left, stopped
+            last.append(guest.left)
+        return left, stopped, last
 
     def test_what_members_have_left_is_alike_when_the_gate_opens(self):
         # the lumps of bbr make it hard to say what is left
-        left, stopped = self.let_go(830_000, 0.7e6)
+        left, stopped, _ = self.let_go(830_000, 0.7e6)
         # at the pace of before 2.6 to 3.0 MB each, and 0.10 to 0.12 s
         self.assertLess(max(left), 2.2e6, left)
         self.assertLess(max(stopped), 0.09, stopped)
         self.assertLess(max(stopped) - min(stopped), 0.05, stopped)
         # with what the kernel holds under cubic
-        left, stopped = self.let_go(160_000, 0.25e6)
+        left, stopped, _ = self.let_go(160_000, 0.45e6)
         self.assertLess(max(left), 0.8e6, left)
         self.assertLess(max(stopped), 0.03, stopped)
         self.assertLess(max(stopped) - min(stopped), 0.015, stopped)
+
+    def test_who_stood_still_before_has_next_to_nothing_to_send_when_it_stops(self):
+        *_, before = self.let_go(160_000, 0.45e6, still_seconds=0)
+        *_, last = self.let_go(160_000, 0.45e6)
+        self.assertLess(max(last), 0.15e6, (before, last))
+        self.assertLess(sum(last), sum(before) / 2, (before, last))
 
     def test_a_round_that_ends_in_the_middle_of_a_pass_does_not_mislead(self):
         now, left = [0.0], []

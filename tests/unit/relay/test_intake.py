@@ -126,11 +126,11 @@ class BehindTheGate(OfTcp):
         its = intake.Intake(self.theirs, 1)
         its.begin()
         before_bytes, usual = self.state()
-        its.through_gate(at_end=False)
+        its.hurry(at_end=False)
         behind_bytes, gate = self.state()
         self.assertGreater(behind_bytes, before_bytes)
         self.assertGreater(gate, usual)
-        its.through_gate(at_end=True)
+        its.hurry(at_end=True)
         self.assertEqual((behind_bytes, usual), self.state())
         self.assertGreater(usual, (0, 0))
 

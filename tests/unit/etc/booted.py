@@ -119,9 +119,20 @@ def _cgroups():
         yield groups
     finally:
         for group in groups:
-            for path in sorted(group.rglob("*/"), reverse=True):
-                path.rmdir()
-            group.rmdir()
+            for path in (*sorted(group.rglob("*/"), reverse=True), group):
+                _remove(path)
+
+
+def _remove(group: pathlib.Path) -> None:
+    """Remove a group once the last that was killed in it is gone."""
+    end = time.monotonic() + LIMIT_SECONDS
+    while True:
+        try:
+            return group.rmdir()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.05)
 
 
 def _hierarchies() -> dict[str, list[str]]:

@@ -64,8 +64,8 @@ class Executor:
         looked at when it was planned, and Nova refuses who has a task: then it is looked at alone.
         """
         before = row["progress"] or {}
-        if (before.get("in_the_way") or not row.get("at_rest")) \
-                and not self._can_go(ctxt, batch, row):
+        alone = before.get("in_the_way") or not row.get("at_rest")
+        if alone and not self._can_go(ctxt, batch, row):
             return
         if relays.refuses(batch) and relays.lacks(batch, row):
             return self.close(
@@ -80,8 +80,8 @@ class Executor:
             # that of a set is missed at once: others are held for it
             intent["progress"]["server_seen"] = timeutils.utcnow_ts(True)
         db.update_server(batch["id"], row["server_id"], intent)
-        if not self._call(ctxt, batch, row | intent):
-            # nothing has begun: that was no attempt
+        if not self._call(ctxt, batch, row | intent) and not alone:
+            # nothing has begun, and what is in the way was not looked for: that was no attempt
             db.update_server(batch["id"], row["server_id"], {
                 "attempts": row["attempts"], "issued_at": None,
                 "progress": before | {"in_the_way": True}})

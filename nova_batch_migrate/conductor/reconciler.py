@@ -64,7 +64,7 @@ class Reconciler:
         actions = decide.decide(seen)
         self._allocate(ctxt, batch, rows, actions)
         # beside what is asked of agents and relays until the first of them goes
-        looked = self._beside.submit(self._truths.look_at_next, batch, rows, actions)
+        at_rest = self._beside.submit(self._truths.at_rest, batch, rows, actions)
         ended = self._look_at_jobs(ctxt, rows, actions)
         # who waits for the end of a stream is asked for in the next pass: that is not to wait
         done = state.Pass.STEPPED if ended and any(
@@ -72,7 +72,7 @@ class Reconciler:
         for action in actions:
             LOG.debug("batch %s: %s", batch_id, action)
             if isinstance(action, state.Issue):
-                self._issue(ctxt, batch, rows, rows[action.server_id], looked)
+                self._issue(ctxt, batch, rows, rows[action.server_id], at_rest)
             elif not self._apply(ctxt, batch, rows, seen, action):
                 break
             if isinstance(action, STEPS) or self._measured(batch, action):
@@ -182,9 +182,9 @@ class Reconciler:
                              **loading.go_on(batch, timeutils.utcnow()))
 
     def _issue(self, ctxt, batch: dict, rows: dict, row: dict,
-               looked: concurrent.futures.Future) -> None:
+               at_rest: concurrent.futures.Future) -> None:
         started = self._groups.started(ctxt, batch, rows, row)
-        looked.result()
+        row["at_rest"] = row["server_id"] in at_rest.result()
         if gangs.moves_together(batch, row):
             known = gangs.kept(batch, row)
             if not known.get("open") and known.get("off") is None:

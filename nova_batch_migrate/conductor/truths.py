@@ -62,16 +62,16 @@ class Truths:
             return state.Truth(state.Arrived(row["destination"]), migrations)
         return state.Truth(self._nova.server(row["server_id"]), migrations)
 
-    def look_at_next(self, batch: dict, rows: dict, actions: list) -> None:
-        """Note in ``rows`` which of the servers that are about to be asked for can go.
+    def at_rest(self, batch: dict, rows: dict, actions: list) -> set[str]:
+        """Return which of the servers that are about to be asked for can go, by their ids.
 
-        One list serves all of a source: ``at_rest``. Who is not on it is looked at alone.
+        One list serves all of a source. Who is not on it is to be looked at alone.
         """
-        next_of: dict[str, list[str]] = {}
+        next_of: dict[str, set[str]] = {}
         for action in actions:
             if isinstance(action, state.Issue):
-                next_of.setdefault(rows[action.server_id]["source"], []).append(action.server_id)
+                next_of.setdefault(rows[action.server_id]["source"], set()).add(action.server_id)
+        found = set()
         for source, wanted in next_of.items():
-            found = self._nova.at_rest_on(source, batch["request"]["include_locked"])
-            for server_id in wanted:
-                rows[server_id]["at_rest"] = server_id in found
+            found |= wanted & self._nova.at_rest_on(source, batch["request"]["include_locked"])
+        return found

@@ -187,6 +187,16 @@ class ExecutorTest(base.BaseTestCase):
         self.assertNotIn("in_the_way", row["progress"])
         self.assertEqual(["warning", "issued"], self.events())
 
+    def test_who_is_refused_with_nothing_in_the_way_is_asked_for_later_and_that_is_an_attempt(self):
+        self.nova.shown = build.server()
+        self.nova.refusal = exception.NovaTransientError(
+            operation="live-migrate", reason="a conflict", conflict=True)
+        for status, attempts in (("waiting", 0), ("migrating", 1)):
+            self.executor.issue(self.ctxt, self.batch, self.row() | {"at_rest": True},
+                                timeutils.utcnow().isoformat())
+            row = self.row()
+            self.assertEqual((status, attempts), (row["status"], row["attempts"]))
+
     def test_a_quiet_moment_is_waited_for_and_patience_begins_once(self):
         now = timeutils.utcnow()
         self.useFixture(time_fixture.TimeFixture(now))

@@ -29,7 +29,7 @@ OPTS = [
                     "40 bytes each. Of guests with more, a share of all contents is looked at, and "
                     "figures carry the sample's error: under 1 point of what two guests have in "
                     "common for 100 guests of 4 GiB."),
-    cfg.FloatOpt("read_mib_s", default=3000, min=1,
+    cfg.FloatOpt("read_mib_s", default=2500, min=1,
                  help="Most MiB/s at which guest memory is read, by one thread that runs only when "
                       "no guest wants its processor. Up to half a second in which that thread did "
                       "not read is made up for."),

@@ -24,6 +24,8 @@ SYSTEMD = "/lib/systemd/systemd"
 #: What all of it may take on a machine that has better things to do.
 LIMIT_SECONDS = 240
 ACCOUNTS = {"nova-batch": 64981, "nova-batch-relay": 64982, "libvirt": 64983}
+#: What an operator writes is there.
+CONFIGURED = pathlib.Path("/etc/nova-batch-migrate")
 #: Where Python, its packages and the checkout are for units: none of them hides this place.
 _SEEN = pathlib.Path("/run/nbm-seen")
 _TREES = {"python": sys.base_prefix, "packages": sysconfig.get_path("purelib"), "checkout": ROOT}
@@ -82,12 +84,10 @@ def said(unit: str) -> str:
     return (_TOLD / unit).read_text()
 
 
-def configure(path: str, text: str) -> pathlib.Path:
+def configure(name: str, text: str) -> None:
     """Write a file of this package's directory below /etc, as an operator does."""
-    target = pathlib.Path("/etc/nova-batch-migrate") / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
-    return target
+    CONFIGURED.mkdir(exist_ok=True)
+    (CONFIGURED / name).write_text(text)
 
 
 def add_unit(name: str, text: str) -> None:

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import pathlib
-import secrets
 import shutil
 import signal
 import socket
@@ -20,22 +19,20 @@ from nova_batch_migrate.agent import scan
 from nova_batch_migrate.relay import control
 from tests.unit.agent import processes
 from tests.unit.etc import booted
-from tests.unit.relay import hosts, namespace
-from tests.unit.relay.test_service import two_alike
+from tests.unit.relay import hosts, namespace, test_privileges
 
-QEMU_USER = 64991
 CONFIGURATION = "nova-batch-migrate.conf"
 BUS = "transport_url = kombu+memory://\n"
 HELPER = ("[nova_batch_memory]\nhelper_command = privsep-helper --config-file "
-          f"/etc/nova-batch-migrate/{CONFIGURATION}\n")
+          f"{booted.CONFIGURED}/{CONFIGURATION}\n")
 STATE = "/var/lib/nova-batch-migrate"
 DESTINATION_UNIT = "nova-batch-relay-destination"
 SECONDS = hosts.SECONDS
 
 
-def _within(function, *words):
+def _within(function):
     """Call a function of this module beside a systemd, in a network namespace of its own."""
-    return namespace.run(_beside_systemd, function.__name__, *words)
+    return namespace.run(_beside_systemd, function.__name__)
 
 
 def _beside_systemd(name):
@@ -44,7 +41,7 @@ def _beside_systemd(name):
 
 def _relays() -> dict:
     hosts.add_address(hosts.ADDRESS)
-    directory = pathlib.Path("/etc/nova-batch-migrate")
+    directory = booted.CONFIGURED
     for unit, host, address, port in (
             ("nova-batch-relay", hosts.SOURCE, "127.0.0.1", 49301),
             (DESTINATION_UNIT, hosts.DESTINATION, hosts.ADDRESS, 49411)):
@@ -64,28 +61,20 @@ def _relays() -> dict:
     units = DESTINATION_UNIT, "nova-batch-relay"
     pids = [booted.start(unit) for unit in units]
     clients = [control.Client(f"/run/{unit}/control.sock") for unit in units]
-    token = secrets.token_hex(32)
-    for role, client in zip(("destination", "source"), clients, strict=True):
-        client.open_group(hosts.group(role, token))
-    data, whole = two_alike(pages=500), []
-    where = types.SimpleNamespace(directory=pathlib.Path("/tmp"), address=hosts.ADDRESS)
-    for at, server in enumerate((hosts.FIRST, hosts.SECOND)):
-        migration = hosts.Migration(where, server, 49152 + at, "-runas", str(QEMU_USER))
-        migration.send(data[at])
-        migration.finish()
-        whole.append(migration.arrived() == data[at])
-    group, = clients[1].statistics()["groups"]
-    seen = {"whole": whole, "servers": sorted(group["servers"]), "redirected": "redirect" in
-            subprocess.run(["nft", "list", "ruleset"], check=True, text=True,
-                           capture_output=True).stdout}
+    seen = test_privileges.carry_two(
+        types.SimpleNamespace(directory=pathlib.Path("/tmp"), address=hosts.ADDRESS), clients)
+    seen["redirected"] = "redirect" in _nft("ruleset")
     booted.systemctl("reload", "nova-batch-relay")
     seen["reloaded"] = booted.main_pid("nova-batch-relay") == pids[1]
     booted.systemctl("stop", *units)
     seen["results"] = [booted.systemctl("show", "--value", "--property", "Result", unit)
                        for unit in units]
-    seen["tables"] = subprocess.run(["nft", "list", "tables"], check=True, text=True,
-                                    capture_output=True).stdout
+    seen["tables"] = _nft("tables")
     return seen
+
+
+def _nft(what: str) -> str:
+    return subprocess.run(["nft", "list", what], check=True, text=True, capture_output=True).stdout
 
 
 def _agent() -> dict:
@@ -98,7 +87,7 @@ def _agent() -> dict:
     # its privileged process ends with it, whatever it is asked just then
     seen["log"] = booted.said("nova-batch-agent")
     booted.systemctl("stop", "nova-batch-agent")
-    with processes.Guest(user=QEMU_USER) as guest:
+    with processes.Guest(user=test_privileges.QEMU_USER) as guest:
         guest.write({page: 1 + page % 5 for page in range(20)})
         # where libvirt has it; the unit has a /tmp of its own
         pid_file = shutil.copy(guest.pid_file, "/run/guest.pid")
@@ -113,9 +102,8 @@ def _agent() -> dict:
 
 def look() -> None:
     """Scan a guest through the privileged process, and try what the unit is to refuse."""
-    directory = pathlib.Path("/etc/nova-batch-migrate")
-    cfg.CONF([], default_config_files=[str(directory / CONFIGURATION)])
-    wanted = json.loads((directory / "wanted.json").read_text())
+    cfg.CONF([], default_config_files=[str(booted.CONFIGURED / CONFIGURATION)])
+    wanted = json.loads((booted.CONFIGURED / "wanted.json").read_text())
     counts, = scan.measure("job", [wanted], [0.1], {"seed": 7})["servers"]
     guest = int(pathlib.Path(wanted["pid_file"]).read_text())
     library, attach, stop = ctypes.CDLL(None, use_errno=True), 0x4206, signal.SIGSTOP
@@ -147,7 +135,7 @@ def _controller() -> dict:
         "[keystone_authtoken]\nwww_authenticate_uri = http://127.0.0.1:9\n"))
     # as root, as the installation guide has it
     subprocess.run(["nova-batch-manage", "--config-file",
-                    f"/etc/nova-batch-migrate/{CONFIGURATION}", "db", "sync"], check=True)
+                    booted.CONFIGURED / CONFIGURATION, "db", "sync"], check=True)
     units = "nova-batch-conductor", "nova-batch-api"
     for unit in units:
         booted.start(unit)

@@ -95,21 +95,29 @@ def open_group(clients: Sequence[control.Client]) -> None:
         client.open_group(hosts.group(role, token))
 
 
+def carry_two(relays, clients: Sequence[control.Client]) -> dict:
+    """Open a group and carry two streams to QEMUs of a user of their own.
+
+    Returns which came whole and which servers the source knows of, or why the group is refused.
+    """
+    data, seen = two_alike(pages=500), {"whole": [], "servers": []}
+    try:
+        open_group(clients)
+        for at, server in enumerate((hosts.FIRST, hosts.SECOND)):
+            migration = hosts.Migration(relays, server, 49152 + at, "-runas", str(QEMU_USER))
+            migration.send(data[at])
+            migration.finish()
+            seen["whole"].append(migration.arrived() == data[at])
+        seen["servers"] = sorted(clients[1].statistics()["groups"][0]["servers"])
+    except exception.RelayError as error:
+        seen["refused"] = str(error)
+    return seen
+
+
 def _carried(*capabilities: str) -> dict:
     """Carry two streams between two relays with these capabilities."""
-    data, seen = two_alike(pages=500), {"whole": [], "servers": []}
     with pair(*capabilities) as (relays, _, clients):
-        try:
-            open_group(clients)
-            for at, server in enumerate((hosts.FIRST, hosts.SECOND)):
-                migration = hosts.Migration(relays, server, 49152 + at, "-runas", str(QEMU_USER))
-                migration.send(data[at])
-                migration.finish()
-                seen["whole"].append(migration.arrived() == data[at])
-            seen["servers"] = sorted(clients[1].statistics()["groups"][0]["servers"])
-        except exception.RelayError as error:
-            seen["refused"] = str(error)
-    return seen
+        return carry_two(relays, clients)
 
 
 @ddt.ddt

@@ -22,8 +22,9 @@ LOG = log.getLogger(__name__)
 MIB = 1 << 20
 #: Where no speed is to be found: 1 Gbit/s, said as "unknown".
 ASSUMED_BYTES_PER_SECOND = 125_000_000
-#: IPv4 and TCP headers with time stamps inside, and the Ethernet header around, an MTU.
-_HEADERS_IN_MTU_BYTES = 20 + 20 + 12
+#: Inside an MTU the headers of TCP, with time stamps, and of IP by its version; Ethernet's around.
+_TCP_BYTES = 20 + 12
+_IP_BYTES = {4: 20, 6: 40}
 _ETHERNET_BYTES = 14
 #: What a real wire adds to that: checksum, preamble, gap. Traffic control does not count it.
 _WIRE_BYTES = 4 + 8 + 12
@@ -34,6 +35,8 @@ _HTB_CLASS = re.compile(
 _TBF = re.compile(r"^qdisc tbf .*\brate (\d+)([KMGT]?)bit\b", re.MULTILINE)
 _BITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _COMMAND_SECONDS = 5
+#: Nova's options that name the address to which migrations come, the first that is one counts.
+_ADDRESSES = ("live_migration_inbound_addr", "my_ip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,25 +81,26 @@ class LinkWatch:
         speed, source = link_speed(conf, interface)
         cap = options["live_migration_bandwidth"]
         mtu_bytes = _link(interface).get("mtu", 1500)
+        version = ip_version(options)
         with self._lock:
-            other = self._other_traffic(interface, mtu_bytes)
+            other = self._other_traffic(interface, mtu_bytes, version)
         return Bandwidth(
             interface=interface,
             link_bytes_per_second=float(speed),
-            goodput_bytes_per_second=goodput(speed, source, mtu_bytes),
+            goodput_bytes_per_second=goodput(speed, source, mtu_bytes, version),
             other_bytes_per_second=max(other, conf.agent.reserve_mib_s * MIB),
             source=source,
             nova_cap_bytes_per_second=float(cap * MIB) if isinstance(cap, int) and cap else None,
         )
 
-    def _other_traffic(self, interface: str, mtu_bytes: int) -> float:
+    def _other_traffic(self, interface: str, mtu_bytes: int, version: int) -> float:
         """Return bytes/s sent on the interface, those of running migrations left out."""
         before, now = self._last, self._look(interface)
         if before is None or not _comparable(before, now):
             time.sleep(_WATCH_SECONDS)
             before, now = now, self._look(interface)
         self._last = now
-        header_factor = (mtu_bytes + _ETHERNET_BYTES) / (mtu_bytes - _HEADERS_IN_MTU_BYTES)
+        header_factor = (mtu_bytes + _ETHERNET_BYTES) / _payload_bytes(mtu_bytes, version)
         own = sum(size - before.migrated_bytes.get(server, 0)
                   for server, size in now.migrated_bytes.items())
         all_sent = now.sent_bytes - before.sent_bytes
@@ -131,12 +135,23 @@ def find_interface(options: dict) -> str:
     Empty when there is neither.
     """
     links = _iproute("ip", "-j", "addr", "show")
-    for name in ("live_migration_inbound_addr", "my_ip"):
+    for name in _ADDRESSES:
         for link in links:
             if any(_same(address.get("local"), options[name]) for address in link["addr_info"]):
                 return link["ifname"]
     routes = _iproute("ip", "-j", "route", "show", "default")
     return routes[0]["dev"] if routes else ""
+
+
+def ip_version(options: dict) -> int:
+    """Return the IP version of Nova's migration address, 4 where its options name none."""
+    for name in _ADDRESSES:
+        try:
+            return ipaddress.ip_address(options[name]).version
+        except ValueError:
+            # unset, unknown, or a name
+            continue
+    return 4
 
 
 def _same(address: str | None, told: str | None) -> bool:
@@ -182,14 +197,18 @@ def _bytes_per_second(number: str, unit: str) -> float:
     return float(number) * _BITS[unit] / 8
 
 
-def goodput(link_bytes_per_second: float, source: str, mtu_bytes: int) -> float:
+def goodput(link_bytes_per_second: float, source: str, mtu_bytes: int, version: int = 4) -> float:
     """Return the payload bytes/s of one TCP stream that has the link alone.
 
     A cap (of traffic control or an operator's option) is counted in frames with their Ethernet
-    header; a link's own speed also carries checksum, preamble and gap.
+    header; a link's own speed also carries checksum, preamble and gap. ``version`` is IP's.
     """
     around = _ETHERNET_BYTES + (_WIRE_BYTES if source == "ethtool" else 0)
-    return link_bytes_per_second * (mtu_bytes - _HEADERS_IN_MTU_BYTES) / (mtu_bytes + around)
+    return link_bytes_per_second * _payload_bytes(mtu_bytes, version) / (mtu_bytes + around)
+
+
+def _payload_bytes(mtu_bytes: int, version: int) -> int:
+    return mtu_bytes - _TCP_BYTES - _IP_BYTES[version]
 
 
 def _sent(interface: str) -> int:

@@ -31,11 +31,19 @@ class TestPure(base.BaseTestCase):
     def test_tightest_cap_is_that_of_the_leaves(self, qdiscs, classes, cap):
         self.assertEqual(cap, bandwidth.tightest_cap(qdiscs, classes))
 
-    @ddt.data(("tc", 1500, 1448 / 1514), ("option", 9000, 8948 / 9014),
-              ("ethtool", 1500, 1448 / 1538))
+    @ddt.data(("tc", 1500, 4, 1448 / 1514), ("option", 9000, 4, 8948 / 9014),
+              ("ethtool", 1500, 4, 1448 / 1538), ("tc", 1500, 6, 1428 / 1514),
+              ("ethtool", 9000, 6, 8928 / 9038))
     @ddt.unpack
-    def test_goodput_is_the_payload_of_the_frames(self, source, mtu, share):
-        self.assertAlmostEqual(share * 1e6, bandwidth.goodput(1e6, source, mtu))
+    def test_goodput_is_the_payload_of_the_frames(self, source, mtu, version, share):
+        self.assertAlmostEqual(share * 1e6, bandwidth.goodput(1e6, source, mtu, version))
+
+    @ddt.data(("fd00::5", "10.0.0.5", 6), ("10.1.0.5", "fd00::5", 4), ("a.host", "fd00::5", 6),
+              (None, "10.0.0.5", 4), (nova_options.UNKNOWN, nova_options.UNKNOWN, 4))
+    @ddt.unpack
+    def test_the_ip_version_is_that_of_the_migration_address(self, inbound, own, version):
+        self.assertEqual(version, bandwidth.ip_version(
+            {"live_migration_inbound_addr": inbound, "my_ip": own}))
 
 
 class Tools(fixtures.Fixture):
@@ -113,6 +121,15 @@ class TestMeasure(base.BaseTestCase):
         self.assertAlmostEqual(12_582_875 * 1448 / 1514, found.goodput_bytes_per_second)
         # the counter is read three times: for the MTU, before and after
         self.assertAlmostEqual(5_000_000 - 3_000_000 * 1514 / 1448,
+                               found.other_bytes_per_second)
+
+    def test_headers_are_those_of_the_version_that_migrations_go_over(self):
+        path = self.useFixture(fixtures.TempDir()).join("nova.conf")
+        with open(path, "w", encoding="utf-8") as opened:
+            opened.write("[libvirt]\nlive_migration_inbound_addr = fd00::5\n")
+        found = self.measure(Tools(**{"tc class": FLAT_HTB}), nova_config_files=[path])
+        self.assertAlmostEqual(12_582_875 * 1428 / 1514, found.goodput_bytes_per_second)
+        self.assertAlmostEqual(5_000_000 - 3_000_000 * 1514 / 1428,
                                found.other_bytes_per_second)
 
     def test_later_on_what_was_sent_since_the_last_look_counts(self):

@@ -170,12 +170,12 @@ class SourceStream:
         fresh = begun = False
         moved_at, room = time.monotonic(), 0
         while not self._ended.is_set():
-            wanted = self._portion_bytes(position)
+            late = self._portions.near_end(position.round, position.ram_end, position.ahead_bytes)
+            wanted = self._portion_bytes(position, late)
             room = min(room, wanted) or self._log.room(self._number, wanted)
             if not room:
                 self._yield_if_stalled(moved_at)
                 continue
-            late = self._portions.near_end(position.round, position.ram_end, position.ahead_bytes)
             try:
                 memory = self._is_migration and position.ram_bytes
                 with self._log.buffer(self._number) as buffer:
@@ -244,19 +244,22 @@ class SourceStream:
         return self._is_migration and position.round == 0 and "slowed" not in self._times \
             and not (self._escort is not None and self._escort.held)
 
-    def _portion_bytes(self, position: qemu_stream.Position) -> int:
-        """Return how much to take at once, having left the wire to who needs it more."""
+    def _portion_bytes(self, position: qemu_stream.Position, late: bool) -> int:
+        """Return how much to take at once, having left the wire to who needs it more.
+
+        ``late``: little is to lie in the relay.
+        """
         portion = portions.PLAIN
         if self._is_migration:
-            portion = self._portion(position)
+            portion = self._portion(position, late)
             self._set_block(portion.block_bytes)
         return portion.size_bytes
 
-    def _portion(self, position: qemu_stream.Position) -> portions.Portion:
+    def _portion(self, position: qemu_stream.Position, late: bool) -> portions.Portion:
         if self._escort is not None and self._escort.leads:
             return self._portions.led(position.round, self._escort.hurries)
         sending = self._group.sending_bytes_per_second()
-        if self._portions.near_end(position.round, position.ram_end, position.ahead_bytes):
+        if late:
             return self._portions.late(position.round, sending)
         portion, turns = self._portions.early(sending, self._is_early(position)), self._group.turns
         # on a fast link one that is alone has nobody to leave room for

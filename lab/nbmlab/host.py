@@ -8,14 +8,14 @@ import shutil
 import string
 import uuid
 
-from nbmlab import daemon, layout, network, shell
+from nbmlab import daemon, layout, shell
 from nbmlab.daemon import Daemon
 from nbmlab.layout import Host
 
 
-def start(host: Host) -> None:
+def start(host: Host, migration_address: str) -> None:
     """Start a host's namespaces and libvirtd unless they run; return when libvirt answers."""
-    _files(host)
+    _files(host, migration_address)
     holder = _holder(host)
     before = daemon.record(holder.name)
     if before is None or before.digest != holder.digest:
@@ -78,7 +78,7 @@ def _holder(host: Host) -> Daemon:
         reads=(layout.LAB_SOURCE / "etc/hold-host",))
 
 
-def _files(host: Host) -> None:
+def _files(host: Host, migration_address: str) -> None:
     for name in ("etc", "run", "lib", "log", "cache", "state"):
         (host.directory / name).mkdir(parents=True, exist_ok=True)
     identity = host.directory / "uuid"
@@ -89,7 +89,7 @@ def _files(host: Host) -> None:
         shutil.copytree("/etc/libvirt", etc, dirs_exist_ok=True, symlinks=True)
         for directory in ("networks", "autostart"):
             shutil.rmtree(etc / "qemu" / directory, ignore_errors=True)
-    values = {"uuid": identity.read_text(), "address": network.migration_address(host),
+    values = {"uuid": identity.read_text(), "address": migration_address,
               "name": host.name, "log": layout.LOG}
     for name in ("libvirtd.conf", "qemu.conf"):
         template = string.Template((layout.LAB_SOURCE / "etc" / name).read_text())

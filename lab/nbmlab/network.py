@@ -35,18 +35,14 @@ def build(hosts: tuple[Host, ...], ipv6: bool = False) -> None:
         if ipv6:
             shell.run("ip", "-n", host.name, "addr", "replace", f"{host.address6}/64", "dev",
                       "eth0", "nodad")
-        elif migration_address(host) == host.address6:
-            shell.run("ip", "-n", host.name, "addr", "del", f"{host.address6}/64", "dev", "eth0")
+        else:
+            # of a lab that was up with it
+            shell.succeeds("ip", "-n", host.name, "addr", "del", f"{host.address6}/64", "dev",
+                           "eth0")
         if not shell.succeeds("ip", "-n", host.name, "link", "show", "brguest"):
             shell.run("ip", "-n", host.name, "link", "add", "brguest", "type", "bridge")
         shell.run("ip", "-n", host.name, "link", "set", "eth1", "master", "brguest", "up")
         shell.run("ip", "-n", host.name, "link", "set", "brguest", "up")
-
-
-def migration_address(host: Host) -> str:
-    """Return the address to which migrations come: that of IPv6 where the host has one."""
-    shown = shell.run("ip", "-n", host.name, "-6", "addr", "show", "dev", "eth0")
-    return host.address6 if f" {host.address6}/" in shown else host.address
 
 
 def use_cubic(namespace: str) -> None:

@@ -85,16 +85,17 @@ def _steps(options: Options) -> list[Step]:
         Step("images", provision.images, ("catalog", "glance")),
         Step("network", provision.guest_network, ("catalog", "neutron"))]
     for each in hosts:
-        steps += _host_steps(each, options.relays)
+        steps += _host_steps(each, options)
     steps.append(Step("computes", lambda: provision.wait_for_computes(hosts), (
         "catalog", "nova-api", "placement", *(f"compute-{each.name}" for each in hosts))))
     return steps
 
 
-def _host_steps(each: Host, relays: bool) -> list[Step]:
+def _host_steps(each: Host, options: Options) -> list[Step]:
     return [
-        Step(f"relay-{each.name}", lambda: _relay(each, relays), (f"host-{each.name}",)),
-        Step(f"host-{each.name}", lambda: host.start(each), ("instances",)),
+        Step(f"relay-{each.name}", lambda: _relay(each, options.relays), (f"host-{each.name}",)),
+        Step(f"host-{each.name}",
+             lambda: host.start(each, options.migration_address(each)), ("instances",)),
         Step(f"compute-{each.name}", lambda: daemon.start(Daemon(
             f"compute-{each.name}",
             (*host.inside(each), str(layout.BIN / "nova-compute"),

@@ -116,7 +116,7 @@ class LeftPausedTest(FinishPhaseCase):
         os.kill(daemon.record(name).pid, signal.SIGKILL)
         shell.wait_for("the end of libvirtd", 10, lambda: daemon.record(name) is None)
         # it finds a migration of which it can't tell how it ended
-        host.start(here)
+        host.start(here, layout.load_options().migration_address(here))
         self.mend()
         server, = self.ended(batch_id, "partial")["servers"]
         self.assertEqual(("failed", 1), (server["status"], server["attempts"]), server)

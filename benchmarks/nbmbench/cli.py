@@ -108,7 +108,7 @@ def _placeless(word: str) -> str:
 
 
 def _merged(wanted: argparse.Namespace) -> dict:
-    """Join results of parts of one benchmark; how each part ran is kept."""
+    """Join results of parts of one benchmark, merged ones too; how each part ran is kept."""
     parts = [json.loads(path.read_text()) for path in wanted.merge]
     if others := [part["name"] for part in parts if part["name"] != wanted.name]:
         sys.exit(f"benchmarks/run: {others[0]} is not {wanted.name}; merge results of one "
@@ -118,8 +118,8 @@ def _merged(wanted: argparse.Namespace) -> dict:
     if not hasattr(load(wanted.name), "missing") and any(part["incomplete"] for part in parts):
         told = contract.cut_short(told, CUT_SHORT)
     return told | {"machine": parts[0]["machine"], "quick": any(part["quick"] for part in parts),
-                   "parts": [{key: part[key] for key in ("only", "began", "seconds", "machine")}
-                             for part in parts],
+                   "parts": [{key: each[key] for key in ("only", "began", "seconds", "machine")}
+                             for part in parts for each in part.get("parts", [part])],
                    "seconds": sum(part["seconds"] for part in parts)}
 
 

@@ -27,7 +27,7 @@ from nbmbench.rig import Frozen, GuestSpec, Move, QemuOptions, Rig
 NEEDS = "lab"
 #: `*_vs_multifd_zstd` is against plain QEMU, without Nova's fixed seconds.
 GOALS = {"alike_vs_best": Goal("<=", 0.30), "mixed_vs_best": Goal("<=", 0.60),
-         "alike_vs_multifd_zstd": Goal("<=", 1.00)}
+         "alike_vs_multifd_zstd": Goal("<=", 1.00), "mixed_vs_multifd_zstd": Goal("<=", 1.00)}
 FLEETS = {"alike": ("web",) * 8, "mixed": ("web", "cache", "redis", "database") * 2}
 QUICK_FLEETS = {"pair": ("web",) * 2}
 LINKS = (300, 1000, 100)               # Mbit/s, the goals' first
@@ -367,6 +367,9 @@ def measured(cases) -> dict:
 
 
 def missing(cases) -> list[str]:
-    """Return the ways that emptied no host on the link of the goals."""
-    return [f"{fleet} {GOAL_LINK} {way}" for fleet in FLEETS for way in (*NOVA, PROJECT, *QEMU)
-            if not _seconds(cases, fleet, GOAL_LINK, way)]
+    """Return the ways that emptied no host, of each fleet on each link: all are to be compared.
+
+    Goals are held on one link only; what is slower or faster elsewhere is to be told as well.
+    """
+    return [f"{fleet} {link} {way}" for link in LINKS for fleet in FLEETS
+            for way in (*NOVA, PROJECT, *QEMU) if not _seconds(cases, fleet, link, way)]

@@ -2,6 +2,7 @@ from oslotest import base
 
 from tests.unit.benchmarks import paths  # noqa: F401  (before nbmbench)
 
+from nbmbench import contract  # noqa: E402  isort: skip
 from nbmbench.suite import downtime, drain_time, relay_throughput  # noqa: E402  isort: skip
 
 
@@ -102,10 +103,22 @@ class TestDrainTime(base.BaseTestCase):
         self.assertEqual(0.2, told["alike_vs_best"])
         self.assertNotIn("alike_300_nova_all_seconds", told)
 
-    def test_it_is_whole_when_every_way_emptied_a_host_on_the_goals_link(self):
+    def test_neither_fleet_may_be_slower_than_plain_qemu_with_multifd_and_zstd(self):
+        told = contract.result("drain_time", drain_time.GOALS, [
+            self.case(way, seconds, fleet=fleet) for fleet, mine in (("alike", 19), ("mixed", 21))
+            for way, seconds in (("project", mine), ("qemu-all", 20), ("nova-all", 80))],
+            drain_time.measured, missing=drain_time.missing)
+        self.assertEqual({"alike_vs_best": "met", "mixed_vs_best": "met",
+                          "alike_vs_multifd_zstd": "met", "mixed_vs_multifd_zstd": "missed"},
+                         told["verdicts"])
+
+    def test_it_is_whole_when_every_way_emptied_a_host_on_each_link(self):
         ways = (*drain_time.NOVA, "project", *drain_time.QEMU)
-        cases = [self.case(way, 10, fleet=fleet) for fleet in drain_time.FLEETS for way in ways]
+        cases = [self.case(way, 10, fleet=fleet, link=link) for link in (300, 1000, 100)
+                 for fleet in drain_time.FLEETS for way in ways]
         self.assertEqual([], drain_time.missing(cases))
         self.assertEqual(["alike 300 nova-two"], drain_time.missing(cases[1:]))
-        self.assertIn("mixed 300 project", drain_time.missing(
-            [case | {"link_mbit": 1000} for case in cases]))
+        self.assertEqual(["mixed 100 qemu-serial"], drain_time.missing(cases[:-1]))
+        goals_link = [case for case in cases if case["link_mbit"] == 300]
+        self.assertEqual(28, len(drain_time.missing(goals_link)))
+        self.assertIn("mixed 1000 project", drain_time.missing(goals_link))

@@ -49,7 +49,11 @@ def find(port: int) -> Listener | None:
 
 
 def qemu_server(directory: str) -> str | None:
-    """Return the UUID of the domain that a process runs; None when it is no QEMU with one."""
+    """Return the UUID of the domain that a process runs; None when it is no QEMU with one.
+
+    By its own words. /proc/PID/exe, which could be read as well, is no better witness: whoever may
+    run a program on this host may run QEMU's with any UUID.
+    """
     try:
         with open(f"{directory}/cmdline", "rb", buffering=0) as file:
             words = file.readall().split(b"\0")

@@ -22,7 +22,7 @@ CONSTRAINTS = layout.LAB_SOURCE / "constraints.txt"
 
 
 def install(what: str) -> None:
-    """Install for `test` (unit and functional tests) or for `lab` (everything)."""
+    """Install for `test` (whatever has no guest: functional tests) or for `lab` (everything)."""
     # the virtual environment leads to one checkout's code, also for a lab that runs
     owner.require()
     layout.STAMPS.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
+import contextlib
 import importlib.util
+import io
 import pathlib
 import sys
 
@@ -19,7 +21,7 @@ def _load():
 
 run_tests = _load()
 Totals = run_tests.Totals
-UNIT, FUNCTIONAL, _ = run_tests.KINDS
+UNIT = run_tests.KINDS[0]
 
 SUMMARY = """\
 {{0}} tests.unit.test_a.T.test_ok [0.000445s] ... ok
@@ -72,15 +74,16 @@ class ReadTotals(base.BaseTestCase):
 @ddt.ddt
 class Judge(base.BaseTestCase):
     def test_all_well(self):
-        self.assertEqual((Totals(5, 0, 1), []),
-                         run_tests.judge(UNIT, Totals(5, 0, 1), 0, in_ci=True))
+        self.assertEqual((Totals(5, 0, 0), []),
+                         run_tests.judge(UNIT, Totals(5, 0, 0), 0, in_ci=True))
 
-    def test_skips_of_functional_tests_fail_in_ci_only(self):
+    @ddt.data(*run_tests.KINDS)
+    def test_skips_fail_in_ci_only(self, kind):
         totals = Totals(5, 0, 2)
-        self.assertEqual(0, run_tests.judge(FUNCTIONAL, totals, 0, in_ci=False)[0].failed)
-        judged, wrong = run_tests.judge(FUNCTIONAL, totals, 0, in_ci=True)
+        self.assertEqual((totals, []), run_tests.judge(kind, totals, 0, in_ci=False))
+        judged, wrong = run_tests.judge(kind, totals, 0, in_ci=True)
         self.assertEqual(1, judged.failed)
-        self.assertIn("2 functional tests were skipped", wrong[0])
+        self.assertIn(f"2 {kind.name} tests were skipped", wrong[0])
 
     def test_nothing_but_skips_is_a_failure(self):
         judged, wrong = run_tests.judge(UNIT, Totals(0, 0, 4), 0, in_ci=False)
@@ -114,24 +117,69 @@ class RunBounded(base.BaseTestCase):
         self.assertIn("longer than 4 seconds", output)
 
 
+class Commands(fixtures.Fixture):
+    """Commands in the place of the lab's and of stestr: each tells its words, and how it ends."""
+
+    def __init__(self, **ends: int):
+        self._ends = {"install": 0, "status": 0, "up": 0, "down": 0, "stestr": 0} | ends
+
+    def _setUp(self):
+        self._root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        (self._root / "summary").write_text(SUMMARY.format(passed=7, skipped=0, failed=0))
+        for name, status in self._ends.items():
+            directory, says = ("bin", f"cat {self._root}/summary") if name == "stestr" \
+                else ("lab", "")
+            command = self._root / directory / name
+            command.parent.mkdir(exist_ok=True)
+            command.write_text(
+                f'#!/bin/sh\necho {name} "$@" >> {self._root}/told\n{says}\nexit {status}\n')
+            command.chmod(0o755)
+        for name in ("ROOT", "VENV"):
+            self.useFixture(fixtures.MonkeyPatch(f"run_tests.{name}", self._root))
+
+    def told(self) -> list[str]:
+        """Return a line for each command that was called: its name and its words."""
+        return [line.strip() for line in (self._root / "told").read_text().splitlines()]
+
+
 class Lab(base.BaseTestCase):
-    """Which words the lab's commands get, as commands of the same names tell."""
+    """Which words the lab's commands get."""
 
     def called(self, status: int) -> list[str]:
-        root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        (root / "lab").mkdir()
-        for name, ends in (("status", status), ("up", 0), ("down", 0)):
-            command = root / "lab" / name
-            command.write_text(f'#!/bin/sh\necho {name} "$@" >> {root}/told\nexit {ends}\n')
-            command.chmod(0o755)
-        self.useFixture(fixtures.MonkeyPatch("run_tests.ROOT", root))
+        commands = self.useFixture(Commands(status=status))
         with run_tests.Lab():
             pass
-        return (root / "told").read_text().split("\n")[:-1]
+        return commands.told()
 
     def test_one_that_it_brings_up_has_nothing_of_an_earlier_one(self):
-        self.assertEqual(["status", "up --defaults", "down"],
-                         [line.strip() for line in self.called(status=1)])
+        self.assertEqual(["status", "up --defaults", "down"], self.called(status=1))
 
     def test_one_that_is_up_stays_so_as_it_is(self):
-        self.assertEqual(["status", "up"], [line.strip() for line in self.called(status=0)])
+        self.assertEqual(["status", "up"], self.called(status=0))
+
+
+@ddt.ddt
+class Main(base.BaseTestCase):
+    """What is installed before which tests run."""
+
+    def called(self, *words: str, **ends: int) -> list[str]:
+        commands = self.useFixture(Commands(**ends))
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.status = run_tests.main(list(words))
+        return [" ".join(line.split()[:3]) for line in commands.told()]
+
+    def test_everything_is_installed_before_the_first_test(self):
+        self.assertEqual(
+            ["install lab", "stestr --test-path ./tests/unit",
+             "stestr --test-path ./tests/functional", "status", "up",
+             "stestr --test-path ./tests/lab"], self.called())
+
+    @ddt.data(("unit", "lab"), ("functional", "test"))
+    @ddt.unpack
+    def test_what_one_kind_needs(self, kind, needs):
+        self.assertEqual([f"install {needs}", f"stestr --test-path ./tests/{kind}"],
+                         self.called(kind))
+
+    def test_nothing_runs_where_it_can_not_be_installed(self):
+        self.assertEqual(["install lab"], self.called(install=1))
+        self.assertEqual(1, self.status)

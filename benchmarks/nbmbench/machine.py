@@ -35,6 +35,13 @@ def cpu_seconds(pid: int) -> float:
         raise ProcessLookupError(f"no process {pid}") from error
 
 
+def peak_memory_bytes(pid: int) -> int:
+    """Return the most memory that a process has had in RAM at once until now."""
+    told = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in told.splitlines()
+                if line.startswith("VmHWM:"))
+
+
 def commit() -> str:
     """Return the hash of the checkout's commit, "unknown" outside a repository."""
     return _output("git", "-C", CHECKOUT, "rev-parse", "HEAD") or "unknown"

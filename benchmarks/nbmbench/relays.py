@@ -82,6 +82,10 @@ class Relays:
         """Return the CPU time that a relay has used."""
         return machine.cpu_seconds(self._processes[side].pid)
 
+    def peak_memory_bytes(self, side: str) -> int:
+        """Return the most memory that a relay has had until now."""
+        return machine.peak_memory_bytes(self._processes[side].pid)
+
     def stop(self) -> None:
         """End both."""
         for process in self._processes.values():

@@ -166,6 +166,7 @@ def _dedup(bench: _Bench, relays: Relays, mode: str, level: int, profile: str,
         raise RuntimeError(f"the relays carried nothing:\n{relays.log(SOURCE)}")
     _add(bench, mode, repetition, wall, used[SOURCE], statistics["wire_bytes"], level=level,
          profile=profile, destination_cpu_seconds=used[DESTINATION], frame_bytes=frames,
+         peak_memory_bytes={side: relays.peak_memory_bytes(side) for side in used},
          **reference.told(),
          statistics={key: value for key, value in statistics.items() if key != "servers"})
     if rival:
@@ -264,6 +265,8 @@ def measured(cases) -> dict:
                 if f"{what}_bytes_per_second" in case and case["mode"] == "dedup"]
         if told:
             figures[f"dedup_beside_{what}_bytes_per_second"] = float(np.median(told))
+    if peaks := [case["peak_memory_bytes"] for case in cases if "peak_memory_bytes" in case]:
+        figures["peak_memory_bytes"] = max(max(each.values()) for each in peaks)
     return figures
 
 

@@ -84,6 +84,13 @@ class TestRelayThroughput(base.BaseTestCase):
         self.assertEqual((0.8, 0.6), (told["splice_vs_forwarder"],
                                       told["splice_vs_forwarder_direct"]))
 
+    def test_memory_is_that_of_the_process_that_has_had_more(self):
+        peaks = [{"source": 5, "destination": 7}, {"source": 8, "destination": 6}]
+        told = relay_throughput.measured([
+            self.case("dedup", 1.0, profile="10 Gbit/s", peak_memory_bytes=each)
+            for each in peaks])
+        self.assertEqual(8, told["peak_memory_bytes"])
+
 
 class TestDrainTime(base.BaseTestCase):
     def case(self, way, seconds, moved=8, link=300, fleet="alike", whole=8):

@@ -9,13 +9,28 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import re
+import subprocess
 import sys
+from collections.abc import Collection
 
 from oslotest import base
 
+from nova_batch_migrate.relay import control
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "lab"))
 
-from nbmlab import check, drain, guests, host, layout, network, services, shell  # noqa: E402
+from nbmlab import (  # noqa: E402
+    check,
+    drain,
+    guests,
+    host,
+    layout,
+    network,
+    project,
+    services,
+    shell,
+)
 from nbmlab.cloud import Cloud  # noqa: E402
 
 #: On a slow machine, too; of most it takes a fourth.
@@ -200,11 +215,15 @@ class LabTestCase(base.BaseTestCase):
         self.source, self.destination = self.destination, self.source
         return drain.batch(batch_id)
 
-    def assert_all_at(self, name: str) -> None:
-        """Every guest is ACTIVE at that host, runs there and nowhere else, and is whole."""
-        self.assertEqual(dict.fromkeys(self.ids.values(), name), self.hosts())
-        for server_id in self.ids.values():
-            self.assertEqual([name], running_at(server_id))
+    def assert_all_at(self, name: str, but: Collection[str] = ()) -> None:
+        """Every guest is ACTIVE at that host, runs there and nowhere else, and is whole.
+
+        ``but`` those servers: they are so at the source.
+        """
+        self.assertEqual({server_id: self.source if server_id in but else name
+                          for server_id in self.ids.values()}, self.hosts())
+        for server_id, at in self.hosts().items():
+            self.assertEqual([at], running_at(server_id))
         self.assert_guests_whole()
 
     def assert_guests_whole(self):
@@ -232,3 +251,55 @@ class LabTestCase(base.BaseTestCase):
                 if b"qemu-system" in words[0] and server_id.encode() in words:
                     return pid
         return None
+
+    def sent(self, server_id: str) -> int:
+        """Return the bytes that a server's migration has sent by now; 0 where there is none."""
+        told = shell.run(*host.inside(layout.host_named(self.source)), "virsh", "domjobinfo",
+                         "--rawstats", server_id, check=False)
+        found = re.search(r"memory_processed: (\d+)", told)
+        return int(found[1]) if found else 0
+
+    def statistics(self) -> dict:
+        """Return what the source's relay has counted."""
+        at = project.control_socket(layout.host_named(self.source))
+        return control.Client(str(at)).statistics()
+
+    def relay_log_bytes(self) -> int:
+        return (layout.LOG / f"batch-relay-{self.source}.log").stat().st_size
+
+    def told_by_relay(self, since: int = 0) -> list[str]:
+        """Return the lines that the source's relay has logged behind so many bytes."""
+        log = layout.LOG / f"batch-relay-{self.source}.log"
+        return log.read_bytes()[since:].decode().splitlines()
+
+    @classmethod
+    def start_relays_with(cls, *lines: str) -> None:
+        """Start the relays anew with further lines in [relay], until the class is over."""
+        options = layout.load_options()
+        paths = [project.relay_conf(each) for each in options.host_list]
+        before = [path.read_text() for path in paths]
+
+        def put(*texts: str) -> None:
+            for path, text in zip(paths, texts, strict=True):
+                path.write_text(text)
+            services.revive(options)
+        cls.addClassCleanup(put, *before)
+        put(*(text + "".join(f"{line}\n" for line in lines) for text in before))
+
+    def wait_for_standstill(self, *of: str) -> None:
+        """Return when a guest of the source, or that server's, stands still for its switchover.
+
+        Told by libvirt's event: a standstill is short.
+        """
+        told = subprocess.Popen(
+            [*host.inside(layout.host_named(self.source)), "stdbuf", "-oL", "virsh", "event",
+             *(word for server_id in of for word in ("--domain", server_id)),
+             "--event", "lifecycle", "--loop", "--timeout", str(BATCH_SECONDS)],
+            stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertTrue(any("Suspended" in line for line in told.stdout),
+                            "no guest stood still")
+        finally:
+            told.kill()
+            told.wait()
+            told.stdout.close()

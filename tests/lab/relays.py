@@ -5,11 +5,13 @@ import subprocess
 
 from tests.lab import base
 
-from nbmlab import daemon, guests, host, layout, shell  # noqa: E402, isort: skip
+from nbmlab import daemon, drain, guests, host, layout, shell  # noqa: E402, isort: skip
 
 BATCH_SECONDS = base.BATCH_SECONDS
 #: Of the relays.
 PORT = 49300
+#: Bytes of a stream whose QEMU is to be struck in the middle.
+WELL_ON_ITS_WAY = 4 << 20
 _TABLE = "nbm_faults"
 
 
@@ -47,18 +49,59 @@ class RelayTestCase(base.LabTestCase):
         self.link_at(0)
 
     def kill_relay_with_its_words(self, name: str) -> None:
-        """Kill a host's relay as if with its host: what it has said and nobody heard is lost.
-
-        The kernel would go on saying it for a process that is gone.
-        """
-        os.kill(daemon.record(f"batch-relay-{name}").pid, signal.SIGSTOP)
-        shell.run(*host.inside(layout.host_named(name)), "ss", "--kill", "state", "established",
-                  f"( sport = :{PORT} )")
+        """Kill a host's relay as if with its host: what it has said and nobody heard is lost."""
+        self.silence(f"batch-relay-{name}", name, f"sport = :{PORT}")
         self.kill_relay(name)
+
+    @staticmethod
+    def silence(process: str, name: str, connections: str) -> None:
+        """Stop a daemon of a host and end connections of it, with what nobody has heard.
+
+        The kernel would go on saying that for a process that is gone.
+        """
+        os.kill(daemon.record(process).pid, signal.SIGSTOP)
+        shell.run(*host.inside(layout.host_named(name)), "ss", "--kill", "state", "established",
+                  f"( {connections} )")
 
     def finished(self, batch_id: str) -> dict:
         """Return the batch's servers by name once all have moved, with their guests whole."""
         return self.all_moved(batch_id)
+
+    def strike_first(self, what: signal.Signals) -> tuple[str, int]:
+        """Send a signal to the first QEMU at the destination whose stream is well on its way.
+
+        Returns whose it is and its pid.
+        """
+        found = []
+
+        def under_way() -> list:
+            found.extend((server_id, pid) for server_id in self.ids.values()
+                         if self.sent(server_id) > WELL_ON_ITS_WAY
+                         and (pid := self.arriving(server_id)) is not None)
+            return found
+        shell.wait_for("a stream", BATCH_SECONDS, under_way, every_seconds=0.1)
+        os.kill(found[0][1], what)
+        return found[0]
+
+    def assert_gone_plain(self, batch_id: str, server: dict) -> None:
+        """A server's first attempt broke off, the second one went past the relays."""
+        self.assertEqual((2, None), (server["attempts"], server["relay"]), server)
+        self.assertEqual(server["raw_bytes"], server["wire_bytes"], server)
+        told = [event["message"] for event in drain.events(batch_id)
+                if event["server_id"] == server["id"] and event["kind"] == "retry"]
+        self.assertTrue(any("it goes the plain way now" in message for message in told), told)
+
+    def assert_broken_gone_plain(self, batch_id: str, servers: dict[str, dict]) -> None:
+        """Some servers' first attempts broke off, and those have gone past the relays."""
+        broken = [server for server in servers.values() if server["attempts"] > 1]
+        self.assertTrue(broken, servers)
+        for server in broken:
+            self.assert_gone_plain(batch_id, server)
+
+    def told_of_stream(self, server_id: str, since: int = 0) -> list[str]:
+        """Return what the source's relay has logged of the streams of a server that have ended."""
+        return [line for line in self.told_by_relay(since)
+                if f"stream of server {server_id} (" in line]
 
     def tables(self, name: str) -> str:
         return shell.run(*host.inside(layout.host_named(name)), "nft", "list", "tables")
@@ -84,20 +127,3 @@ class RelayTestCase(base.LabTestCase):
         shell.wait_for("the redirect", BATCH_SECONDS,
                        lambda: "nova_batch_relay" in self.tables(self.source),
                        every_seconds=0.1)
-
-    def wait_for_standstill(self) -> None:
-        """Return when a guest of the source stands still for its switchover.
-
-        Told by libvirt's event: a standstill is short.
-        """
-        told = subprocess.Popen(
-            [*host.inside(layout.host_named(self.source)), "stdbuf", "-oL", "virsh", "event",
-             "--event", "lifecycle", "--loop", "--timeout", str(BATCH_SECONDS)],
-            stdout=subprocess.PIPE, text=True)
-        try:
-            self.assertTrue(any("Suspended" in line for line in told.stdout),
-                            "no guest stood still")
-        finally:
-            told.kill()
-            told.wait()
-            told.stdout.close()

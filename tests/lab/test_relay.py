@@ -5,14 +5,12 @@ first. The same guests go to and fro for all tests.
 """
 import json
 
-import ddt
-
+from nova_batch_migrate.conductor.relays import REFUSED
 from tests.lab import relays
 
 from nbmlab import drain, shell  # noqa: E402, isort: skip
 
 
-@ddt.ddt
 class RelayTest(relays.RelayTestCase):
     def test_identical_memory_crosses_once(self):
         batch_id = self.begin()
@@ -36,11 +34,23 @@ class RelayTest(relays.RelayTestCase):
         shell.wait_for("the end of the redirect", 60,
                        lambda: "nova_batch_relay" not in self.tables(self.source))
 
-    @ddt.data("source", "destination")
-    def test_a_relay_killed_in_the_middle_harms_no_guest(self, side):
+    def test_the_destinations_relay_killed_in_the_middle_harms_no_guest(self):
         batch_id = self.caught()
-        self.kill_relay(getattr(self, side))
-        if side == "source":
-            self.wait_for_no_redirect()
-        servers = self.finished(batch_id)
-        self.assertGreater(max(server["attempts"] for server in servers.values()), 1)
+        self.kill_relay(self.destination)
+        self.assert_broken_gone_plain(batch_id, self.finished(batch_id))
+
+    def test_the_sources_relay_killed_in_the_middle_harms_no_guest(self):
+        """Whoever may go the plain way goes it; who may not stays at the source, running."""
+        self.link_at(self.SLOW_LINK_MIB_PER_SECOND)
+        refusing = self.request(servers=[self.ids["lab-web1"]], fallback="refuse")
+        willing = self.begin("lab-web2", "lab-slow")
+        for batch_id in (refusing, willing):
+            self.wait_for_stream(batch_id)
+        self.kill_relay(self.source)
+        self.wait_for_no_redirect()
+        stays, = self.ended(refusing, "partial")["servers"]
+        self.assertEqual(("failed", 1), (stays["status"], stays["attempts"]), stays)
+        self.assertIn(f"; {REFUSED}", stays["reason"])
+        servers = {server["name"]: server for server in self.ended(willing)["servers"]}
+        self.assert_broken_gone_plain(willing, servers)
+        self.assert_all_at(self.destination, but={stays["id"]})

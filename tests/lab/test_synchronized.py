@@ -8,6 +8,7 @@ import time
 from tests.lab import base
 
 from nbmlab import check, guests, layout, shell  # noqa: E402, isort: skip
+from nbmlab.families import FAMILIES  # noqa: E402, isort: skip
 
 TALK_SECONDS = 60
 
@@ -27,7 +28,9 @@ class TogetherTestCase(base.LabTestCase):
         self.before = self.talks()
 
     def talks(self) -> dict[str, check.Talk | None]:
-        return {server_id: check.last_talk(server_id) for server_id in self.ids.values()}
+        """Return by server how the sessions are of those that talk."""
+        return {self.ids[each.name]: check.last_talk(self.ids[each.name])
+                for each in self.MEMBERS if FAMILIES[each.family].talks}
 
     @property
     def members(self) -> list[str]:

@@ -4,24 +4,24 @@ Run by tools/test lab on a lab that is up with its relays, with the guests of te
 """
 import contextlib
 import os
-import re
 import signal
 import threading
 import time
 
-from tests.lab import base
+from tests.lab import base, relays
 from tests.lab.test_synchronized import TogetherTestCase
 
-from nbmlab import check, drain, host, layout, shell  # noqa: E402, isort: skip
+from nbmlab import check, drain, shell  # noqa: E402, isort: skip
 
 #: [relay] hold_seconds of the lab.
 HOLD_SECONDS = 20
 #: On this one a stream lasts longer than it takes until its QEMU is struck.
 SLOW_LINK_MIB_PER_SECOND = 6.0
-_WELL_ON_ITS_WAY = 4 << 20
 
 
-class CalledOffTestCase(TogetherTestCase):
+class StruckTestCase(TogetherTestCase):
+    """The QEMU that awaits one of the guests is struck by a signal."""
+
     def setUp(self):
         super().setUp()
         self.struck: set[int] = set()
@@ -35,23 +35,17 @@ class CalledOffTestCase(TogetherTestCase):
         end = time.monotonic() + 2 * base.BATCH_SECONDS
         while len(struck) < times and time.monotonic() < end:
             pid = self.arriving(server_id)
-            if pid is not None and pid not in struck and self.sent(server_id) > _WELL_ON_ITS_WAY:
+            if pid is not None and pid not in struck \
+                    and self.sent(server_id) > relays.WELL_ON_ITS_WAY:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, what)
                     struck.add(pid)
             time.sleep(0.1)
 
-    def sent(self, server_id: str) -> int:
-        """Return the bytes that a server's migration has sent by now; 0 where there is none."""
-        told = shell.run(*host.inside(layout.host_named(self.source)), "virsh", "domjobinfo",
-                         "--rawstats", server_id, check=False)
-        found = re.search(r"memory_processed: (\d+)", told)
-        return int(found[1]) if found else 0
-
-    def striking(self, what: signal.Signals, times: int) -> None:
-        """Strike the second guest's QEMU at the destination in a thread of its own."""
-        victim = self.ids["together-b"]
-        thread = threading.Thread(target=self.strike, args=(victim, what, times), daemon=True)
+    def striking(self, what: signal.Signals, times: int, victim: str = "together-b") -> None:
+        """Strike a guest's QEMU at the destination in a thread of its own."""
+        thread = threading.Thread(target=self.strike, args=(self.ids[victim], what, times),
+                                  daemon=True)
         thread.start()
         self.addCleanup(thread.join)
 
@@ -59,6 +53,8 @@ class CalledOffTestCase(TogetherTestCase):
         self.link_at(SLOW_LINK_MIB_PER_SECOND)
         return self.request(synchronized=[self.members])
 
+
+class CalledOffTestCase(StruckTestCase):
     def test_where_one_destination_fails_twice_all_stay_running(self):
         self.striking(signal.SIGKILL, 2)
         batch = self.ended(self.together(), "partial", 2 * base.BATCH_SECONDS)

@@ -25,6 +25,7 @@ class Wanted:
     name: str
     host: str = "cmpa"
     memory_mib: int = 0                # 0: what the family says
+    project: str = "admin"             # another one's guests go where the scheduler likes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Guest:
     memory_mib: int
 
 
-def boot(wanted: Sequence[Wanted], project: str = "admin") -> list[Guest]:
+def boot(wanted: Sequence[Wanted]) -> list[Guest]:
     """Boot guests side by side and return them when each ticks on its console."""
     admin = Cloud()
-    owner = admin if project == "admin" else Cloud(project, project, project)
+    owners = {each.project: Cloud(each.project, each.project, each.project) for each in wanted}
     images = {image["name"]: image["id"]
               for image in admin.get("glance", "/images?limit=1000")["images"]}
     network = admin.get("neutron", f"/networks?name={provision.NETWORK}")["networks"][0]["id"]
@@ -58,10 +59,9 @@ def boot(wanted: Sequence[Wanted], project: str = "admin") -> list[Guest]:
         if flavor not in flavors:
             flavors[flavor] = admin.post("nova-api", "/flavors", {"flavor": {
                 "name": flavor, "ram": memory_mib, "vcpus": 1, "disk": 1}})["flavor"]["id"]
-        # `host` is an administrator's request; another project's guests go where the scheduler
-        # likes
-        place = {"host": each.host} if owner is admin else {}
-        ids.append(owner.post("nova-api", "/servers", {"server": {
+        # `host` is an administrator's request
+        place = {"host": each.host} if each.project == "admin" else {}
+        ids.append(owners[each.project].post("nova-api", "/servers", {"server": {
             "name": each.name, "imageRef": images[each.family], "flavorRef": flavors[flavor],
             "networks": [{"uuid": network}], "metadata": {FAMILY_KEY: each.family},
             **place}})["server"]["id"])
@@ -177,7 +177,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
 
     if given.command == "boot":
-        _show(boot([Wanted(given.family, given.name, given.host, given.memory)], given.project))
+        _show(boot([Wanted(given.family, given.name, given.host, given.memory, given.project)]))
     elif given.command == "boot-set":
         _show(boot([_parse(text) for text in given.guest]))
     elif given.command == "list":

@@ -45,10 +45,13 @@ _LEAST_CLOSING_SECONDS = 0.05
 #: Then nothing is taken for longer than QEMU counts its speed at once, 0.1 s. What it would stop
 #: the guest for falls with that speed, and all count anew from when they are taken again.
 STILL_SECONDS = 0.11
-#: Until the gate opens they are then taken as fast as they come, to where so much is left, and no
-#: less than before they stood still. There each waits for the others: QEMU's limit is still low, so
-#: it looks once more, and has next to nothing to send while its guest stands still.
-DASH_SECONDS, _LAST_BYTES = 0.06, 460 << 10
+#: Until the gate opens what each has left is then brought down to so much, all in the same time: who
+#: came there sooner would be stopped at its next look, and stand still for longer than the others.
+#: QEMU's limit is still low when the gate opens, so it looks once more, and has next to nothing to
+#: send while its guest stands still.
+DASH_SECONDS, _LAST_BYTES = 0.08, 440 << 10
+#: However little time is left for that.
+_LEAST_DASH_SECONDS = 0.01
 #: What a round says of what is left counts for so much; the rest is what was reckoned before it. A
 #: round ends where QEMU comes to memory's end, which is near a look but not at it: after a look in
 #: the middle half of what it found comes in the next round.
@@ -162,11 +165,13 @@ class Approach:
                            _LEAST_CLOSING_SECONDS)
         return max(_SLOWEST * rate, rate + (left - wanted) / left_seconds)
 
-    @property
-    def arrived(self) -> bool:
-        """Whether so little is left that the guest might be stopped; also where nobody knows."""
-        return (self.left_bytes() or 0.0) <= max(_LAST_BYTES,
-                                                 _CLOSING_SHARE * self._least_round_bytes)
+    def dash(self, seconds: float) -> float:
+        """Return how fast the next bytes are to be, having stood still; ``seconds`` as above."""
+        left, rate = self.left_bytes(), self._rate() if self._dirtied else self._dirty
+        if left is None:
+            return rate
+        return max(_SLOWEST * rate, rate + (left - _LAST_BYTES) / max(seconds,
+                                                                      _LEAST_DASH_SECONDS))
 
     def left_bytes(self) -> float | None:
         """Return what the guest has dirtied and QEMU not written; None before it is known."""

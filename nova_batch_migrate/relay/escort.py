@@ -41,7 +41,7 @@ class Escort:
         self.held = False
         #: Through the gate behind which the members of the set switch over.
         self.through = False
-        #: So near to it that its bytes are taken as fast as they come, and behind it.
+        #: So near to it that what it has left is brought down for the last time, and behind it.
         self.hurries = False
         #: Written to by its guest there and not yet sent; None where nobody knows.
         self._left_bytes: float | None = None
@@ -149,18 +149,16 @@ class Escort:
         if not self._approach.busy and (self._approach.ready or opens_in is not None):
             self._wait_at_gate()
             return
-        if self.hurries:
-            if opens_in <= 0 or self._approach.arrived:
-                self._wait_at_gate()
-            return
-        if opens_in is not None and opens_in <= approach.STILL_SECONDS + approach.DASH_SECONDS:
+        near = opens_in is not None and opens_in <= approach.STILL_SECONDS + approach.DASH_SECONDS
+        if near and not self.hurries:
             self._flush()
             self._gang.linger(opens_in - approach.DASH_SECONDS)
             self.hurries = True
             return
         now = time.monotonic()
         if opens_in is not None:
-            speed = self._approach.closing(opens_in)
+            bring_down = self._approach.dash if self.hurries else self._approach.closing
+            speed = bring_down(opens_in)
             # what the pace of before had it wait for is over
             self._due = min(self._due, now)
         # what sending took counts: the speed is QEMU's, whatever the relay needs

@@ -114,9 +114,9 @@ class Portions:
             size = _gone_within(_LATE_SECONDS, sending_bytes_per_second, _EARLY_BYTES)
         return _late(round_, size)
 
-    def led(self, round_: int, hurries: bool) -> Portion:
-        """Return what to take of a set's member on its way to the gate; ``hurries``: it is near."""
-        return _late(round_, _GATE_BYTES if hurries else _LED_BYTES)
+    def led(self, round_: int, through: bool) -> Portion:
+        """Return what to take of a set's member on its way to the gate, or ``through`` it."""
+        return _late(round_, _GATE_BYTES if through else _LED_BYTES)
 
     def crossing_share(self) -> float:
         """Return wire bytes of raw bytes, by what was taken last; all of it while nobody knows."""

@@ -257,7 +257,7 @@ class SourceStream:
 
     def _portion(self, position: qemu_stream.Position, late: bool) -> portions.Portion:
         if self._escort is not None and self._escort.leads:
-            return self._portions.led(position.round, self._escort.hurries)
+            return self._portions.led(position.round, self._escort.through)
         sending = self._group.sending_bytes_per_second()
         if late:
             return self._portions.late(position.round, sending)

@@ -45,11 +45,11 @@ _LEAST_CLOSING_SECONDS = 0.05
 #: Then nothing is taken for longer than QEMU counts its speed at once, 0.1 s. What it would stop
 #: the guest for falls with that speed, and all count anew from when they are taken again.
 STILL_SECONDS = 0.11
-#: Until the gate opens what each has left is then brought down to so much, all in the same time: who
-#: came there sooner would be stopped at its next look, and stand still for longer than the others.
-#: QEMU's limit is still low when the gate opens, so it looks once more, and has next to nothing to
-#: send while its guest stands still.
-DASH_SECONDS, _LAST_BYTES = 0.08, 440 << 10
+#: Until the gate opens what each has left is then brought down to so much, all in the same time:
+#: who came there sooner would be stopped at its next look, and stand still for longer than the
+#: others. QEMU's limit is still low when the gate opens, so it looks once more, and has next to
+#: nothing to send while its guest stands still.
+DASH_SECONDS, _LAST_BYTES = 0.08, 330 << 10
 #: However little time is left for that.
 _LEAST_DASH_SECONDS = 0.01
 #: What a round says of what is left counts for so much; the rest is what was reckoned before it. A

@@ -42,8 +42,8 @@ class Late(base.BaseTestCase):
     @ddt.data((1, False, 128 << 10, 128 << 10), (1, True, 256 << 10, 256 << 10),
               (0, False, 128 << 10, None))
     @ddt.unpack
-    def test_of_one_that_is_led_by_how_far_it_is(self, number, hurries, size, block):
-        self.assertEqual((size, block), of(in_set=True).led(number, hurries))
+    def test_of_one_that_is_led_by_how_far_it_is(self, number, through, size, block):
+        self.assertEqual((size, block), of(in_set=True).led(number, through))
 
 
 @ddt.ddt

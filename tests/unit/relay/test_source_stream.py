@@ -15,8 +15,8 @@ class Portions(base.BaseTestCase):
     ROUND0, ROUND, END = (qemu_stream.Position(phase="round0"), qemu_stream.Position(round=1),
                           qemu_stream.Position(ram_end_offset=1))
     BEFORE, TO_GATE, THROUGH = (
-        types.SimpleNamespace(leads=leads, hurries=hurries, held=leads)
-        for leads, hurries in ((False, False), (True, False), (True, True)))
+        types.SimpleNamespace(leads=leads, through=through, held=leads)
+        for leads, through in ((False, False), (True, False), (True, True)))
 
     @staticmethod
     def _taken(stream, position):

@@ -103,7 +103,9 @@ class Gangs:
     def attempt_ended(self, ctxt, batch: dict, row: dict, retry: bool, reason: str) -> None:
         """A member's migration is over and it runs at the source."""
         if self.released(ctxt, batch, row):
-            return _fail(ctxt, batch, row,
+            told = self._relays.set_of(ctxt, batch, row) or {}
+            without = row["server_id"] in told.get("left_out", ())
+            return _fail(ctxt, batch, row, f"its set goes without it: {reason}" if without else
                          f"it failed after its set had been let go together: {reason}")
         known = kept(batch, row)
         if known.get("off") is None and known.get("policy") == RELEASE:

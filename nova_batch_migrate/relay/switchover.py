@@ -52,6 +52,8 @@ class Gang:
         self._there: set[str] = set()
         self._loaded: set[str] = set()
         self._failed: set[str] = set()
+        #: Those of them without whom the others were let go.
+        self._left_out: frozenset[str] = frozenset()
         self._ready: set[str] = set()
         self._early: set[str] = set()
         self._released_at = 0.0
@@ -75,12 +77,13 @@ class Gang:
         return self._state is State.CALLED_OFF
 
     def as_dict(self) -> dict:
-        """Return members, state and why it was called off, who failed, who did not wait for the
-        others at the gate, whether all were let go; as JSON can carry it."""
+        """Return members, state and why it was called off, who failed, whom the others went
+        without, who did not wait for them at the gate, whether all were let go; as JSON can carry
+        it."""
         with self._changed:
             return {"members": sorted(self.members), "state": str(self._state),
                     "reason": self._reason, "failed": sorted(self._failed),
-                    "early": sorted(self._early),
+                    "left_out": sorted(self._left_out), "early": sorted(self._early),
                     "over": self.members - self._failed <= set(self.resumed_at)}
 
     def hold(self, server_id: str, alive: Callable[[], bool] = lambda: True) -> bool:
@@ -215,6 +218,7 @@ class Gang:
     def _settle(self) -> None:
         if self._state is State.GATHERING and self.members <= self._there | self._failed:
             self._state, self._released_at = State.RELEASED, self._clock()
+            self._left_out = frozenset(self._failed)
         self._settle_gate()
         self._changed.notify_all()
 

@@ -74,7 +74,7 @@ class ReleaseTest(ThreeTestCase):
         self.assertEqual(pid, self.arriving(self.victim))
         self.assertGreater(check.last_tick(self.victim).tick, begun.tick)
         os.kill(pid, signal.SIGCONT)
-        self.assert_others_moved(self.ended(batch_id, "partial"), "its set")
+        self.assert_others_moved(self.ended(batch_id, "partial"), "its set goes without it")
 
 
 class BehindTheReleaseTest(ThreeTestCase):

@@ -90,7 +90,7 @@ class PlayedAgents:
         self.without, self.policy = set(), "together"
         self.open, self.sets, self.out = {}, [], []
         self.state, self.reason, self.answers = "gathering", None, True
-        self.at_it, self.left = set(), set()
+        self.at_it, self.left, self.left_out = set(), set(), []
 
     def relay(self, ctxt, host):
         if host in self.without:
@@ -121,7 +121,7 @@ class PlayedAgents:
         return {"groups": [
             {"id": group_id, "servers": {}, "synchronized": [
                 {"members": members, "state": self.state, "reason": self.reason, "failed": [],
-                 "over": False}
+                 "left_out": self.left_out, "over": False}
                 for members in group["synchronized"]]} for group_id, group in self.open.items()]}
 
     def progress(self, ctxt, host, servers):
@@ -350,6 +350,16 @@ class GangsTest(base.BaseTestCase):
         self.assertEqual(["completed", "failed", "completed"], self.statuses())
         self.assertIn("goes without it", self.rows()["s1"]["reason"])
         self.assertEqual(3, len(self.nova.issued))
+
+    def test_who_came_too_late_and_ends_after_the_others_were_let_go_was_left_out(self):
+        self.agents.policy = "release"
+        self.passes()
+        self.agents.state, self.agents.left_out = "released", ["s1"]
+        self.nova.end("s0", "completed")
+        self.nova.end("s1")
+        self.passes(6)
+        self.assertEqual(["completed", "failed", "migrating"], self.statuses())
+        self.assertIn("its set goes without it", self.rows()["s1"]["reason"])
 
     def test_after_the_release_who_fails_is_reported_and_the_others_go(self):
         self.passes()

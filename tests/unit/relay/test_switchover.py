@@ -33,14 +33,16 @@ class GangTest(base.BaseTestCase):
     def test_the_conductor_is_told_how_far_it_is_and_why_it_was_called_off(self):
         gang = self.gang(hold=0.05)
         self.assertEqual({"members": ["a", "b"], "state": "gathering", "reason": None,
-                          "failed": [], "early": [], "over": False}, gang.as_dict())
+                          "failed": [], "left_out": [], "early": [], "over": False}, gang.as_dict())
         gang.hold("a")
         self.assertEqual(("called-off", "b did not come within 0.05 s"),
                          (gang.as_dict()["state"], gang.as_dict()["reason"]))
         gang = self.gang(policy=Policy.RELEASE)
         gang.failed("b", "it was reset")
         self.assertTrue(gang.hold("a"))
-        self.assertEqual(("released", ["b"]), (gang.as_dict()["state"], gang.as_dict()["failed"]))
+        gang.failed("a", "later")
+        self.assertEqual(("released", ["a", "b"], ["b"]), tuple(
+            gang.as_dict()[name] for name in ("state", "failed", "left_out")))
 
     def test_together_one_that_is_late_keeps_all_at_the_source(self):
         gang = self.gang(hold=0.05)

@@ -4,16 +4,20 @@ Called by services. Safe to repeat: makes only what is missing, and images anew 
 changed.
 """
 import datetime
+import http
 import http.client
+import time
 
 from nbmlab import cloud, daemon, families, layout, shell, stamps
 from nbmlab import images as guest_images
-from nbmlab.cloud import Cloud
+from nbmlab.cloud import ApiError, Cloud
 from nbmlab.layout import Host
 
 SERVICES = (("placement", "placement", ""), ("glance", "image", ""), ("neutron", "network", ""),
             ("nova-api", "compute", "/v2.1"))
 NETWORK = "guests"
+#: In which a Neutron that has just begun has read its policies, and between two questions to it.
+POLICIES_SECONDS, POLICIES_LOOK_SECONDS = 30, 1.0
 
 
 def answers(name: str) -> bool:
@@ -63,14 +67,31 @@ def _user(admin: Cloud, name: str, project_name: str, role_names: tuple[str, ...
 
 def guest_network() -> None:
     """Make the one network that all guests are on."""
+    shell.wait_for("the guests' network", POLICIES_SECONDS, _guest_network)
+
+
+def _guest_network() -> bool:
+    """Make the network unless it is there; False where Neutron does not let an administrator.
+
+    Of two first requests at once one may be judged while the other still reads the policies: it is
+    shown no network then, and refused one.
+    """
     admin = Cloud()
-    if admin.get("neutron", f"/networks?name={NETWORK}")["networks"]:
-        return
-    network = admin.post("neutron", "/networks", {
-        "network": {"name": NETWORK, "shared": True}})["network"]
+    for _ in range(2):
+        if admin.get("neutron", f"/networks?name={NETWORK}")["networks"]:
+            return True
+        time.sleep(POLICIES_LOOK_SECONDS)
+    try:
+        network = admin.post("neutron", "/networks", {
+            "network": {"name": NETWORK, "shared": True}})["network"]
+    except ApiError as error:
+        if error.status != http.HTTPStatus.FORBIDDEN:
+            raise
+        return False
     admin.post("neutron", "/subnets", {"subnet": {
         "network_id": network["id"], "ip_version": 4, "cidr": layout.GUEST_SUBNET,
         "gateway_ip": None, "enable_dhcp": False}})
+    return True
 
 
 def images() -> None:

@@ -163,15 +163,14 @@ class Approach:
                      _CLOSING_SHARE * self._least_round_bytes)
         left_seconds = max(seconds - DASH_SECONDS - STILL_SECONDS - _SETTLED_SECONDS,
                            _LEAST_CLOSING_SECONDS)
-        return max(_SLOWEST * rate, rate + (left - wanted) / left_seconds)
+        return _towards(left, wanted, rate, left_seconds)
 
     def dash(self, seconds: float) -> float:
         """Return how fast the next bytes are to be, having stood still; ``seconds`` as above."""
-        left, rate = self.left_bytes(), self._rate() if self._dirtied else self._dirty
+        left = self.left_bytes()
         if left is None:
-            return rate
-        return max(_SLOWEST * rate, rate + (left - _LAST_BYTES) / max(seconds,
-                                                                      _LEAST_DASH_SECONDS))
+            return self._dirty
+        return _towards(left, _LAST_BYTES, self._rate(), max(seconds, _LEAST_DASH_SECONDS))
 
     def left_bytes(self) -> float | None:
         """Return what the guest has dirtied and QEMU not written; None before it is known."""
@@ -234,3 +233,10 @@ class Approach:
                 self.ready = True
         self.round, self._begun, self._bytes = number, now + early, 0
         return early
+
+
+def _towards(left_bytes: float, wanted_bytes: float, dirty_bytes_per_second: float,
+             seconds: float) -> float:
+    """Return how fast to take what a guest has left, so that in so much time so much is."""
+    return max(_SLOWEST * dirty_bytes_per_second,
+               dirty_bytes_per_second + (left_bytes - wanted_bytes) / seconds)

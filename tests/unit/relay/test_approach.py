@@ -201,14 +201,14 @@ class ApproachTest(base.BaseTestCase):
         self.assertLess(max(stopped), 0.09, stopped)
         self.assertLess(max(stopped) - min(stopped), 0.05, stopped)
         # with what the kernel holds under cubic
-        left, stopped, _ = self.let_go(160_000, 0.5e6)
+        left, stopped, _ = self.let_go(160_000, 0.45e6)
         self.assertLess(max(left), 0.8e6, left)
         self.assertLess(max(stopped), 0.03, stopped)
         self.assertLess(max(stopped) - min(stopped), 0.015, stopped)
 
     def test_who_stood_still_before_has_next_to_nothing_to_send_when_it_stops(self):
-        *_, before = self.let_go(160_000, 0.5e6, still_seconds=0)
-        *_, last = self.let_go(160_000, 0.5e6)
+        *_, before = self.let_go(160_000, 0.45e6, still_seconds=0)
+        *_, last = self.let_go(160_000, 0.45e6)
         self.assertLess(max(last), 0.15e6, (before, last))
         self.assertLess(sum(last), sum(before) / 2, (before, last))
 

@@ -18,6 +18,8 @@ from nbmlab import check, drain, guests, shell  # noqa: E402, isort: skip
 
 #: On this one a switchover takes longer than it takes to strike its QEMU.
 _SLOW_SWITCHOVER_MIB_PER_SECOND = 3.0
+#: On the slow link the last of three comes nine seconds behind the first one.
+_HOLD = "hold_seconds = 20"
 
 
 class ThreeTestCase(StruckTestCase):
@@ -53,7 +55,7 @@ class ReleaseTest(ThreeTestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.start_relays_with("switchover_policy = release")
+        cls.start_relays_with(_HOLD, "switchover_policy = release")
         super().setUpClass()
 
     def test_the_rest_goes_without_one_whose_destination_fails(self):
@@ -78,6 +80,11 @@ class ReleaseTest(ThreeTestCase):
 
 
 class BehindTheReleaseTest(ThreeTestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.start_relays_with(_HOLD)
+        super().setUpClass()
+
     def test_one_that_fails_behind_the_release_is_reported(self):
         """Its guest stands still, and its destination has not said that all is there."""
         batch_id = self.together()

@@ -210,7 +210,7 @@ class LabTestCase(base.BaseTestCase):
         for service in drain.compute_services():
             self.admin.call("nova-api", "PUT", f"/os-services/{service['id']}",
                             {"status": "enabled"})
-        batch_id = self.begin(*words)
+        batch_id = self.begin(*words) if words else self.request()
         self.all_moved(batch_id)
         self.source, self.destination = self.destination, self.source
         return drain.batch(batch_id)

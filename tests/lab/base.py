@@ -220,9 +220,10 @@ class LabTestCase(base.BaseTestCase):
 
         ``but`` those servers: they are so at the source.
         """
+        hosts = self.hosts()
         self.assertEqual({server_id: self.source if server_id in but else name
-                          for server_id in self.ids.values()}, self.hosts())
-        for server_id, at in self.hosts().items():
+                          for server_id in self.ids.values()}, hosts)
+        for server_id, at in hosts.items():
             self.assertEqual([at], running_at(server_id))
         self.assert_guests_whole()
 
@@ -233,9 +234,10 @@ class LabTestCase(base.BaseTestCase):
 
     def hosts(self) -> dict[str, str]:
         """Return where Nova has each guest; each must be ACTIVE."""
-        for guest in guests.listed():
+        here = guests.listed()
+        for guest in here:
             self.assertEqual("ACTIVE", guest.status, guest)
-        return {guest.id: guest.host for guest in guests.listed()}
+        return {guest.id: guest.host for guest in here}
 
     def service(self) -> dict:
         """Return the compute service of the source."""

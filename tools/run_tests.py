@@ -26,7 +26,7 @@ class Kind:
 
     name: str
     needs: str              # argument of lab/install
-    serial: bool            # the tests share one cloud
+    workers_per_core: int   # 0: one in all, since the tests share one cloud
     must_not_skip: bool     # in CI a skip is a failure: nothing would have been shown
     limit_seconds: int      # when something surely hangs, on a slow machine too
 
@@ -34,9 +34,10 @@ class Kind:
 KINDS = (
     # some have real QEMUs of both versions, libvirt, systemd and zstd; what a machine refuses (KSM,
     # huge pages, frame numbers) is skipped and counted
-    Kind("unit", needs="lab", serial=False, must_not_skip=False, limit_seconds=1200),
-    Kind("functional", needs="test", serial=False, must_not_skip=True, limit_seconds=1500),
-    Kind("lab", needs="lab", serial=True, must_not_skip=True, limit_seconds=2400),
+    Kind("unit", needs="lab", workers_per_core=1, must_not_skip=False, limit_seconds=1200),
+    # they wait for Nova's and our own pauses for nearly half of their time
+    Kind("functional", needs="test", workers_per_core=2, must_not_skip=True, limit_seconds=1500),
+    Kind("lab", needs="lab", workers_per_core=0, must_not_skip=True, limit_seconds=2400),
 )
 
 
@@ -114,13 +115,19 @@ def run_bounded(command: list[str], environment: dict, limit_seconds: int) -> tu
             return 1, f"{output}\nstopped: it took longer than {limit_seconds} seconds\n"
 
 
+def workers(kind: Kind) -> list[str]:
+    """Return the words that tell stestr how many tests run side by side."""
+    number = kind.workers_per_core * len(os.sched_getaffinity(0))
+    return ["--concurrency", str(number)] if number else ["--serial"]
+
+
 def run_kind(kind: Kind, in_ci: bool) -> Totals:
     """Run the tests of one kind, print what is notable, return what counts."""
     environment = os.environ | {
         "OS_NOVA_DISABLE_EVENTLET_PATCHING": "True", "NBM_LAB": str(STATE),
         "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     command = [str(VENV / "bin" / "stestr"), "--test-path", f"./tests/{kind.name}", "run",
-               "--suppress-attachments", *(["--serial"] if kind.serial else [])]
+               "--suppress-attachments", *workers(kind)]
     began = time.monotonic()
     status, output = run_bounded(command, environment, kind.limit_seconds)
     totals, wrong = judge(kind, read_totals(output), status, in_ci)

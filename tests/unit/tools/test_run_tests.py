@@ -113,6 +113,13 @@ class Notable(base.BaseTestCase):
         self.assertEqual("no such module", run_tests.notable("no such module"))
 
 
+class Workers(base.BaseTestCase):
+    def test_side_by_side_but_for_those_that_share_a_cloud(self):
+        self.useFixture(fixtures.MonkeyPatch("os.sched_getaffinity", lambda pid: {0, 1, 5}))
+        self.assertEqual([["--concurrency", "3"], ["--concurrency", "6"], ["--serial"]],
+                         [run_tests.workers(kind) for kind in run_tests.KINDS])
+
+
 class RunBounded(base.BaseTestCase):
     def test_a_command_beyond_its_time_is_ended_and_fails(self):
         status, output = run_tests.run_bounded(["sh", "-c", "echo begun; sleep 60"], {}, 4)

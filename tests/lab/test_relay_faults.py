@@ -145,7 +145,8 @@ class RelayFaultsTest(relays.RelayTestCase):
 
     def test_two_batches_at_once_over_a_link_that_loses_packets(self):
         self.break_link(*_LOSS)
-        batches = [self.begin("lab-web1"), self.begin("lab-web2", "lab-slow")]
+        batches = [self.request(servers=[self.ids[name] for name in names])
+                   for names in (("lab-web1",), ("lab-web2", "lab-slow"))]
         servers = [server for batch_id in batches for server in self.ended(batch_id)["servers"]]
         self.assert_all_at(self.destination)
         self.assertEqual({1}, {server["attempts"] for server in servers}, servers)

@@ -42,7 +42,10 @@ PLANNED = "project-planned"
 URGENT = "project-urgent"
 #: The same with dictionaries as large as a guest is; no goal is by it either.
 LARGE = "project-large-dictionary"
-OURS = {PROJECT: (), LARGE: (), PLANNED: (), URGENT: ("--urgent",)}
+#: The same without relays: what they are worth on a link. No goal is by it.
+OFF = "project-off"
+OURS = {PROJECT: (), LARGE: (), PLANNED: (), URGENT: ("--urgent",),
+        OFF: ("--dedup-scope", "off")}
 QEMU = {"qemu-all": 8, "qemu-serial": 1}
 QUICK_WAYS = ("nova-all", PROJECT)
 LIMIT_SECONDS = 1200

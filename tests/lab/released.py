@@ -18,14 +18,19 @@ from nbmlab import check, drain, guests, shell  # noqa: E402, isort: skip
 
 #: On this one a switchover takes longer than it takes to strike its QEMU.
 _SLOW_SWITCHOVER_MIB_PER_SECOND = 3.0
-#: On the slow link the last of three comes nine seconds behind the first one.
-_HOLD = "hold_seconds = 20"
 
 
 class ThreeTestCase(StruckTestCase):
     """Two guests that talk to each other, and a third one that fails."""
 
     MEMBERS = (*TogetherTestCase.MEMBERS, guests.Wanted("quick-web", "together-c"))
+    #: On the slow link the last of three comes nine seconds behind the first one.
+    RELAY_OPTIONS = ("hold_seconds = 20",)
+
+    @classmethod
+    def setUpClass(cls):
+        cls.start_relays_with(*cls.RELAY_OPTIONS)
+        super().setUpClass()
 
     def setUp(self):
         super().setUp()
@@ -53,10 +58,7 @@ class ThreeTestCase(StruckTestCase):
 class ReleaseTest(ThreeTestCase):
     """[relay] switchover_policy is *release* on both hosts."""
 
-    @classmethod
-    def setUpClass(cls):
-        cls.start_relays_with(_HOLD, "switchover_policy = release")
-        super().setUpClass()
+    RELAY_OPTIONS = (*ThreeTestCase.RELAY_OPTIONS, "switchover_policy = release")
 
     def test_the_rest_goes_without_one_whose_destination_fails(self):
         self.striking(signal.SIGKILL, 1, "together-c")
@@ -80,11 +82,6 @@ class ReleaseTest(ThreeTestCase):
 
 
 class BehindTheReleaseTest(ThreeTestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.start_relays_with(_HOLD)
-        super().setUpClass()
-
     def test_one_that_fails_behind_the_release_is_reported(self):
         """Its guest stands still, and its destination has not said that all is there."""
         batch_id = self.together()

@@ -229,7 +229,8 @@ def _too_narrow(batch: st.BatchState, source: str, rows: list) -> str | None:
 def _limit(batch: st.BatchState, source: str, group: int) -> int:
     """Return how many may migrate at once."""
     settings = batch.settings
-    return min(settings.relayed_parallel if group in batch.relayed else settings.max_parallel,
+    return min(settings.relayed_parallel if group in batch.relayed
+               else batch.at_once.get(group, settings.max_parallel),
                batch.parallel_limits.get(source, 1))
 
 

@@ -4,6 +4,7 @@ Called by the reconciler and the manager.
 """
 
 import datetime
+import math
 
 from nova_batch_migrate.conductor import state
 from nova_batch_migrate.planning import allocation
@@ -25,6 +26,7 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
     ``inbound``: migrations of other batches by destination.
     """
     request, control, kept = batch["request"], batch["control"], batch["state"]
+    most = _most_at_once(request)
     waits = _waits(batch)
     seen = tuple(_row(row, waits) for row in rows)
     return state.BatchState(
@@ -32,7 +34,7 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         rows=seen,
         now=now,
         settings=state.Settings(
-            max_parallel=_parallel(batch, options),
+            max_parallel=int(min(request["max_parallel"] or options.max_parallel or 1, most)),
             relayed_parallel=request["max_parallel"] or ALL_AT_ONCE,
             max_preparing=options.max_preparing or None,
             max_attempts=options.max_attempts,
@@ -55,6 +57,8 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         open_groups=open_groups(batch),
         together=frozenset(kept.get("together", ())),
         relayed=_relayed(kept),
+        at_once={int(index): int(min(number, most))
+                 for index, number in kept.get("at_once", {}).items()},
         called_off=_called_off(kept.get("gangs", {})),
         lost=_lost(rows, kept),
         max_wait_seconds=request.get("max_wait_seconds") or 0.0,
@@ -89,14 +93,12 @@ def group_key(source: str, group_index: int) -> str:
     return f"{source}/{group_index}"
 
 
-def _parallel(batch: dict, options) -> int:
-    """Return how many may migrate at once: no more than the limit on bandwidth has room for."""
-    request = batch["request"]
-    wanted = request["max_parallel"] or options.max_parallel
+def _most_at_once(request: dict) -> float:
+    """Return how many migrations at once the limit on bandwidth has room for."""
     if request["max_bandwidth_mib_s"] is None:
-        return wanted
+        return math.inf
     budget = request["max_bandwidth_mib_s"] * allocation.MIB
-    return max(1, min(wanted, int(budget // allocation.LEAST_BYTES_PER_SECOND)))
+    return max(1.0, budget // allocation.LEAST_BYTES_PER_SECOND)
 
 
 def _relayed(kept: dict) -> frozenset[int]:

@@ -129,6 +129,9 @@ class Planner:
                    relayed=sorted({*batch["state"].get("relayed", ()), *(
                        group.index for group in plan.groups
                        if any(member.projection.relay for member in group.members))}),
+                   at_once={**batch["state"].get("at_once", {}), **{
+                       str(group.index): group.parallel for group in plan.groups
+                       if not any(member.projection.relay for member in group.members)}},
                    together=[*(index for index in batch["state"].get("together", ())
                                if index in still),
                              *(group.index for group in plan.groups if group.synchronized)],
@@ -153,12 +156,13 @@ class Planner:
         relays = _usable(told.relays, {host.host for host in hosts}, capacity)
         servers = {server.id: server for server in told.servers if server.id in pending}
         holding = self._members_elsewhere(groups, pending)
-        max_parallel = batch["request"]["max_parallel"] or self._conf.conductor.max_parallel
+        max_parallel = (batch["request"]["max_parallel"] or self._conf.conductor.max_parallel
+                        or None)
         relay_max_parallel = batch["request"]["max_parallel"] or loading.ALL_AT_ONCE
         taught = lessons.lessons(
             self._conf, timeutils.utcnow(), hosts,
             sum(row["status"] != "skipped" for row in rows), relays,
-            relay_max_parallel if relays else max_parallel)
+            relay_max_parallel if relays else max_parallel or loading.ALL_AT_ONCE)
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
             movable=tuple(_movable(servers[server_id], names, groups)

@@ -40,6 +40,7 @@ class Pass(enum.IntEnum):
 class Settings:
     """Options of [conductor] that decide something; seconds and counts."""
 
+    #: Of a group that was not planned to go as it does; 1 where nobody has said how many.
     max_parallel: int = 1
     #: The same of groups that relays carry.
     relayed_parallel: int = 1
@@ -137,6 +138,7 @@ class BatchState:
     ``open_groups``: (source, index) of groups that have begun and whose end was not noted;
     ``together``: indexes of groups whose members are started together;
     ``relayed``: indexes of groups that relays carry;
+    ``at_once``: of groups that were planned without, by index, how many migrate at once;
     ``called_off``: sets, by (source, index), whose members all come back;
     ``lost``: members that will not move, of sets that do not know it yet;
     ``inbound``: migrations of other batches that arrive at a host now.
@@ -162,6 +164,7 @@ class BatchState:
     open_groups: tuple[tuple[str, int], ...] = ()
     together: frozenset[int] = frozenset()
     relayed: frozenset[int] = frozenset()
+    at_once: dict[int, int] = dataclasses.field(default_factory=dict)
     called_off: dict[tuple[str, int], CalledOff] = dataclasses.field(default_factory=dict)
     lost: tuple[str, ...] = ()
     inbound: dict[str, int] = dataclasses.field(default_factory=dict)

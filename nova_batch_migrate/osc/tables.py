@@ -93,11 +93,18 @@ def _group_lines(group: dict[str, Any]) -> list[str]:
         f"{text.clock(group['projected_seconds'])}, {text.size(group['wire_bytes'])}, "
         f"{text.size(group['common_pages_bytes'])} in common"
         + (", together" if group.get("synchronized") else "")
+        + (f", {group['parallel']} at once" if _side_by_side(group) else "")
     )
     waits = [f"  {text.escape(member['name'])} waits for its quiet moment "
              f"({member['wait_seconds']:.0f} s projected): {text.escape(member['wait']['reason'])}"
              for member in group["members"] if member.get("wait")]
     return [title, f"  {text.escape(group['reason'])}", *(f"  {line}" for line in table), *waits]
+
+
+def _side_by_side(group: dict[str, Any]) -> bool:
+    """Tell whether streams share the link; relays let one through after the other."""
+    return (group.get("parallel") or 1) > 1 and not group.get("synchronized") and not any(
+        member["projection"].get("relay") for member in group["members"])
 
 
 def report_lines(batch: Any) -> list[str]:

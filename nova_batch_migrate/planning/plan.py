@@ -17,7 +17,7 @@ from nova_batch_migrate.planning import (
     synchronized,
     timing,
 )
-from nova_batch_migrate.planning.grouping import Grouping
+from nova_batch_migrate.planning.grouping import MOST_MEMBERS, Grouping
 from nova_batch_migrate.planning.placement import Place, Room, place_groups
 from nova_batch_migrate.planning.request import Movable, PlanRequest, Staying
 from nova_batch_migrate.planning.result import Plan, PlanGroup, PlanMember, Projection
@@ -77,7 +77,7 @@ def make_plan(request: PlanRequest) -> Plan:
                 if source.alone(i).verdict != "converges"}
         lost |= synchronized.cascade(sets, lost)
         staying += _stay(source, {i: why for i, why in lost.items() if i in source.servers})
-        kept = _without(kept, lost)
+        kept = _beside(source, _without(kept, lost))
         planned += _plan_source(source, kept, places, request, len(planned))
     seconds = ordering.whole_seconds(planned, request.destinations)
     relayed = any(m.projection.relay for group in planned for m in group.members)
@@ -117,7 +117,7 @@ def _able(source: Source, sets, refused: dict[str, str]) -> tuple[list[str], dic
 
 
 def _check(request: PlanRequest) -> None:
-    if request.max_parallel < 1:
+    if request.max_parallel is not None and request.max_parallel < 1:
         raise exception.PlanningError(reason="max_parallel must be at least 1")
     hosts = [host.host for host in request.hosts]
     measured = [server.id for host in request.hosts for server in host.servers]
@@ -253,6 +253,28 @@ def _by_way(source: Source, groups: Sequence[Grouping], places: dict[str, Place]
     return parted
 
 
+def _beside(source: Source, groups: Sequence[Grouping]) -> list[Grouping]:
+    """Let those that go alone and without a relay go beside each other, if more may at once.
+
+    A group of one would wait for the end of the one before, and Nova's part with it. Who has a
+    deadline, is completed by force or could not be measured stays alone.
+    """
+    def may(group: Grouping) -> bool:
+        first, *others = group.servers
+        return not (others or group.synchronized or source.relays([first])
+                    or source.help_of(first) or source.deadline([first]) is not None
+                    ) and source.measured(first)
+
+    alone = [group for group in groups if may(group)]
+    ids = source.in_order([group.servers[0] for group in alone])
+    if len(ids) < 2 or source.parallel(ids) == 1:
+        return list(groups)
+    parts = [ids[at:at + MOST_MEMBERS] for at in range(0, len(ids), MOST_MEMBERS)]
+    return [*(group for group in groups if group not in alone), *(Grouping(
+        tuple(part), f"{len(part)} beside each other: no relay sends for them once what they have "
+                     "in common with others") for part in parts)]
+
+
 def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place],
                  request: PlanRequest, first_index: int) -> list[PlanGroup]:
     """Order the groups of one source and its members, with projections.
@@ -281,7 +303,7 @@ def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place
             projections = known
         waits, projections = _waited(source, request, ids, projections, begins)
         planned.append(_plan_group(source, first_index + at, group, ids, projections, places,
-                                   waits))
+                                   waits, parallel(group)))
         begins += planned[-1].projected_seconds
     return planned
 
@@ -343,7 +365,7 @@ def _waited(source: Source, request: PlanRequest, ids: Sequence[str],
 
 def _plan_group(source: Source, index: int, group: Grouping, ids: Sequence[str],
                 projections: Sequence[Projection], places: dict[str, Place],
-                waits: Sequence[float]) -> PlanGroup:
+                waits: Sequence[float], parallel: int) -> PlanGroup:
     members = tuple(
         PlanMember(server_id=i, name=source.servers[i].name, destination=places[i].host,
                    order=at, projection=source.told(i, projection),
@@ -356,7 +378,7 @@ def _plan_group(source: Source, index: int, group: Grouping, ids: Sequence[str],
         raw_bytes=sum(p.raw_bytes for p in projections),
         wire_bytes=sum(p.wire_bytes for p in projections),
         common_pages_bytes=source.common_bytes({i: places[i].host for i in ids}),
-        reason=group.reason, synchronized=group.synchronized)
+        reason=group.reason, synchronized=group.synchronized, parallel=parallel)
 
 
 def _member_reason(source: Source, server_id: str, at: int, group: Grouping, place: Place) -> str:

@@ -92,8 +92,9 @@ class PlanRequest(Value):
     destinations: tuple[Destination, ...]
     staying: tuple[Staying, ...] = ()
     strategy: Strategy = "group"
-    #: Streams of one source at once; Nova's max_concurrent_live_migrations bounds it too.
-    max_parallel: int = 1
+    #: Streams of one source at once; Nova's max_concurrent_live_migrations bounds it too. null:
+    #: the plan chooses, where no relay carries them, with how many they end soonest.
+    max_parallel: int | None = 1
     #: Wire bytes of the whole batch; projected as shared equally by the sources.
     max_bandwidth_bytes_per_second: float | None = None
     #: Nova's time per migration outside of the stream, where it works on no other; as assumed.

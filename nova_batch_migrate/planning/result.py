@@ -115,6 +115,8 @@ class PlanGroup(Value):
     reason: str
     #: Its members are started together, and let go together.
     synchronized: bool = False
+    #: Migrations of it at once; null: planned by a version that did not tell.
+    parallel: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

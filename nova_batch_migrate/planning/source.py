@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nova_batch_migrate.planning import (
+    allocation,
     commonality,
     doubt,
     grouping,
@@ -27,6 +28,12 @@ from nova_batch_migrate.planning.telemetry import PAGE_BYTES, HostTelemetry, Ser
 MIB = 1024 ** 2
 #: Up to so many servers in all, groups are searched for as well as can be.
 THOROUGH_SERVERS = 500
+#: Most migrations at once where the plan chooses: with five, libvirt as it is installed starves
+#: nova-compute's connection. What the end has to become for one more, which takes of the others'
+#: link.
+MOST_AT_ONCE, WORTH_ONE_MORE = 4, 0.97
+#: Past the relays a link carries more for others to share: the end has to be so much sooner.
+WORTH_MORE_BYTES = 0.95
 
 
 class Source:
@@ -57,9 +64,12 @@ class Source:
             self.unrelayed = dict.fromkeys(self.servers, no_relay)
         self.replay = replay.Replay(host, request.dedup_scope, request.dictionary_bytes,
                                     self.known) if no_relay is None else None
-        self._parallel = {relay: max(1, min(most, host.options.max_concurrent))
-                          for relay, most in ((False, request.max_parallel), (
-                              True, request.relay_max_parallel or request.max_parallel))}
+        most = host.options.max_concurrent
+        plainly = min(request.max_parallel or MOST_AT_ONCE, most,
+                      math.inf if not cap else cap // allocation.LEAST_BYTES_PER_SECOND)
+        self._parallel = {False: max(1, int(plainly)), True: max(1, min(
+            request.relay_max_parallel or request.max_parallel or most, most))}
+        self._at_once: dict[tuple[str, ...], int] = {}
         self._request = request
         self._loads = {
             s.id: projection.member_load(s, self.movable[s.id].memory_bytes, host.options)
@@ -135,16 +145,56 @@ class Source:
         """Return how many streams of these may run at once."""
         return self._parallel[self.relays(ids)]
 
+    def at_once(self, ids: Sequence[str]) -> int:
+        """Return how many streams of these run at once, in this order.
+
+        As many as may; where nobody has said how many and no relay lets them through one by one,
+        one more as long as they end sooner by it: Nova works on the next while one streams, yet
+        streams share the link and guests dirty more pages for it.
+        """
+        if self.relays(ids) or self._request.max_parallel is not None:
+            return min(len(ids), self.parallel(ids))
+        return self._soonest(tuple(ids))
+
+    def _soonest(self, ids: tuple[str, ...]) -> int:
+        if ids not in self._at_once:
+            number, end = 1, self._plain_seconds(ids, 1)
+            while number < min(len(ids), self._parallel[False]):
+                sooner = self._plain_seconds(ids, number + 1)
+                if sooner > WORTH_ONE_MORE * end:
+                    break
+                number, end = number + 1, sooner
+            self._at_once[ids] = number
+        return self._at_once[ids]
+
+    def _plain_seconds(self, ids: Sequence[str], parallel: int) -> float:
+        """Return when these are done without relays; who does not converge so goes alone."""
+        left, alone = list(ids), 0.0
+        while True:
+            found = self._project(left, parallel, None, bounded=False, relayed=False)
+            failing = [i for i, projection in zip(left, found, strict=True)
+                       if projection.verdict != "converges"]
+            if not failing or len(left) == 1:
+                return _last_done(found) + alone
+            alone += self.alone_seconds(failing[-1])
+            left.remove(failing[-1])
+
     def past_relays(self, ids: Sequence[str], parallel: int, destinations: Mapping[str, str]
                     ) -> dict[str, str]:
         """Return who of a group goes past the relays that could carry it, and why (id -> reason).
 
         A link that is faster than the relays is held up by them; what they save may outweigh that,
         for all, for some or for none. Those who go past are a group of their own, and groups go one
-        after the other.
+        after the other. Relays are as fast as they told, less what finished streams took beside
+        that: they share processors with QEMU and Nova.
         """
+        pace = self._request.learned_relay
+        beside = pace.seconds_per_byte if pace else 0.0
+
         def speed(server_id: str, share: float) -> float:
-            return relaying.speed(self._request, (self.name, destinations[server_id]), share)
+            told = relaying.speed(self._request, (self.name, destinations[server_id]), share)
+            seconds = 1.0 / told + beside
+            return 1.0 / seconds if seconds else math.inf
         rate = self.link(ids).rates(1)[0]
         shares = {i: hit.reference_share
                   for i, hit in zip(ids, self.replay.hits(ids, destinations), strict=True)}
@@ -157,7 +207,7 @@ class Source:
         best, past = min(((self._parted_seconds(ids, past, parallel, destinations), past)
                           for past in {unlike, tuple(ids)} - {()}),
                          key=lambda option: (option[0], len(option[1])))
-        if best >= through:
+        if best > WORTH_MORE_BYTES * through:
             return {}
         what = "its group has" if len(past) == len(ids) else "it has"
         return {i: f"the link carries {rate / MIB:.0f} MiB/s, the relays work through "
@@ -167,8 +217,9 @@ class Source:
     def _parted_seconds(self, ids: Sequence[str], past: Sequence[str], parallel: int,
                         destinations: Mapping[str, str]) -> float:
         """Return how long a group takes of which some go past the relays; inf: they can't."""
-        plain = self._project(past, min(len(past), parallel, self._parallel[False]), None,
-                              bounded=False, relayed=False)
+        at_once = (self._soonest(tuple(past)) if self._request.max_parallel is None
+                   else min(len(past), parallel, self._parallel[False]))
+        plain = self._project(past, at_once, None, bounded=False, relayed=False)
         rest = [i for i in ids if i not in past]
         through = self.project(rest, parallel, destinations) if rest else ()
         if any(p.verdict != "converges" for p in (*plain, *through)):
@@ -206,7 +257,7 @@ class Source:
         `begins`, in seconds from now, periodic dirty rates are met where they are then.
         """
         relayed = self.relays(ids)
-        parallel = min(len(ids), parallel or self.parallel(ids))
+        parallel = min(len(ids), parallel or self.at_once(ids))
         where = at = None
         if relayed and destinations is not None:
             where = tuple(destinations[i] for i in ids)
@@ -287,7 +338,9 @@ class Source:
 
     def parallel_of(self, group: grouping.Grouping) -> int:
         """Return how many streams of the group run at once; all of a set that moves together."""
-        return max(self.parallel(group.servers), len(group.servers) if group.synchronized else 1)
+        if group.synchronized:
+            return max(self.parallel(group.servers), len(group.servers))
+        return self.at_once(group.order or self.in_order(group.servers))
 
     def deadline(self, ids: Sequence[str]) -> float | None:
         """Return the earliest of these servers' own deadlines, in seconds from now."""
@@ -407,7 +460,8 @@ class Source:
             notes.append(f"{self.name}: Nova's options could not be read and are taken as Nova's "
                          f"defaults: {', '.join(self.options.assumed)}.")
         request, relayed = self._request, self.replay is not None
-        wanted = (request.relay_max_parallel if relayed else None) or request.max_parallel
+        wanted = min(len(self.servers), (request.relay_max_parallel if relayed else None)
+                     or request.max_parallel or MOST_AT_ONCE)
         if self._parallel[relayed] < wanted:
             notes.append(f"{self.name}: at most {self._parallel[relayed]} at once, not {wanted}: "
                          f"[DEFAULT] max_concurrent_live_migrations of its nova-compute.")

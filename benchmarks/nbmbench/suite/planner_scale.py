@@ -29,7 +29,7 @@ REPEATED = 3
 MIB = 1024 ** 2
 #: name -> what of the request differs. 128 MiB are less than what recurs on most hosts.
 KINDS = {
-    "no relay": {},
+    "no relay": {"max_parallel": None},
     "relay": {"relay": True, "max_parallel": 4},
     "small dictionary": {"relay": True, "max_parallel": 4, "dictionary_bytes": 128 * MIB},
 }

@@ -70,7 +70,7 @@ class BatchMigrate(base.ShowBatch):
         )
         parser.add_argument(
             "--max-parallel", metavar="<number>", type=_positive,
-            help="Migrations under way at once from one host",
+            help="Migrations under way at once from one host (default: as the plan finds best)",
         )
         parser.add_argument(
             "--max-bandwidth", dest="max_bandwidth_mib_s", metavar="<MiB/s>", type=_positive,

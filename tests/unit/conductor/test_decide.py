@@ -170,6 +170,13 @@ class OrderTest(base.BaseTestCase):
         self.assertEqual(["s0"], self._issued(*rows, settings=three,
                                               parallel_limits={"cmpa": 1}))
 
+    def test_as_many_as_planned_of_a_group_past_relays(self):
+        rows = [build.row(f"s{i}", order_index=i) for i in range(5)]
+        self.assertEqual(["s0", "s1"], self._issued(*rows, at_once={0: 2}))
+        self.assertEqual(["s0"], self._issued(*rows, at_once={1: 2}))
+        self.assertEqual(["s0"], self._issued(*rows, at_once={0: 2},
+                                              parallel_limits={"cmpa": 1}))
+
     def test_a_group_that_relays_carry_has_a_number_of_its_own(self):
         rows = [build.row(f"s{i}", order_index=i) for i in range(5)]
         settings = st.Settings(max_parallel=1, relayed_parallel=3)

@@ -47,8 +47,14 @@ class BatchStateTest(base.BaseTestCase):
             batch = batch_row(control={"started": True, "paused": False, "abort": None,
                                        "replan": False})
             batch["request"] = batch["request"] | {"max_parallel": 8, "max_bandwidth_mib_s": cap}
+            batch["state"] = batch["state"] | {"at_once": {"3": 8}}
             found = loading.batch_state(batch, [], {}, conf.CONF.conductor, build.NOW)
             self.assertEqual(expected, found.settings.max_parallel)
+            self.assertEqual({3: expected}, found.at_once)
+
+    def test_one_at_once_where_nobody_has_said_or_planned_how_many(self):
+        found = self._state([], {})
+        self.assertEqual((1, {}), (found.settings.max_parallel, found.at_once))
 
     def test_the_first_plan_stays_the_promise(self):
         plan = types.SimpleNamespace(projected_seconds=9.0, raw_bytes=90, notes=("a",),

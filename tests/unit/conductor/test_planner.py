@@ -151,6 +151,20 @@ class StepTest(base.BaseTestCase):
             row["group_index"] for row in db.servers_of(batch["id"])))
         self.assertEqual(([0, 1, 2, 3, 4], {"cmpa": 3}),
                          (later["state"]["relayed"], later["state"]["plan_groups"]))
+        self.assertEqual({}, later["state"]["at_once"])
+
+    def test_of_groups_past_relays_it_is_kept_how_many_migrate_at_once(self):
+        told = builders.host([builders.server(name) for name in "abc"],
+                             max_concurrent=2).to_dict()
+        for scope, wanted, expected in (("off", None, 2), ("off", 1, 1), ("project", None, None)):
+            batch = db.create_batch(
+                {"request": request.normalize({"hosts": ["cmpa"], "dedup_scope": scope,
+                                               "max_parallel": wanted}),
+                 "telemetry": {"cmpa": told}},
+                [loading.new_row(server) for server in self.answers.servers])
+            kept = self.plan(batch)["state"]["at_once"]
+            self.assertEqual({} if expected is None else {"0": expected},
+                             {index: kept[index] for index in kept if index == "0"})
 
 
 class UnmeasuredTest(base.BaseTestCase):

@@ -36,6 +36,15 @@ class PlanLinesTest(base.BaseTestCase):
             "    to move it: openstack server unlock s3",
         ], rest)
 
+    def test_how_many_share_the_link_is_told(self):
+        for fields, relay, told in (({"parallel": 4}, False, True), ({"parallel": 1}, False, False),
+                                    ({}, False, False), ({"parallel": 4}, True, False),
+                                    ({"parallel": 4, "synchronized": True}, False, False)):
+            plan = fakes.plan([("s1", "web")], [])
+            plan["groups"][0] |= fields
+            plan["groups"][0]["members"][0]["projection"]["relay"] = relay
+            self.assertEqual(told, ", 4 at once" in tables.plan_lines(plan)[3], fields)
+
     def test_what_was_learned_stands_beside_the_projection(self):
         plan = fakes.plan([("s1", "web")], []) | {"learned_seconds": 61.0}
         self.assertIn("projected 0:48 (1:01 if streams go as finished ones did), ",

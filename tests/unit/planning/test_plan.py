@@ -249,6 +249,52 @@ class TestPlan(base.BaseTestCase):
         self.assertGreater(found.groups[0].members[1].projection.queue_seconds, 1)
         self.assertTrue(any("max_concurrent_live_migrations" in note for note in found.notes))
 
+    def test_past_relays_as_many_at_once_as_end_soonest(self):
+        unlike = [server(name, 200) for name in "abcdefghij"]
+
+        def made(servers=unlike, classes=None, max_concurrent=8, **fields):
+            return plan.make_plan(plan_request(
+                builders.host(servers, classes, max_concurrent=max_concurrent),
+                **{"max_parallel": None} | fields))
+        # Nova's 4 s for each of them, beside the 2 s that its stream takes
+        found, one_by_one = made(), made(max_parallel=1)
+        self.assertEqual([(2, 2), (8, 4)],
+                         [(len(group.members), group.parallel) for group in found.groups])
+        self.assertIn("8 beside each other", found.groups[1].reason)
+        self.assertLess(found.projected_seconds, 0.6 * one_by_one.projected_seconds)
+        self.assertEqual([1] * 10, [group.parallel for group in one_by_one.groups])
+        # where only streams take time, each has the link for itself
+        self.assertEqual({1}, {group.parallel for group in made(
+            nova_seconds=0.0, setup_seconds=0.0).groups})
+        self.assertEqual({2}, {group.parallel for group in made(max_concurrent=2).groups})
+        self.assertEqual({1}, {group.parallel for group in made(
+            max_bandwidth_bytes_per_second=2.0 * builders.MIB).groups})
+        both = made(classes=builders.classes(("a b", 9999)))
+        self.assertEqual([2, 8], sorted(len(group.members) for group in both.groups))
+        self.assertEqual({2, 4}, {group.parallel for group in both.groups})
+
+    def test_who_has_a_deadline_or_was_not_measured_stays_alone_beside_others_that_do_not(self):
+        servers = [server("a"), server("b"), server("c"),
+                   server("d", error="gone", present_pages=0, total_pages=0)]
+        host = builders.host(servers, max_concurrent=4)
+        request = plan_request(host, max_parallel=None)
+        hurried = tuple(dataclasses.replace(each, deadline_seconds=60.0 if each.id == "id-c"
+                                            else None) for each in request.movable)
+        found = plan.make_plan(dataclasses.replace(request, movable=hurried))
+        self.assertEqual([["a", "b"], ["c"], ["d"]],
+                         sorted([member.name for member in group.members]
+                                for group in found.groups))
+
+    def test_one_that_would_not_converge_beside_others_does_not_hold_them_up(self):
+        # the first of them is alone with the link once the others are done
+        slow = [server(name, 200, dirty=busy(20_000)) for name in "yz"]
+        found = plan.make_plan(plan_request(
+            builders.host([*(server(name, 200) for name in "abcd"), *slow], max_concurrent=4),
+            max_parallel=None))
+        self.assertEqual([(["z"], 1), (["a", "b", "c", "d", "y"], 3)],
+                         [([m.name for m in group.members], group.parallel)
+                          for group in found.groups])
+
     def test_who_converges_only_alone_goes_alone(self):
         # 20,000 pages/s are below the link's 25,550, and far above half of it.
         host = builders.host(
@@ -436,7 +482,8 @@ def drawn(guests, classes, strategy, parallel, rooms):
 
 REQUESTS = strategies.builds(
     drawn, GUESTS, CLASSES, strategies.sampled_from(["group", "pair", "none"]),
-    strategies.integers(1, 3), strategies.lists(strategies.floats(0, 2), min_size=1, max_size=3))
+    strategies.none() | strategies.integers(1, 3),
+    strategies.lists(strategies.floats(0, 2), min_size=1, max_size=3))
 
 
 class TestProperties(base.BaseTestCase):

@@ -4,6 +4,7 @@ from oslotest import base
 
 from nova_batch_migrate.planning import plan
 from nova_batch_migrate.planning.dirty_model import DirtyModel
+from nova_batch_migrate.planning.relay_pace import RelayPace
 from nova_batch_migrate.planning.request import RelayHost
 from tests.unit.planning import builders
 from tests.unit.planning.builders import MIB, destination, plan_request, server
@@ -112,6 +113,16 @@ class RelayingTest(base.BaseTestCase):
         # a small one is not worth a group of its own, nor is any on a link that relays can fill
         self.assertEqual(5, len(ways(made(100, 400))[0]))
         self.assertEqual(5, len(ways(made(8000, 150))[0]))
+
+    def test_what_finished_streams_took_beside_their_link_counts_against_relays(self):
+        fast = relays("cmpa", "cmpb", new=400.0 * MIB, known=4000.0 * MIB)
+        host = builders.host(*TWO_UNLIKE, mib_s=200, max_concurrent=2)
+        carried = {}
+        for seconds_a_gb in (None, 1.0, 9.0):
+            pace = seconds_a_gb and RelayPace(seconds_a_gb / 1e9, 0.1, 20)
+            found = self.made(host, relays=fast, learned_relay=pace or None)
+            carried[seconds_a_gb] = ways(found)[0]
+        self.assertEqual({None: ["a", "b"], 1.0: ["a", "b"], 9.0: []}, carried)
 
     def test_a_relay_that_is_the_narrow_part_is_reckoned_with(self):
         host = builders.host(*TWO_ALIKE, mib_s=250)

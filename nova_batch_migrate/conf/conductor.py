@@ -17,7 +17,7 @@ OPTS = [
                     "Never more than max_concurrent_live_migrations of that host. Streams "
                     "share one link: one after the other each has it whole, but it lies idle "
                     "while Nova prepares the next. 0: past relays one more, up to 4, as long as "
-                    "the plan ends sooner by it; of streams through relays as many as Nova permits."),
+                    "the plan ends sooner by it; through relays as many as Nova permits."),
     cfg.IntOpt("max_preparing", default=3, min=0,
                help="Migrations that run at once from one source host through relays, whose stream "
                     "has not begun: further ones are asked for when Nova has prepared one, as long "

@@ -166,6 +166,11 @@ def batch(batch_id: str) -> dict:
     return Cloud().get("nova-api", f"{BATCHES}/{batch_id}")["batch_migration"]
 
 
+def plan(batch_id: str) -> dict:
+    """Return the present plan of a batch migration, with what it was computed from."""
+    return Cloud().get("nova-api", f"{BATCHES}/{batch_id}/plan")["plan"]
+
+
 def events(batch_id: str) -> list[dict]:
     """Return what happened in a batch migration, the oldest first."""
     return Cloud().get("nova-api", f"{BATCHES}/{batch_id}/events?limit=1000")["events"]

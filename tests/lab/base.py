@@ -266,13 +266,16 @@ class LabTestCase(base.BaseTestCase):
         at = project.control_socket(layout.host_named(self.source))
         return control.Client(str(at)).statistics()
 
+    def relay_log(self) -> pathlib.Path:
+        """Return where the source's relay logs."""
+        return layout.LOG / f"batch-relay-{self.source}.log"
+
     def relay_log_bytes(self) -> int:
-        return (layout.LOG / f"batch-relay-{self.source}.log").stat().st_size
+        return self.relay_log().stat().st_size
 
     def told_by_relay(self, since: int = 0) -> list[str]:
         """Return the lines that the source's relay has logged behind so many bytes."""
-        log = layout.LOG / f"batch-relay-{self.source}.log"
-        return log.read_bytes()[since:].decode().splitlines()
+        return self.relay_log().read_bytes()[since:].decode().splitlines()
 
     @classmethod
     def start_relays_with(cls, *lines: str) -> None:

@@ -22,12 +22,9 @@ class LearningTestCase(base.LabTestCase):
     MEMBERS = test_drain.DrainTestCase.MEMBERS
     LINK_MIB_PER_SECOND = 20.0
 
-    def plan(self, batch: dict) -> dict:
-        return self.admin.get("nova-api", f"{drain.BATCHES}/{batch['id']}/plan")["plan"]
-
     def learned(self, batch: dict) -> dict | None:
         """Return what the batch's plan knew of Nova's own part."""
-        return self.plan(batch)["request"]["learned_nova"]
+        return drain.plan(batch["id"])["request"]["learned_nova"]
 
     def assert_urgent(self, batch: dict) -> None:
         """The batch's servers have not been measured first, and are all in its plan."""
@@ -38,7 +35,7 @@ class LearningTestCase(base.LabTestCase):
         seconds = (issued - asked).total_seconds()
         shell.say(f"the first migration was asked for {seconds:.1f} s after the batch")
         self.assertEqual(set(self.ids.values()), {
-            member["server_id"] for group in self.plan(batch)["groups"]
+            member["server_id"] for group in drain.plan(batch["id"])["groups"]
             for member in group["members"]})
 
     @staticmethod

@@ -141,8 +141,7 @@ class MeasuringTestCase(base.LabTestCase):
         self.moved = check.snapshot(sorted(self.ids.values()))
         self.link_at(0)
 
-        plan = self.admin.get("nova-api", f"{drain.BATCHES}/"
-                              f"{self.planned(servers=[self.busy])}/plan")["plan"]
+        plan = drain.plan(self.planned(servers=[self.busy]))
         served, = (ServerTelemetry.from_dict(each) for telemetry in plan["request"]["hosts"]
                    for each in telemetry["servers"] if each["id"] == self.busy)
         self.assertGreater(self.sampled_at(self.busy), asked_of[self.busy])

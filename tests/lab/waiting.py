@@ -68,7 +68,7 @@ class WaitingTestCase(base.BaseTestCase):
 
     def test_its_period_is_found_and_waiting_for_quiet_pays(self):
         waiting = self.planned("--max-wait", str(MAX_WAIT_SECONDS))
-        plan = Cloud().get("nova-api", f"{drain.BATCHES}/{waiting}/plan")["plan"]
+        plan = drain.plan(waiting)
         member = plan["groups"][0]["members"][0]
         self.assertIsNotNone(member["wait"], member)
         wait = Wait.from_dict(member["wait"])
@@ -77,8 +77,7 @@ class WaitingTestCase(base.BaseTestCase):
         # asked for when its moment has just passed: it has to wait
         time.sleep(timing.seconds_until(wait, time.time()) + wait.lasts_seconds + 1)
         quiet = self.moved(waiting)
-        told = [event["kind"] for event in Cloud().get(
-            "nova-api", f"{drain.BATCHES}/{waiting}/events")["events"]]
+        told = [event["kind"] for event in drain.events(waiting)]
         self.assertIn("waiting", told)
 
         at_once = self.planned()

@@ -18,7 +18,7 @@ from nova_batch_migrate.conductor import keeping, lessons, loading, survey
 from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import plan as planning
 from nova_batch_migrate.planning import request as plan_request
-from nova_batch_migrate.planning import telemetry
+from nova_batch_migrate.planning import source, telemetry
 
 LOG = log.getLogger(__name__)
 MIB = 1024 * 1024
@@ -162,7 +162,7 @@ class Planner:
         taught = lessons.lessons(
             self._conf, timeutils.utcnow(), hosts,
             sum(row["status"] != "skipped" for row in rows), relays,
-            relay_max_parallel if relays else max_parallel or loading.ALL_AT_ONCE)
+            relay_max_parallel if relays else max_parallel or source.MOST_AT_ONCE)
         request = plan_request.PlanRequest(
             hosts=tuple(hosts),
             movable=tuple(_movable(servers[server_id], names, groups)

@@ -13,11 +13,11 @@ OPTS = [
     cfg.IntOpt("workers", default=4, min=1,
                help="Batches that one conductor works on at the same time."),
     cfg.IntOpt("max_parallel", default=0, min=0,
-               help="Migrations that run at once from one source host where a request doesn't say. "
-                    "Never more than max_concurrent_live_migrations of that host. Streams "
-                    "share one link: one after the other each has it whole, but it lies idle "
-                    "while Nova prepares the next. 0: past relays one more, up to 4, as long as "
-                    "the plan ends sooner by it; through relays as many as Nova permits."),
+               help="Migrations that run at once from one source host past relays, where a request "
+                    "doesn't say; through relays as many as max_preparing has it. Never more than "
+                    "max_concurrent_live_migrations of that host. Streams share one link: one "
+                    "after the other each has it whole, but it lies idle while Nova prepares the "
+                    "next. 0: one more, up to 4, as long as the plan ends sooner by it."),
     cfg.IntOpt("max_preparing", default=3, min=0,
                help="Migrations that run at once from one source host through relays, whose stream "
                     "has not begun: further ones are asked for when Nova has prepared one, as long "

@@ -72,6 +72,11 @@ def _mib(pages: float) -> str:
     return f"{pages * PAGE_BYTES / MIB:.1f} MiB"
 
 
+def in_parts(ids: Sequence[str]) -> list[Sequence[str]]:
+    """Part servers into as many groups as are needed to plan anew often enough [0062]."""
+    return [ids[at:at + MOST_MEMBERS] for at in range(0, len(ids), MOST_MEMBERS)]
+
+
 def none(servers: Sequence[ServerTelemetry], seconds: Callable[[str], float],
          parallel: int) -> list[Grouping]:
     """Group nothing: servers by ascending projected time, as many at once as may run at once."""

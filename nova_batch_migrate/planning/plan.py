@@ -12,12 +12,13 @@ from nova_batch_migrate import exception
 from nova_batch_migrate.planning import (
     commonality,
     deadlines,
+    grouping,
     ordering,
     relaying,
     synchronized,
     timing,
 )
-from nova_batch_migrate.planning.grouping import MOST_MEMBERS, Grouping
+from nova_batch_migrate.planning.grouping import Grouping
 from nova_batch_migrate.planning.placement import Place, Room, place_groups
 from nova_batch_migrate.planning.request import Movable, PlanRequest, Staying
 from nova_batch_migrate.planning.result import Plan, PlanGroup, PlanMember, Projection
@@ -67,7 +68,8 @@ def make_plan(request: PlanRequest) -> Plan:
     for source in sources:
         lost = {i: why for i, why in homeless.items() if i in source.servers}
         staying += _stay(source, lost)
-        kept = _by_way(source, _without(groups[source.name], lost), places, request)
+        kept = _beside(source, _without(groups[source.name], lost), places, request, True)
+        kept = _by_way(source, kept, places, request)
         lost = {i: why for group in kept if group.synchronized for i, why in
                 synchronized.unrelayed(source.unrelayed, group.servers).items()}
         staying += _stay(source, lost)
@@ -77,7 +79,7 @@ def make_plan(request: PlanRequest) -> Plan:
                 if source.alone(i).verdict != "converges"}
         lost |= synchronized.cascade(sets, lost)
         staying += _stay(source, {i: why for i, why in lost.items() if i in source.servers})
-        kept = _beside(source, _without(kept, lost))
+        kept = _beside(source, _without(kept, lost), places, request, False)
         planned += _plan_source(source, kept, places, request, len(planned))
     seconds = ordering.whole_seconds(planned, request.destinations)
     relayed = any(m.projection.relay for group in planned for m in group.members)
@@ -247,32 +249,45 @@ def _by_way(source: Source, groups: Sequence[Grouping], places: dict[str, Place]
                                       {i: places[i].host for i in order})
             source.leave_out(slow)
             out |= slow
-        parts = [_of(group, tuple(i for i in group.servers if (i in out) is way))
-                 for way in (False, True)]
-        parted += [part for part in parts if part.servers]
+            carried = [i for i in carried if i not in out]
+        past = [i for i in group.order or source.in_order(group.servers) if i in out]
+        parts = [carried, *([past] if group.synchronized else grouping.in_parts(past))]
+        parted += [_of(group, part) for part in parts if part]
     return parted
 
 
-def _beside(source: Source, groups: Sequence[Grouping]) -> list[Grouping]:
-    """Let those that go alone and without a relay go beside each other, if more may at once.
+def _beside(source: Source, groups: Sequence[Grouping], places: dict[str, Place],
+            request: PlanRequest, relayed: bool) -> list[Grouping]:
+    """Let those that go alone go beside each other where more may at once, up to eight.
 
-    A group of one would wait for the end of the one before, and Nova's part with it. Who has a
-    deadline, is completed by force or could not be measured stays alone.
+    A group of one would wait for the end of the one before, and Nova's part with it. `relayed`:
+    those that relays can carry, else those that go past them. Who has a deadline, waits for its
+    quiet moment, is completed by force or could not be measured stays alone, and so do all of
+    FIG. 6, whose groups are told to the letter.
     """
     def may(group: Grouping) -> bool:
         first, *others = group.servers
-        return not (others or group.synchronized or source.relays([first])
-                    or source.help_of(first) or source.deadline([first]) is not None
-                    ) and source.measured(first)
+        return (not others and source.relays([first]) is relayed and source.measured(first)
+                and first not in source.waits and source.help_of(first) is None
+                and source.deadline([first]) is None)
 
-    alone = [group for group in groups if may(group)]
-    ids = source.in_order([group.servers[0] for group in alone])
-    if len(ids) < 2 or source.parallel(ids) == 1:
-        return list(groups)
-    parts = [ids[at:at + MOST_MEMBERS] for at in range(0, len(ids), MOST_MEMBERS)]
-    return [*(group for group in groups if group not in alone), *(Grouping(
-        tuple(part), f"{len(part)} beside each other: no relay sends for them once what they have "
-                     "in common with others") for part in parts)]
+    ids = [] if request.strategy == "pair" else source.in_order(
+        [group.servers[0] for group in groups if may(group)])
+    together = [each for each in (Grouping(
+        tuple(part), f"{len(part)} beside each other, each with too little in common with any "
+                     "other" if relayed else
+                     f"{len(part)} beside each other: no relay sends once what they have in common")
+        for part in grouping.in_parts(ids)) if _parallel(source, each, places, request) > 1]
+    gathered = {i for group in together for i in group.servers}
+    return [*(group for group in groups if group.servers[0] not in gathered), *together]
+
+
+def _parallel(source: Source, group: Grouping, places: dict[str, Place],
+              request: PlanRequest) -> int:
+    """Return how many of a group are under way at once."""
+    limit = ordering.inbound_parallel((places[i].host for i in group.servers),
+                                      request.inbound_limits)
+    return int(max(1, min(source.parallel_of(group), limit)))
 
 
 def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place],
@@ -283,9 +298,7 @@ def _plan_source(source: Source, groups: list[Grouping], places: dict[str, Place
     deadlines.
     """
     def parallel(group: Grouping) -> int:
-        limit = ordering.inbound_parallel((places[i].host for i in group.servers),
-                                          request.inbound_limits)
-        return int(max(1, min(source.parallel_of(group), limit)))
+        return _parallel(source, group, places, request)
 
     timed = _converging(source, groups, parallel)
     if request.strategy != "pair":

@@ -66,7 +66,7 @@ class Source:
                                     self.known) if no_relay is None else None
         most = host.options.max_concurrent
         plainly = min(request.max_parallel or MOST_AT_ONCE, most,
-                      math.inf if not cap else cap // allocation.LEAST_BYTES_PER_SECOND)
+                      math.inf if not cap else cap / sources // allocation.LEAST_BYTES_PER_SECOND)
         self._parallel = {False: max(1, int(plainly)), True: max(1, min(
             request.relay_max_parallel or request.max_parallel or most, most))}
         self._at_once: dict[tuple[str, ...], int] = {}
@@ -157,13 +157,20 @@ class Source:
         return self._soonest(tuple(ids))
 
     def _soonest(self, ids: tuple[str, ...]) -> int:
+        """Return how many of these, past relays, are worth having under way at once.
+
+        Whose stream fits its quiet moment, or is completed by force, was reckoned with the whole
+        link.
+        """
         if ids not in self._at_once:
+            undivided = any(i in self.waits or i in self._helped for i in ids)
+            most = 1 if undivided else min(len(ids), self._parallel[False])
             number, end = 1, self._plain_seconds(ids, 1)
-            while number < min(len(ids), self._parallel[False]):
-                sooner = self._plain_seconds(ids, number + 1)
-                if sooner > WORTH_ONE_MORE * end:
-                    break
-                number, end = number + 1, sooner
+            for more in range(2, most + 1):
+                sooner = self._plain_seconds(ids, more)
+                # three at once of four are no better than two, but four may be
+                if sooner <= WORTH_ONE_MORE ** (more - number) * end:
+                    number, end = more, sooner
             self._at_once[ids] = number
         return self._at_once[ids]
 
@@ -171,13 +178,16 @@ class Source:
         """Return when these are done without relays; who does not converge so goes alone."""
         left, alone = list(ids), 0.0
         while True:
-            found = self._project(left, parallel, None, bounded=False, relayed=False)
+            found = self._plainly(left, parallel)
             failing = [i for i, projection in zip(left, found, strict=True)
                        if projection.verdict != "converges"]
             if not failing or len(left) == 1:
                 return _last_done(found) + alone
-            alone += self.alone_seconds(failing[-1])
+            alone += _last_done(self._plainly(failing[-1:], 1))
             left.remove(failing[-1])
+
+    def _plainly(self, ids: Sequence[str], parallel: int) -> tuple[Projection, ...]:
+        return self._project(ids, parallel, None, bounded=False, relayed=False)
 
     def past_relays(self, ids: Sequence[str], parallel: int, destinations: Mapping[str, str]
                     ) -> dict[str, str]:
@@ -185,46 +195,51 @@ class Source:
 
         A link that is faster than the relays is held up by them; what they save may outweigh that,
         for all, for some or for none. Those who go past are a group of their own, and groups go one
-        after the other. Relays are as fast as they told, less what finished streams took beside
-        that: they share processors with QEMU and Nova.
+        after the other. What finished streams took beside their link and their relays counts: all
+        share processors.
         """
-        pace = self._request.learned_relay
+        pace, rate = self._request.learned_relay, self.link(ids).rates(1)[0]
         beside = pace.seconds_per_byte if pace else 0.0
+        through = self.project(ids, parallel, destinations)
+        sooner = WORTH_MORE_BYTES * _last_done(through)
+        raw_bytes = sum(projection.raw_bytes for projection in through)
+        if self._request.nova.seconds + raw_bytes / rate >= sooner:
+            return {}
 
         def speed(server_id: str, share: float) -> float:
             told = relaying.speed(self._request, (self.name, destinations[server_id]), share)
-            seconds = 1.0 / told + beside
+            seconds = max(1.0 / told, (1.0 - share) / rate) + beside
             return 1.0 / seconds if seconds else math.inf
-        rate = self.link(ids).rates(1)[0]
+
         shares = {i: hit.reference_share
                   for i, hit in zip(ids, self.replay.hits(ids, destinations), strict=True)}
-        if all(speed(i, shares[i]) >= rate for i in ids):
-            return {}
         # who comes first finds nothing, but the others find what it brings
         unlike = tuple(i for i in ids if speed(
             i, max(shares[i], 1.0 - (self._own_share(i) or 0.0))) < rate)
-        through = _last_done(self.project(ids, parallel, destinations))
         best, past = min(((self._parted_seconds(ids, past, parallel, destinations), past)
                           for past in {unlike, tuple(ids)} - {()}),
                          key=lambda option: (option[0], len(option[1])))
-        if best > WORTH_MORE_BYTES * through:
+        if best > sooner:
             return {}
         what = "its group has" if len(past) == len(ids) else "it has"
         return {i: f"the link carries {rate / MIB:.0f} MiB/s, the relays work through "
                    f"{speed(i, shares[i]) / MIB:.0f} MiB/s of it, and what {what} in common saves "
-                   f"less than that costs: {best:.1f} s instead of {through:.1f} s" for i in past}
+                   f"less than that costs: {best:.1f} s instead of {_last_done(through):.1f} s"
+                for i in past}
 
     def _parted_seconds(self, ids: Sequence[str], past: Sequence[str], parallel: int,
                         destinations: Mapping[str, str]) -> float:
         """Return how long a group takes of which some go past the relays; inf: they can't."""
-        at_once = (self._soonest(tuple(past)) if self._request.max_parallel is None
-                   else min(len(past), parallel, self._parallel[False]))
-        plain = self._project(past, at_once, None, bounded=False, relayed=False)
         rest = [i for i in ids if i not in past]
         through = self.project(rest, parallel, destinations) if rest else ()
-        if any(p.verdict != "converges" for p in (*plain, *through)):
+        if any(p.verdict != "converges" for p in (*self._plainly(past, 1), *through)):
             return math.inf
-        return _last_done(plain) + (_last_done(through) if through else 0.0)
+        seconds = _last_done(through) if through else 0.0
+        for part in grouping.in_parts(past):
+            at_once = (self._soonest(tuple(part)) if self._request.max_parallel is None
+                       else min(len(part), parallel, self._parallel[False]))
+            seconds += self._plain_seconds(part, at_once)
+        return seconds
 
     def help_of(self, server_id: str) -> str | None:
         """Return by which means the server's migration is completed by force; None: by none."""
@@ -462,9 +477,9 @@ class Source:
         request, relayed = self._request, self.replay is not None
         wanted = min(len(self.servers), (request.relay_max_parallel if relayed else None)
                      or request.max_parallel or MOST_AT_ONCE)
-        if self._parallel[relayed] < wanted:
-            notes.append(f"{self.name}: at most {self._parallel[relayed]} at once, not {wanted}: "
-                         f"[DEFAULT] max_concurrent_live_migrations of its nova-compute.")
+        if self.options.max_concurrent < wanted:
+            notes.append(f"{self.name}: at most {self.options.max_concurrent} at once, not "
+                         f"{wanted}: [DEFAULT] max_concurrent_live_migrations of its nova-compute.")
         unread = sum(server.changed.source == "history" for server in self.servers.values())
         if unread:
             notes.append(f"{self.name}: {unread} of {len(self.servers)} servers go by their "

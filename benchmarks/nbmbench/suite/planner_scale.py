@@ -30,8 +30,9 @@ MIB = 1024 ** 2
 #: name -> what of the request differs. 128 MiB are less than what recurs on most hosts.
 KINDS = {
     "no relay": {"max_parallel": None},
-    "relay": {"relay": True, "max_parallel": 4},
-    "small dictionary": {"relay": True, "max_parallel": 4, "dictionary_bytes": 128 * MIB},
+    "relay": {"relay": True, "max_parallel": None, "relay_max_parallel": 1000},
+    "small dictionary": {"relay": True, "max_parallel": None, "relay_max_parallel": 1000,
+                         "dictionary_bytes": 128 * MIB},
 }
 RELAYED = [kind for kind, fields in KINDS.items() if fields.get("relay")]
 RANDOM_ORDERS = 3

@@ -47,10 +47,11 @@ class BatchStateTest(base.BaseTestCase):
             batch = batch_row(control={"started": True, "paused": False, "abort": None,
                                        "replan": False})
             batch["request"] = batch["request"] | {"max_parallel": 8, "max_bandwidth_mib_s": cap}
-            batch["state"] = batch["state"] | {"at_once": {"3": 8}}
             found = loading.batch_state(batch, [], {}, conf.CONF.conductor, build.NOW)
             self.assertEqual(expected, found.settings.max_parallel)
-            self.assertEqual({3: expected}, found.at_once)
+
+    def test_as_many_at_once_as_planned(self):
+        self.assertEqual({3: 8}, self._state([], {"at_once": {"3": 8}}).at_once)
 
     def test_one_at_once_where_nobody_has_said_or_planned_how_many(self):
         found = self._state([], {})

@@ -247,7 +247,10 @@ class TestPlan(base.BaseTestCase):
                              max_concurrent=1)
         found = plan.make_plan(plan_request(host, max_parallel=2))
         self.assertGreater(found.groups[0].members[1].projection.queue_seconds, 1)
-        self.assertTrue(any("max_concurrent_live_migrations" in note for note in found.notes))
+        self.assertTrue(any("at most 1 at once, not 2" in note for note in found.notes))
+        for wanted in (None, 100):
+            found = plan.make_plan(plan_request(host, max_parallel=wanted))
+            self.assertTrue(any("at most 1 at once, not 2" in note for note in found.notes))
 
     def test_past_relays_as_many_at_once_as_end_soonest(self):
         unlike = [server(name, 200) for name in "abcdefghij"]
@@ -269,9 +272,63 @@ class TestPlan(base.BaseTestCase):
         self.assertEqual({2}, {group.parallel for group in made(max_concurrent=2).groups})
         self.assertEqual({1}, {group.parallel for group in made(
             max_bandwidth_bytes_per_second=2.0 * builders.MIB).groups})
+        # of four, three at once are no better than two
+        self.assertEqual([4], [group.parallel for group in made(unlike[:4]).groups])
         both = made(classes=builders.classes(("a b", 9999)))
         self.assertEqual([2, 8], sorted(len(group.members) for group in both.groups))
         self.assertEqual({2, 4}, {group.parallel for group in both.groups})
+
+    def test_nobody_goes_beside_another_where_one_at_a_time_may(self):
+        unlike = [server(name, 200) for name in "abcd"]
+        alone = builders.host(unlike, max_concurrent=4)
+        narrow = (dataclasses.replace(destination(), inbound_limit=1),)
+        for fields in ({"nova_seconds": 0.0, "setup_seconds": 0.0}, {"destinations": narrow},
+                       {"max_parallel": 1}):
+            found = plan.make_plan(plan_request(alone, **{"max_parallel": None} | fields))
+            self.assertEqual([1] * 4, [len(group.members) for group in found.groups], fields)
+        # FIG. 6 to the letter: no destination has room for two
+        found = plan.make_plan(plan_request(
+            builders.host(unlike[:2], max_concurrent=4), max_parallel=None, strategy="pair",
+            destinations=(destination("d1", 0.3), destination("d2", 0.3))))
+        self.assertEqual([1, 1], [len(group.members) for group in found.groups])
+
+    def test_all_sources_share_what_the_bandwidth_limit_has_room_for(self):
+        def at_once(sources):
+            hosts = [builders.host([server(f"{name}{at}", 3, 64) for name in "abcd"],
+                                   name=f"cmp{at}", max_concurrent=8) for at in range(sources)]
+            found = plan.make_plan(plan_request(
+                *hosts, destinations=(destination("dst"),), max_parallel=None, nova_seconds=20.0,
+                max_bandwidth_bytes_per_second=8.0 * builders.MIB))
+            return {group.parallel for group in found.groups}, found.notes
+        (one, notes), (four, _) = at_once(1), at_once(4)
+        self.assertEqual(({4}, {1}), (one, four))
+        self.assertFalse([note for note in notes if "at once" in note])
+
+    def test_who_was_reckoned_with_the_whole_link_has_it(self):
+        never = DirtyModel(40000.0, 50000.0, 0.05, "content-diff")
+        quiet_half = History(
+            tuple(map(float, range(60))), (40000.0,) * 60, 2.0, "content-diff", never,
+            Periodicity(40.0, 0.0, 20.0, 100.0, 40000.0, 0.99))
+        waiting = [server(name, 1500, 1600, dirty=never, history=quiet_half) for name in "yz"]
+        idle = [server(name, 1500, 1600) for name in "abc"]
+        common = builders.classes(("a b c y z", 100000))
+        for classes in (None, common):
+            found = plan.make_plan(plan_request(
+                builders.host([*idle, *waiting], classes, max_concurrent=4), max_parallel=None,
+                max_wait_seconds=60.0, now_seconds=25.0))
+            streams = [m.projection.stream_seconds for group in found.groups
+                       for m in group.members if m.wait]
+            self.assertEqual(2, len(streams))
+            self.assertLess(max(streams), 16.0)
+        busy_ones = [server(name, 1000, 1100, dirty=never) for name in "yz"]
+        for classes in (None, common):
+            found = plan.make_plan(plan_request(
+                builders.host([*idle, *busy_ones], classes, max_concurrent=4), max_parallel=None,
+                on_non_convergence="pause"))
+            streams = [m.projection.stream_seconds for group in found.groups
+                       for m in group.members if m.projection.help]
+            self.assertEqual(2, len(streams))
+            self.assertLess(max(streams), 16.0)
 
     def test_who_has_a_deadline_or_was_not_measured_stays_alone_beside_others_that_do_not(self):
         servers = [server("a"), server("b"), server("c"),

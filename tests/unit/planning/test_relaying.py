@@ -118,11 +118,44 @@ class RelayingTest(base.BaseTestCase):
         fast = relays("cmpa", "cmpb", new=400.0 * MIB, known=4000.0 * MIB)
         host = builders.host(*TWO_UNLIKE, mib_s=200, max_concurrent=2)
         carried = {}
-        for seconds_a_gb in (None, 1.0, 9.0):
+        for seconds_a_gb in (None, 1.0, 4.0, 9.0):
             pace = seconds_a_gb and RelayPace(seconds_a_gb / 1e9, 0.1, 20)
             found = self.made(host, relays=fast, learned_relay=pace or None)
             carried[seconds_a_gb] = ways(found)[0]
-        self.assertEqual({None: ["a", "b"], 1.0: ["a", "b"], 9.0: []}, carried)
+        self.assertEqual({None: ["a", "b"], 1.0: ["a", "b"], 4.0: [], 9.0: []}, carried)
+
+    def test_relays_are_compared_with_as_many_at_once_as_end_soonest_past_them(self):
+        servers = [server(name, 1000, 1100) for name in "abcdef"]
+        host = builders.host(servers, builders.classes(("a b c d e f", 30000)), mib_s=112,
+                             max_concurrent=8)
+        fast = relays("cmpa", "cmpb", new=300.0 * MIB, known=3000.0 * MIB)
+        past = plan.make_plan(plan_request(host, max_parallel=None)).projected_seconds
+        carried = []
+        for seconds_a_gb in (0.0, 1.0, 2.0, 3.0, 4.0, 5.0):
+            found = self.made(host, relays=fast, max_parallel=None, relay_max_parallel=1000,
+                              learned_relay=RelayPace(seconds_a_gb / 1e9, 0.1, 20))
+            carried.append(bool(ways(found)[0]))
+            # what relays save on the wire is worth as much
+            self.assertLess(found.projected_seconds, past / 0.95)
+        self.assertEqual(sorted(carried, reverse=True), carried)
+        self.assertEqual({True, False}, set(carried))
+
+    def test_one_that_does_not_converge_beside_others_is_no_reason_for_slow_relays(self):
+        servers = [*(server(f"i{at}", 1000, 1100) for at in range(8)),
+                   *(server(f"y{at}", 1000, 1100, dirty=DirtyModel(
+                       34000.0, 20000.0, 0.05, "content-diff")) for at in range(2))]
+        found = self.made(builders.host(servers, mib_s=250, max_concurrent=8), max_parallel=None,
+                          relays=relays("cmpa", "cmpb", new=150.0 * MIB, known=4000.0 * MIB))
+        self.assertEqual(([], ()), (ways(found)[0], found.staying))
+        self.assertEqual([2, 8], sorted(len(group.members) for group in found.groups))
+
+    def test_those_that_are_alone_in_their_project_go_through_relays_beside_each_other(self):
+        servers = [server(name, 200, project=f"p{name}") for name in "abcdefgh"]
+        found = self.made(builders.host(servers, max_concurrent=8), max_parallel=None,
+                          relay_max_parallel=1000)
+        group, = found.groups
+        self.assertEqual((8, 8), (len(ways(found)[0]), group.parallel))
+        self.assertIn("8 beside each other, each with too little in common", group.reason)
 
     def test_a_relay_that_is_the_narrow_part_is_reckoned_with(self):
         host = builders.host(*TWO_ALIKE, mib_s=250)

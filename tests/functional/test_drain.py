@@ -243,6 +243,18 @@ class Drain(base.BatchTestCase):
         self.wait_for_batch(batch["id"], "completed")
         self.assertEqual(2, max(self.hypervisors.overlaps))
 
+    def test_past_relays_as_many_streams_at_once_as_the_plan_has(self):
+        self.boot("a", "b", "c", "d")
+        self.hypervisors.hold()
+        batch = self.drain()
+        self.wait(lambda: self.hypervisors.running(), "a stream")
+        group, = self.call("GET", f"/{batch['id']}/plan").body["plan"]["groups"]
+        self.assertGreater(group["parallel"], 1)
+        self.wait(lambda: len(self.hypervisors.running()) == group["parallel"], "all streams")
+        self.hypervisors.release()
+        self.wait_for_batch(batch["id"], "completed")
+        self.assertEqual(group["parallel"], max(self.hypervisors.overlaps))
+
     def test_events_tell_the_story(self):
         server_id, = self.boot("a")
         batch = self.wait_for_batch(self.drain()["id"], "completed")

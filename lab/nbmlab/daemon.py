@@ -90,7 +90,7 @@ def start(daemon: Daemon) -> Record:
 
 
 def stop(name: str, patience_seconds: float = 3) -> None:
-    """End a daemon and its process group: SIGTERM, then SIGKILL after the given seconds."""
+    """End a daemon and its whole process group: SIGTERM, SIGKILL after the given seconds."""
     running = record(name)
     if running:
         group_signal(running.pid, signal.SIGTERM)
@@ -98,17 +98,21 @@ def stop(name: str, patience_seconds: float = 3) -> None:
         while birth(running.pid) == running.birth and time.monotonic() < end:
             time.sleep(0.05)
         group_signal(running.pid, signal.SIGKILL)
-        while birth(running.pid) == running.birth:
+        while birth(running.pid) == running.birth or group_signal(running.pid, None):
             time.sleep(0.02)
     (layout.RUN / f"{name}.json").unlink(missing_ok=True)
 
 
-def group_signal(pid: int, number: signal.Signals) -> None:
-    """Signal the process group that a daemon leads."""
+def group_signal(pid: int, number: signal.Signals | None) -> bool:
+    """Signal the process group that a daemon leads, or led; tell whether anything of it is there.
+
+    What is left of one may hold the port that its follower needs. `number` None: no signal.
+    """
     try:
-        os.killpg(pid, number)
+        os.killpg(pid, number or 0)
     except ProcessLookupError:
-        return
+        return False
+    return True
 
 
 def resident_bytes(name: str) -> int:

@@ -47,7 +47,7 @@ def venv() -> None:
             shell.run(PYTHON, "-m", "venv", layout.VENV)
         # pbr's editable install needs these two; a freeze does not name them
         pip("install", "wheel", "setuptools<81")
-        # linked to one interpreter's library, which the name of a wheel that pip keeps does not tell
+        # linked to one interpreter's library, which the name of a wheel that is kept does not tell
         pip("install", "--no-cache-dir", "-c", CONSTRAINTS, "uWSGI")
         pip("install", "-r", CONSTRAINTS)
 

@@ -98,35 +98,42 @@ def stop(name: str, patience_seconds: float = 3) -> None:
         while birth(running.pid) == running.birth and time.monotonic() < end:
             time.sleep(0.05)
         group_signal(running.pid, signal.SIGKILL)
-        while birth(running.pid) == running.birth or group_signal(running.pid, None):
+        # what is left of the group may hold the port that a follower needs
+        while birth(running.pid) == running.birth or _members(running.pid):
             time.sleep(0.02)
     (layout.RUN / f"{name}.json").unlink(missing_ok=True)
 
 
-def group_signal(pid: int, number: signal.Signals | None) -> bool:
-    """Signal the process group that a daemon leads, or led; tell whether anything of it is there.
-
-    What is left of one may hold the port that its follower needs. `number` None: no signal.
-    """
+def group_signal(pid: int, number: signal.Signals) -> None:
+    """Signal the process group that a daemon leads."""
     try:
-        os.killpg(pid, number or 0)
+        os.killpg(pid, number)
     except ProcessLookupError:
-        return False
-    return True
+        return
+
+
+def _members(leader: int) -> list[int]:
+    """Return the pids of a process group that live; its leader may be gone."""
+    found = []
+    for directory in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            pid = int(directory.name)
+            if os.getpgid(pid) == leader and birth(pid) is not None:
+                found.append(pid)
+        except ProcessLookupError:
+            continue
+    return found
 
 
 def resident_bytes(name: str) -> int:
     """Return the resident memory of a daemon's whole process group."""
     leader = record(name)
-    if not leader:
-        return 0
     total = 0
-    for directory in pathlib.Path("/proc").glob("[0-9]*"):
+    for pid in _members(leader.pid) if leader else ():
         try:
-            if os.getpgid(int(directory.name)) == leader.pid:
-                total += int((directory / "statm").read_text().split()[1])
-        except (OSError, ValueError):
-            continue
+            total += int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except OSError:
+            continue                   # it has ended
     return total * os.sysconf("SC_PAGE_SIZE")
 
 

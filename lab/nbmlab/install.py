@@ -19,7 +19,7 @@ LAB_PACKAGES = (
 QEMU_PACKAGES = ("qemu-system-x86", "qemu-system-common", "qemu-system-data")
 CONSTRAINTS = layout.LAB_SOURCE / "constraints.txt"
 #: Debian's own. One that comes before it in PATH may be built without profiles and link-time
-#: optimisation: Nova, and whatever is measured beside it, then takes up to 1.7 times as long.
+#: optimisation: Nova, and whatever is measured beside it, then takes 1.2 to 1.5 times as long.
 PYTHON = pathlib.Path("/usr/bin/python3")
 
 

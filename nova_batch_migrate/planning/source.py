@@ -196,23 +196,29 @@ class Source:
         A link that is faster than the relays is held up by them; what they save may outweigh that,
         for all, for some or for none. Those who go past are a group of their own, and groups go one
         after the other. What finished streams took beside their link and their relays counts: all
-        share processors.
+        share processors. Of contents that were not read nobody knows what relays save: only relays
+        that are slower than the link by themselves are then compared with it.
         """
         pace, rate = self._request.learned_relay, self.link(ids).rates(1)[0]
-        beside = pace.seconds_per_byte if pace else 0.0
+        unread = not all(self.measured(i) and self.servers[i].contents_read for i in ids)
+        beside = pace.seconds_per_byte if pace and not unread else 0.0
         through = self.project(ids, parallel, destinations)
         sooner = WORTH_MORE_BYTES * _last_done(through)
         raw_bytes = sum(projection.raw_bytes for projection in through)
         if self._request.nova.seconds + raw_bytes / rate >= sooner:
             return {}
 
+        def told(server_id: str, share: float) -> float:
+            return relaying.speed(self._request, (self.name, destinations[server_id]), share)
+
         def speed(server_id: str, share: float) -> float:
-            told = relaying.speed(self._request, (self.name, destinations[server_id]), share)
-            seconds = max(1.0 / told, (1.0 - share) / rate) + beside
+            seconds = max(1.0 / told(server_id, share), (1.0 - share) / rate) + beside
             return 1.0 / seconds if seconds else math.inf
 
         shares = {i: hit.reference_share
                   for i, hit in zip(ids, self.replay.hits(ids, destinations), strict=True)}
+        if unread and all(told(i, shares[i]) >= rate for i in ids):
+            return {}
         # who comes first finds nothing, but the others find what it brings
         unlike = tuple(i for i in ids if speed(
             i, max(shares[i], 1.0 - (self._own_share(i) or 0.0))) < rate)

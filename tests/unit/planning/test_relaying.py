@@ -140,6 +140,22 @@ class RelayingTest(base.BaseTestCase):
         self.assertEqual(sorted(carried, reverse=True), carried)
         self.assertEqual({True, False}, set(carried))
 
+    def test_relays_carry_what_was_not_read_unless_they_are_slower_than_the_link(self):
+        unread = [server(name, 200, 256, contents_read=False) for name in "ab"]
+        pace = RelayPace(9.0 / 1e9, 0.1, 20)
+        for mib_s, carried in ((36, ["a", "b"]), (1000, [])):
+            found = self.made(
+                builders.host(unread, mib_s=mib_s, max_concurrent=4), max_parallel=None,
+                relay_max_parallel=1000, learned_relay=pace,
+                relays=relays("cmpa", "cmpb", new=200.0 * MIB, known=4000.0 * MIB))
+            self.assertEqual(carried, ways(found)[0], mib_s)
+        read = [server(name, 200, 256) for name in "ab"]
+        found = self.made(
+            builders.host(read, mib_s=36, max_concurrent=4), max_parallel=None,
+            relay_max_parallel=1000, learned_relay=pace,
+            relays=relays("cmpa", "cmpb", new=200.0 * MIB, known=4000.0 * MIB))
+        self.assertEqual([], ways(found)[0])
+
     def test_one_that_does_not_converge_beside_others_is_no_reason_for_slow_relays(self):
         servers = [*(server(f"i{at}", 1000, 1100) for at in range(8)),
                    *(server(f"y{at}", 1000, 1100, dirty=DirtyModel(

@@ -122,16 +122,16 @@ class Planner:
         keeping.save(batch, **loading.go_on(batch, timeutils.utcnow()))
         # a set of an earlier plan may still be on its way
         still = {row["group_index"] for row in current if row["status"] in ("waiting", "migrating")}
+        relayed = {group.index for group in plan.groups
+                   if any(member.projection.relay for member in group.members)}
         keeping.save(batch, measure=None, surveyed=False,
                    told=loading.told(plan, fresh["first_plan"]),
                    projected_seconds=loading.spent_seconds(batch, timeutils.utcnow())
                    + plan.projected_seconds,
-                   relayed=sorted({*batch["state"].get("relayed", ()), *(
-                       group.index for group in plan.groups
-                       if any(member.projection.relay for member in group.members))}),
+                   relayed=sorted({*batch["state"].get("relayed", ()), *relayed}),
                    at_once={**batch["state"].get("at_once", {}), **{
                        str(group.index): group.parallel for group in plan.groups
-                       if not any(member.projection.relay for member in group.members)}},
+                       if group.index not in relayed}},
                    together=[*(index for index in batch["state"].get("together", ())
                                if index in still),
                              *(group.index for group in plan.groups if group.synchronized)],

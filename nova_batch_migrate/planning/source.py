@@ -152,8 +152,12 @@ class Source:
         one more as long as they end sooner by it: Nova works on the next while one streams, yet
         streams share the link and guests dirty more pages for it.
         """
-        if self.relays(ids) or self._request.max_parallel is not None:
-            return min(len(ids), self.parallel(ids))
+        return min(len(ids), self._parallel[True]) if self.relays(ids) else self._plain_at_once(ids)
+
+    def _plain_at_once(self, ids: Sequence[str]) -> int:
+        """Return the same of these if they go past relays, whether some carry them now or not."""
+        if self._request.max_parallel is not None:
+            return min(len(ids), self._parallel[False])
         return self._soonest(tuple(ids))
 
     def _soonest(self, ids: tuple[str, ...]) -> int:
@@ -240,12 +244,9 @@ class Source:
         through = self.project(rest, parallel, destinations) if rest else ()
         if any(p.verdict != "converges" for p in (*self._plainly(past, 1), *through)):
             return math.inf
-        seconds = _last_done(through) if through else 0.0
-        for part in grouping.in_parts(past):
-            at_once = (self._soonest(tuple(part)) if self._request.max_parallel is None
-                       else min(len(part), parallel, self._parallel[False]))
-            seconds += self._plain_seconds(part, at_once)
-        return seconds
+        return (_last_done(through) if through else 0.0) + sum(
+            self._plain_seconds(part, self._plain_at_once(part))
+            for part in grouping.in_parts(past))
 
     def help_of(self, server_id: str) -> str | None:
         """Return by which means the server's migration is completed by force; None: by none."""

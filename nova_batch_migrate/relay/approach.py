@@ -36,8 +36,9 @@ _LEAST_ROUND_BYTES = 768 << 10
 _LONGEST_ROUND_SECONDS = 1.5
 _SLOWEST, _FASTEST = 0.5, 4.0
 #: Once all are there, what a guest has left is brought down to so many times what QEMU would stop
-#: it for at Nova's first step, at the speed at which it writes, and to this share of a round.
-_CLOSING_MARGIN, _CLOSING_SHARE = 1.8, 0.5
+#: it for at Nova's first step, at the speed at which it writes, and to this share of a round. It
+#: may have half a megabyte less than is reckoned, and is not to be stopped for that.
+_CLOSING_MARGIN, _CLOSING_SHARE = 2.6, 0.5
 #: So long before they stand still: a busy relay is late now and then.
 _SETTLED_SECONDS = 0.15
 #: However little time is left for that.
@@ -48,8 +49,9 @@ STILL_SECONDS = 0.11
 #: Until the gate opens what each has left is then brought down to so much, all in the same time:
 #: who came there sooner would be stopped at its next look, and stand still for longer than the
 #: others. QEMU's limit is still low when the gate opens, so it looks once more, and has next to
-#: nothing to send while its guest stands still.
-DASH_SECONDS, _LAST_BYTES = 0.08, 330 << 10
+#: nothing to send while its guest stands still. With 150 KB less one member in twelve had nothing
+#: left before the gate, and was stopped there.
+DASH_SECONDS, _LAST_BYTES = 0.08, 480 << 10
 #: However little time is left for that.
 _LEAST_DASH_SECONDS = 0.01
 #: What a round says of what is left counts for so much; the rest is what was reckoned before it. A

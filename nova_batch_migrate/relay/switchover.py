@@ -117,8 +117,9 @@ class Gang:
         """Wait for nobody any more: this member has switched over already."""
         with self._changed:
             if self._opens_at is None or self._clock() < self._opens_at:
-                LOG.warning("synchronized server %s switched over before the others were there",
-                            server_id)
+                LOG.warning("synchronized server %s switched over before the others were there%s",
+                            server_id, "" if self._opens_at is None else
+                            f", {self._opens_at - self._clock():.3f} s before the gate")
                 self._early.add(server_id)
             self._open_at(self._clock())
 

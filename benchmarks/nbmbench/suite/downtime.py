@@ -5,20 +5,23 @@ without a relay, and by turns in a batch of four equal ones, which go one after 
 behind the first count, so that dedup is at its highest rate. The figures are those of `virsh
 domjobinfo --completed` at the destination. `gang`: sets of four such guests, the moments those of
 libvirt's *Resumed* events; beside each set one of its members moves through a relay alone, and
-comes back without, which is a run of that way. What moves without a set is not measured first.
-Words for --only: these two, and `seconds=N`: with the guests booted, begin nothing new after so
-long (what is left out then makes the next part, for --merge).
+comes back without. What moves without a set is not measured first. Sets go by turns while the
+hosts' own threads go first (hosts_first.py), to which the goals of sets are held, and `crowded`:
+while they wait for a processor as guests and Nova's services do. Words for --only: these three,
+and `seconds=N`: with the guests booted, begin nothing new after so long (what is left out then
+makes the next part, for --merge).
 """
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from nbmlab import check, shell
 from nbmlab.families import FAMILIES, Family, Load
 from nbmlab.guests import Guest
 
-from nbmbench import cloud, contract, sets
+from nbmbench import cloud, contract, hosts_first, sets
 from nbmbench.contract import Goal, Settings
 
 NEEDS = "lab"
@@ -42,8 +45,8 @@ def run(settings: Settings) -> list[dict]:
     limits = [float(word.removeprefix("seconds=")) for word in settings.options
               if word.startswith("seconds=")]
     seconds = limits[0] if limits else math.inf
-    parts = {"alone": _alone, "gang": _sets}
-    for name in [name for name in parts if name in settings.options] or parts:
+    parts = {"alone": _alone, "gang": _both, "crowded": _crowded}
+    for name in [name for name in parts if name in settings.options] or ("alone", "gang"):
         parts[name](settings, seconds, cases)
     return cases
 
@@ -128,21 +131,34 @@ def _case(cases: list[dict], way: str, index: int, guest: Guest, host: str, **fa
 
 # ---- sets of four, through Nova ----------------------------------------------------------------
 
-def _sets(settings: Settings, seconds: float, cases: list[dict]) -> None:
-    """Move four together, then one of them through a relay alone, and so on, to and fro."""
+def _both(settings: Settings, seconds: float, cases: list[dict]) -> None:
+    _sets(settings, seconds, cases, (True, False))
+
+
+def _crowded(settings: Settings, seconds: float, cases: list[dict]) -> None:
+    _sets(settings, seconds, cases, (False,))
+
+
+def _sets(settings: Settings, seconds: float, cases: list[dict], first: Sequence[bool]) -> None:
+    """Move four together, then one of them through a relay alone, and so on, to and fro.
+
+    By turns with the hosts' threads `first` and not, or only so.
+    """
     with _guests() as members, _checked(members, cases):
         end = time.monotonic() + seconds
         for number in range(1 if settings.quick else GANGS):
-            if time.monotonic() > end:
-                return
-            _set(members, number, cases)
-            settings.keep(cases)
+            for hosts in first:
+                if time.monotonic() > end:
+                    return
+                with hosts_first.scheduled() if hosts else contextlib.nullcontext():
+                    _set(members, number, cases, hosts_first=hosts)
+                settings.keep(cases)
 
 
-def _set(members: list[Guest], number: int, cases: list[dict]) -> None:
+def _set(members: list[Guest], number: int, cases: list[dict], **how) -> None:
     facts = sets.move(members)
     cases.append({"kind": "gang", "run": number, "through": "nova",
-                  "link_bytes_per_second": LINK_BYTES_PER_SECOND, "members": facts})
+                  "link_bytes_per_second": LINK_BYTES_PER_SECOND, "members": facts, **how})
     shell.say(f"set {number}: {_skew(facts) * 1000:.0f} ms apart, downtimes " + ", ".join(
         f"{each['downtime_seconds'] * 1000:.0f} ms" for each in facts))
     time.sleep(LIVES_SECONDS)
@@ -151,9 +167,14 @@ def _set(members: list[Guest], number: int, cases: list[dict]) -> None:
     cloud.enable()
     server, = cloud.batch([alone], urgent=True)["servers"]
     _case(cases, "single", number, alone, server["destination"], relay=_carried(server),
-          attempts=server["attempts"])
+          attempts=server["attempts"], **how)
     cloud.migrate(alone, here)
-    _case(cases, "plain", PAIRS + number, alone, here)
+    _case(cases, "plain", PAIRS + number, alone, here, **how)
+
+
+def _so(cases, first: bool) -> list[dict]:
+    """Return the cases of which the hosts' own threads went first, or did not."""
+    return [case for case in cases if case.get("hosts_first", False) is first]
 
 
 def _of_way(cases, way: str) -> np.ndarray:
@@ -174,25 +195,31 @@ def _gangs(cases) -> list[list[dict]]:
 
 def measured(cases) -> dict:
     """Return what the relay adds; a run that did not complete leaves its figure unmeasured."""
-    figures = {}
-    plain, relay = _of_way(cases, "plain"), _of_way(cases, "relay")
-    runs = sum(case["kind"] == "alone" and case["way"] != "single" for case in cases)
+    figures, as_it_is = {}, _so(cases, False)
+    plain, relay = _of_way(as_it_is, "plain"), _of_way(as_it_is, "relay")
+    runs = sum(case["kind"] == "alone" and case["way"] != "single" for case in as_it_is)
     if len(plain) and len(relay) and len(plain) + len(relay) == runs:
         figures = {"added_seconds_median": float(np.median(relay) - np.median(plain)),
                    "added_seconds_worst": float(relay.max() - plain.max()),
                    "plain_median": float(np.median(plain)), "plain_worst": float(plain.max()),
                    "relay_median": float(np.median(relay)), "relay_worst": float(relay.max())}
+    crowded = {f"crowded_{name}": figure for name, figure in _of_sets(as_it_is).items()}
+    return figures | _of_sets(_so(cases, True)) | crowded
+
+
+def _of_sets(cases) -> dict:
+    """Return the figures of sets and of what moved alone beside them."""
     gangs = _gangs(cases)
-    if gangs and len(gangs) == sum(case["kind"] == "gang" for case in cases):
-        figures["gang_skew_seconds"] = float(np.median([_skew(each) for each in gangs]))
-        pauses = [member["downtime_seconds"] for each in gangs for member in each]
-        figures |= {"gang_skew_worst": max(_skew(each) for each in gangs),
-                    "gang_pause_median": float(np.median(pauses)), "gang_pause_worst": max(pauses)}
-        # guests of the same kind, each by itself
-        single = _of_way(cases, "single")
-        alone = single if len(single) else relay
-        if len(alone):
-            figures["gang_added_pause_seconds"] = max(pauses) - float(np.median(alone))
+    if not gangs or len(gangs) != sum(case["kind"] == "gang" for case in cases):
+        return {}
+    skews = [_skew(each) for each in gangs]
+    pauses = [member["downtime_seconds"] for each in gangs for member in each]
+    figures = {"gang_skew_seconds": float(np.median(skews)), "gang_skew_worst": max(skews),
+               "gang_pause_median": float(np.median(pauses)), "gang_pause_worst": max(pauses)}
+    # guests of the same kind, each by itself
+    if len(single := _of_way(cases, "single")):
+        figures |= {"gang_single_median": float(np.median(single)),
+                    "gang_added_pause_seconds": max(pauses) - float(np.median(single))}
     return figures
 
 
@@ -201,8 +228,10 @@ def missing(cases) -> list[str]:
     left = {f"{way} runs through Nova": PAIRS - sum(
         case["kind"] == "alone" and case["way"] == way and case["through"] == "nova"
         and case.get("whole", False) for case in cases) for way in ("plain", "relay")}
-    left["synchronized sets through Nova"] = GANGS - len(
-        _gangs(case for case in cases if case.get("through") == "nova" and case.get("whole")))
+    for words, first in (("", True), (" on crowded processors", False)):
+        left[f"synchronized sets through Nova{words}"] = GANGS - len(_gangs(
+            case for case in _so(cases, first)
+            if case.get("through") == "nova" and case.get("whole")))
     return [f"{count} {what}" for what, count in left.items() if count > 0]
 
 
@@ -213,11 +242,13 @@ def _skew(members: list[dict]) -> float:
 
 def intervals(cases) -> dict:
     """Return 95 % intervals of the median difference and of the median skew."""
-    told = {}
-    plain, relay = _of_way(cases, "plain"), _of_way(cases, "relay")
+    told, as_it_is = {}, _so(cases, False)
+    plain, relay = _of_way(as_it_is, "plain"), _of_way(as_it_is, "relay")
     if (pairs := min(len(plain), len(relay))) > 1:
         # runs were made by turns: what disturbs one disturbs its neighbour
         told["added_seconds_median"] = contract.bootstrap(relay[:pairs] - plain[:pairs])
-    if len(gangs := _gangs(cases)) > 1:
-        told["gang_skew_seconds"] = contract.bootstrap([_skew(each) for each in gangs])
+    for words, first in (("", True), ("crowded_", False)):
+        if len(gangs := _gangs(_so(cases, first))) > 1:
+            told[f"{words}gang_skew_seconds"] = contract.bootstrap(
+                [_skew(each) for each in gangs])
     return told

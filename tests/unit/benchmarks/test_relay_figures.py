@@ -41,7 +41,7 @@ class TestDowntime(base.BaseTestCase):
             alone("plain", 0.1), alone("single", 0.1),
             {"kind": "gang", "members": members((0.1, 5.0), (0.15, 5.03))}])
         self.assertNotIn("added_seconds_median", told)
-        self.assertAlmostEqual(0.03, told["gang_skew_seconds"])
+        self.assertAlmostEqual(0.03, told["crowded_gang_skew_seconds"])
 
     def test_a_run_that_failed_leaves_the_figure_unmeasured(self):
         self.assertEqual({}, downtime.measured(
@@ -52,19 +52,34 @@ class TestDowntime(base.BaseTestCase):
             alone("plain", 0.1), alone("relay", 0.3), alone("single", 0.1), alone("single", 0.1),
             {"kind": "gang", "members": members((0.1, 5.0), (0.15, 5.03))},
             {"kind": "gang", "members": members((0.12, 7.0), (0.1, 7.01))}])
-        self.assertAlmostEqual(0.02, told["gang_skew_seconds"])       # of 0.03 and 0.01
-        self.assertAlmostEqual(0.05, told["gang_added_pause_seconds"])
+        self.assertAlmostEqual(0.02, told["crowded_gang_skew_seconds"])       # of 0.03 and 0.01
+        self.assertAlmostEqual(0.05, told["crowded_gang_added_pause_seconds"])
+        self.assertNotIn("gang_skew_seconds", told)
+
+    def test_a_set_is_held_against_who_moved_alone_as_it_did(self):
+        first = {"hosts_first": True}
+        told = downtime.measured([
+            alone("single", 0.05) | first, alone("plain", 9) | first, alone("single", 0.1),
+            {"kind": "gang", "members": members((0.08, 5.0), (0.07, 5.01))} | first,
+            {"kind": "gang", "members": members((0.3, 7.0), (0.1, 7.05))}])
+        self.assertAlmostEqual(0.03, told["gang_added_pause_seconds"])
+        self.assertAlmostEqual(0.01, told["gang_skew_seconds"])
+        self.assertAlmostEqual(0.2, told["crowded_gang_added_pause_seconds"])
+        self.assertAlmostEqual(0.05, told["crowded_gang_skew_seconds"])
 
     def test_what_is_left_of_the_runs_that_the_goals_ask_for(self):
         def through_nova(case, whole=True):
             return case | {"through": "nova", "whole": whole}
         cases = [through_nova(alone(way, 0.1)) for way in ("plain", "relay")
                  for _ in range(downtime.PAIRS)]
-        cases += [through_nova({"kind": "gang", "members": members((0.1, 5.0), (0.15, 5.03))})
-                  for _ in range(downtime.GANGS)]
+        cases += [through_nova({"kind": "gang", "hosts_first": first,
+                                "members": members((0.1, 5.0), (0.15, 5.03))})
+                  for first in (False, True) for _ in range(downtime.GANGS)]
         self.assertEqual([], downtime.missing(cases))
         self.assertEqual(["1 plain runs through Nova", "1 synchronized sets through Nova"],
                          downtime.missing([through_nova(cases[0], False), *cases[1:-1]]))
+        self.assertEqual([f"{downtime.GANGS} synchronized sets through Nova on crowded processors"],
+                         downtime.missing([c for c in cases if c.get("hosts_first") is not False]))
 
 
 class TestRelayThroughput(base.BaseTestCase):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from nova_batch_migrate import exception
 from nova_batch_migrate.planning import (
-    commonality,
     deadlines,
+    explaining,
     grouping,
     ordering,
     relaying,
@@ -27,14 +27,8 @@ from nova_batch_migrate.planning.telemetry import ServerTelemetry
 
 __all__ = ("Plan", "PlanRequest", "make_plan")
 
-MIB = 1024 ** 2
 #: Nova is seldom ten times as fast as it is at other times: exp(5) is 150 times.
 MOST_DEVIATION = 5.0
-#: Of more sources the first ones are compared: pairs grow with the square.
-MOST_COMPARED_HOSTS = 8
-NO_RELAY = ("No relay carries the streams: content in common crosses once per server, the "
-            "projection gives no discount for it; common_pages_bytes is what a relay would send "
-            "once.")
 
 
 def make_plan(request: PlanRequest) -> Plan:
@@ -75,7 +69,7 @@ def make_plan(request: PlanRequest) -> Plan:
         staying += _stay(source, lost)
         kept = _without(kept, lost)
         # with a relay they would have converged
-        lost = {i: source.why_not(i) for group in kept for i in group.servers
+        lost = {i: explaining.why_not(source, i) for group in kept for i in group.servers
                 if source.alone(i).verdict != "converges"}
         lost |= synchronized.cascade(sets, lost)
         staying += _stay(source, {i: why for i, why in lost.items() if i in source.servers})
@@ -85,7 +79,7 @@ def make_plan(request: PlanRequest) -> Plan:
     relayed = any(m.projection.relay for group in planned for m in group.members)
     return Plan(
         strategy=request.strategy, relay=relayed,
-        notes=(*_notes(request, sources, relayed or not planned),
+        notes=(*explaining.notes(request, sources, relayed or not planned),
                *deadlines.notes(request, planned, seconds)),
         groups=tuple(planned), staying=tuple(staying), projected_seconds=seconds,
         raw_bytes=sum(g.raw_bytes for g in planned),
@@ -103,7 +97,7 @@ def _able(source: Source, sets, refused: dict[str, str]) -> tuple[list[str], dic
     Members of a set that moves together have to converge beside each other.
     """
     reasons = {i: refused[i] for i in source.servers if i in refused}
-    reasons |= {i: source.why_not(i) for i in source.servers
+    reasons |= {i: explaining.why_not(source, i) for i in source.servers
                 if i not in reasons and source.alone(i).verdict != "converges"}
     here = [members for members in sets if source.servers.keys() >= set(members)]
     reasons |= synchronized.cascade(here, reasons)
@@ -382,7 +376,7 @@ def _plan_group(source: Source, index: int, group: Grouping, ids: Sequence[str],
     members = tuple(
         PlanMember(server_id=i, name=source.servers[i].name, destination=places[i].host,
                    order=at, projection=source.told(i, projection),
-                   reason=_member_reason(source, i, at, group, places[i]),
+                   reason=explaining.member_reason(source, i, at, group, places[i]),
                    wait=source.waits.get(i), wait_seconds=waits[at])
         for at, (i, projection) in enumerate(zip(ids, projections, strict=True)))
     return PlanGroup(
@@ -392,89 +386,3 @@ def _plan_group(source: Source, index: int, group: Grouping, ids: Sequence[str],
         wire_bytes=sum(p.wire_bytes for p in projections),
         common_pages_bytes=source.common_bytes({i: places[i].host for i in ids}),
         reason=group.reason, synchronized=group.synchronized, parallel=parallel)
-
-
-def _member_reason(source: Source, server_id: str, at: int, group: Grouping, place: Place) -> str:
-    where = f"to {place.host}: {place.reason}"
-    server = source.servers[server_id]
-    if server.error is not None:
-        return (f"could not be measured ({server.error}): projected from its memory size alone, "
-                f"so it goes last; {where}")
-    seconds = source.alone_seconds(server_id)
-    deadline = source.movable[server_id].deadline_seconds
-    due = "" if deadline is None else f", to be there within {deadline:.0f} s"
-    wait = source.waits.get(server_id)
-    quiet = "" if wait is None else f"; waits for its quiet moment: {wait.reason}"
-    by_kin = group.order and source.deadline(group.servers) is None
-    by = group.order_by if by_kin else "ascending projected time [0061]"
-    return (f"{at + 1} of {len(group.servers)} by {by}, {seconds:.1f} s alone"
-            f"{due}{_history_words(server)}; {where}{quiet}{_help_words(source, server_id)}"
-            f"{_way_words(source, server_id)}")
-
-
-def _history_words(server: ServerTelemetry) -> str:
-    if server.changed.source == "history":
-        return ", by its history alone"
-    if server.contents_read:
-        return ""
-    why = f" ({server.source_note})" if server.source_note else ""
-    return f", its contents were not read and count as unlike any other{why}"
-
-
-def _way_words(source: Source, server_id: str) -> str:
-    """Say why no relay carries a stream where others of the batch have one."""
-    why = source.unrelayed.get(server_id)
-    return f"; without a relay: {why}" if why else ""
-
-
-def _help_words(source: Source, server_id: str) -> str:
-    help_ = source.help_of(server_id)
-    if help_ is None:
-        return ""
-    does = {"pause": "pauses it", "post-copy": "switches to post-copy"}[help_]
-    return (f"; {source.why_help(server_id)}; Nova {does} once its memory has crossed "
-            "(on_non_convergence)")
-
-
-def _left_out(sources: Sequence[Source], told: Sequence[str]) -> list[str]:
-    """Say once for each reason which servers go without a relay that others have."""
-    names: dict[str, list[str]] = {}
-    for source in sources:
-        for server_id, why in source.unrelayed.items():
-            if why and why not in told:
-                names.setdefault(why, []).append(source.servers[server_id].name)
-    return [f"Without a relay: {', '.join(sorted(which))}: {why}." for why, which in names.items()]
-
-
-def _notes(request: PlanRequest, sources: Sequence[Source], relayed: bool) -> tuple[str, ...]:
-    notes = [] if request.relay and relayed else [NO_RELAY]
-    notes += [why for host in request.hosts if (why := relaying.unrelayed(host))]
-    notes += _left_out(sources, notes)
-    if request.max_bandwidth_bytes_per_second and len(sources) > 1:
-        share = request.max_bandwidth_bytes_per_second / len(sources) / 1024 ** 2
-        notes.append(f"Projected with equal shares of the bandwidth limit, {share:.1f} MiB/s for "
-                     f"each of {len(sources)} sources; while they migrate it is shared by need.")
-    for source in sources:
-        notes += source.notes()
-    if sources and (pace := request.learned_nova) is not None:
-        notes.append(f"Nova's own part is taken as {pace.seconds:.1f} s, "
-                     f"{100 * pace.sharing:.0f} % more for each other migration beside it, as "
-                     f"{pace.migrations} migrations of this cloud tell; without them "
-                     f"{request.nova_seconds:.1f} s and {100 * request.nova_sharing:.0f} %.")
-    if relayed and (pace := request.learned_relay) is not None and pace.seconds_per_byte:
-        notes.append(f"A stream through relays is taken to need {1e9 * pace.seconds_per_byte:.1f} "
-                     f"s for each GB beside what its link takes, as {pace.streams} streams of "
-                     "this cloud tell: relays, QEMU and Nova share processors.")
-    return (*notes, *_host_notes(request, sources))
-
-
-def _host_notes(request: PlanRequest, sources: Sequence[Source]) -> list[str]:
-    """Say what sources have in common: it crosses once from each, dictionaries are one source's."""
-    names = [source.name for source in sources][:MOST_COMPARED_HOSTS]
-    pairs = commonality.host_pairs(host for host in request.hosts if host.host in names)
-    return [f"{pair['a']} and {pair['b']}: what they have in common is not known: {pair['reason']}"
-            if pair["reason"] else
-            f"{pair['a']} and {pair['b']} have {pair['bytes'] / MIB:.0f} MiB (+-"
-            f"{pair['error_bytes'] / MIB:.0f}) of content in common, {100 * pair['share']:.0f} % "
-            f"(+-{100 * pair['share_error']:.0f}) of the one with less: it crosses once from each, "
-            "because a relay's dictionary is that of one source." for pair in pairs]

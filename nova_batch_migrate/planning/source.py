@@ -41,7 +41,7 @@ class Source:
 
     def __init__(self, host: HostTelemetry, movable: Sequence[Movable], request: PlanRequest,
                  sources: int):
-        host, self._doubts = doubt.believable(host)
+        host, self.doubts = doubt.believable(host)
         ids = {server.id for server in movable}
         self.name = host.host
         self.options = host.options
@@ -49,7 +49,7 @@ class Source:
         self.servers: dict[str, ServerTelemetry] = {s.id: s for s in host.servers if s.id in ids}
         self.movable = {server.id: server for server in movable}
         self.known = commonality.of_host(host)
-        self._told_apart = [f"{self.name}: {words}" for words in commonality.told_apart(
+        self.told_apart = [f"{self.name}: {words}" for words in commonality.told_apart(
             host, list(self.servers))]
         self.scope = Scope(request.dedup_scope, host.servers)
         cap = request.max_bandwidth_bytes_per_second
@@ -70,7 +70,7 @@ class Source:
         self._parallel = {False: max(1, int(plainly)), True: max(1, min(
             request.relay_max_parallel or request.max_parallel or most, most))}
         self._at_once: dict[tuple[str, ...], int] = {}
-        self._request = request
+        self.request = request
         self._loads = {
             s.id: projection.member_load(s, self.movable[s.id].memory_bytes, host.options)
             for s in self.servers.values()}
@@ -89,7 +89,7 @@ class Source:
 
     def _find_waits(self) -> None:
         """Let those wait whose whole stream fits into a quiet stretch, and gains by it."""
-        request = self._request
+        request = self.request
         # members of a set go when all do
         bound = {i for members in request.synchronized for i in members}
         for server_id, load in self._loads.items():
@@ -112,7 +112,7 @@ class Source:
 
     def _find_help(self) -> None:
         """Let those that do not converge by themselves be completed by force, where permitted."""
-        request = self._request
+        request = self.request
         if helped.refusal(request.on_non_convergence, self.options, self.name):
             return
         bound = {i for members in request.synchronized for i in members}
@@ -156,7 +156,7 @@ class Source:
 
     def _plain_at_once(self, ids: Sequence[str]) -> int:
         """Return the same of these if they go past relays, whether some carry them now or not."""
-        if self._request.max_parallel is not None:
+        if self.request.max_parallel is not None:
             return min(len(ids), self._parallel[False])
         return self._soonest(tuple(ids))
 
@@ -203,17 +203,17 @@ class Source:
         share processors. Of contents that were not read nobody knows what relays save: only relays
         that are slower than the link by themselves are then compared with it.
         """
-        pace, rate = self._request.learned_relay, self.link(ids).rates(1)[0]
+        pace, rate = self.request.learned_relay, self.link(ids).rates(1)[0]
         unread = not all(self.measured(i) and self.servers[i].contents_read for i in ids)
         beside = pace.seconds_per_byte if pace and not unread else 0.0
         through = self.project(ids, parallel, destinations)
         sooner = WORTH_MORE_BYTES * _last_done(through)
         raw_bytes = sum(projection.raw_bytes for projection in through)
-        if self._request.nova.seconds + raw_bytes / rate >= sooner:
+        if self.request.nova.seconds + raw_bytes / rate >= sooner:
             return {}
 
         def told(server_id: str, share: float) -> float:
-            return relaying.speed(self._request, (self.name, destinations[server_id]), share)
+            return relaying.speed(self.request, (self.name, destinations[server_id]), share)
 
         def speed(server_id: str, share: float) -> float:
             seconds = max(1.0 / told(server_id, share), (1.0 - share) / rate) + beside
@@ -248,9 +248,18 @@ class Source:
             self._plain_seconds(part, self._plain_at_once(part))
             for part in grouping.in_parts(past))
 
+    @property
+    def plain_link(self) -> projection.Link:
+        """Return the link as it is without relays."""
+        return self._links[False]
+
+    def unaided(self, server_id: str) -> projection.Alone:
+        """Return how the server would migrate without any other, and not completed by force."""
+        return self._helped[server_id][0] if server_id in self._helped else self.alone(server_id)
+
     def help_of(self, server_id: str) -> str | None:
         """Return by which means the server's migration is completed by force; None: by none."""
-        return self._request.on_non_convergence if server_id in self._helped else None
+        return self.request.on_non_convergence if server_id in self._helped else None
 
     def told(self, server_id: str, projected: Projection) -> Projection:
         """Return the projection as it is shown: with the verdict and the cost of being helped."""
@@ -259,7 +268,7 @@ class Source:
         unhelped, out = self._helped[server_id]
         return dataclasses.replace(
             projected, verdict=unhelped.verdict, abort_at_seconds=unhelped.abort_at_seconds,
-            downtime_seconds=out.downtime_seconds, help=self._request.on_non_convergence)
+            downtime_seconds=out.downtime_seconds, help=self.request.on_non_convergence)
 
     def identity(self, server_id: str) -> tuple[str, str]:
         """Return what breaks ties: name, then id."""
@@ -283,10 +292,10 @@ class Source:
         where = at = None
         if relayed and destinations is not None:
             where = tuple(destinations[i] for i in ids)
-            if len(set(where)) == 1 and self._request.relays is None:
+            if len(set(where)) == 1 and self.request.relays is None:
                 where = destinations = None
-        if begins is not None and self._request.now_seconds is not None and self._periodic(ids):
-            at = self._request.now_seconds + begins
+        if begins is not None and self.request.now_seconds is not None and self._periodic(ids):
+            at = self.request.now_seconds + begins
         key = (relayed, parallel, where, at, *ids)
         if key not in self._projected:
             self._projected[key] = self._project(ids, parallel, destinations, at, relayed=relayed)
@@ -295,7 +304,7 @@ class Source:
     def _project(self, ids: Sequence[str], parallel: int, destinations: Mapping[str, str] | None,
                  at: float | None = None, bounded: bool = True, *, relayed: bool
                  ) -> tuple[Projection, ...]:
-        request = self._request
+        request = self.request
         members = self._members(ids, destinations, bounded) if relayed else [
             self._loads[i] for i in ids]
         preparing = self._preparing(ids) if relayed else math.inf
@@ -308,8 +317,8 @@ class Source:
     def _preparing(self, ids: Sequence[str]) -> float:
         """Return how many Nova prepares at once; of a set that moves together all."""
         together = any(not members.isdisjoint(ids)
-                       for members in map(frozenset, self._request.synchronized))
-        return math.inf if together else self._request.relay_max_preparing or math.inf
+                       for members in map(frozenset, self.request.synchronized))
+        return math.inf if together else self.request.relay_max_preparing or math.inf
 
     def _periodic(self, ids: Sequence[str]) -> bool:
         return any(self._loads[i].nominal.cycle is not None for i in ids)
@@ -322,7 +331,7 @@ class Source:
 
     def _find_alone(self) -> None:
         """Look at all servers that were not looked at yet: at once they cost the least."""
-        request = self._request
+        request = self.request
         for relayed in (False, True):
             ids = [i for i in self.servers
                    if i not in self._alone and self.relays([i]) is relayed]
@@ -342,10 +351,10 @@ class Source:
 
     def _carried(self, server_id: str, hit: replay.Hits, destination: Sequence[str],
                  bounded: bool) -> projection.MemberLoad:
-        speed = relaying.speed(self._request, (self.name, *destination), hit.reference_share)
+        speed = relaying.speed(self.request, (self.name, *destination), hit.reference_share)
         return projection.with_relay(self._loads[server_id], projection.wire_rates(
             self.servers[server_id], hit, self._own_share(server_id), speed,
-            self.options.downtime_ms / 1000), bounded, self._request.learned_relay)
+            self.options.downtime_ms / 1000), bounded, self.request.learned_relay)
 
     def _own_share(self, server_id: str) -> float | None:
         """Return the share of a server's content that no other has; None where nobody counted."""
@@ -410,7 +419,7 @@ class Source:
             for i in self.in_order(alone))]
 
     def _grouped(self, servers: list[ServerTelemetry], room: Room) -> list[grouping.Grouping]:
-        request, ids = self._request, [server.id for server in servers]
+        request, ids = self.request, [server.id for server in servers]
         relayed = bool(ids) and self.relays(ids)
 
         def fits(members: Sequence[str]) -> bool:
@@ -441,84 +450,6 @@ class Source:
         if self.scope.dedup_scope == "off":
             return 0
         return round(sum(self.known.recurring_pages(ids) for ids in parts.values())) * PAGE_BYTES
-
-    def why_not(self, server_id: str) -> str:
-        """Say why a server that does not converge alone will stay, in figures."""
-        refusal = helped.refusal(self._request.on_non_convergence, self.options, self.name)
-        return self.why_help(server_id) + (f"; {refusal}" if refusal else "")
-
-    def why_help(self, server_id: str) -> str:
-        """Say why a server does not converge by itself."""
-        if server_id in self._helped:
-            return self._why(server_id, self._helped[server_id][0])
-        return self._why(server_id, self.alone(server_id))
-
-    def _why(self, server_id: str, found: projection.Alone) -> str:
-        server = self.servers[server_id]
-        carried = self.link([server_id]).rates(1)[0] / MIB
-        dirtied = server.round_model.total_rate_pages_per_second * PAGE_BYTES / MIB
-        if found.verdict == "nova-aborts":
-            return (f"its memory would be across only after Nova gives up, "
-                    f"{found.abort_at_seconds:.0f} s after the start ([libvirt] "
-                    f"live_migration_completion_timeout on {self.name} can be raised)")
-        if found.verdict == "never":
-            written = sum(d.write_bytes_per_second for d in server.disks if not d.shared) / MIB
-            disks = f", writes {written:.1f} MiB/s to disks that are copied" if written else ""
-            return (f"it dirties {dirtied:.1f} MiB/s of memory{disks}, and the link carries "
-                    f"{carried:.1f} MiB/s: pre-copy cannot end at this bandwidth")
-        return (f"it dirties {dirtied:.1f} MiB/s of memory over a link of {carried:.1f} MiB/s: "
-                f"pre-copy would end only with a longer downtime than Nova allows "
-                f"({self.options.downtime_ms} ms at most), or stopped by force")
-
-    def notes(self) -> list[str]:
-        """Return what a reader of the plan should know about this source."""
-        notes = list(self._doubts)
-        if self.bandwidth.source == "unknown":
-            free = self._links[False].free / MIB
-            notes.append(f"{self.name}: the speed of the migration link is not known; "
-                         f"{free:.0f} MiB/s are assumed. Set [agent] link_mib_s there.")
-        notes += self._crowded()
-        if self.options.assumed:
-            notes.append(f"{self.name}: Nova's options could not be read and are taken as Nova's "
-                         f"defaults: {', '.join(self.options.assumed)}.")
-        request, relayed = self._request, self.replay is not None
-        wanted = min(len(self.servers), (request.relay_max_parallel if relayed else None)
-                     or request.max_parallel or MOST_AT_ONCE)
-        if self.options.max_concurrent < wanted:
-            notes.append(f"{self.name}: at most {self.options.max_concurrent} at once, not "
-                         f"{wanted}: [DEFAULT] max_concurrent_live_migrations of its nova-compute.")
-        unread = sum(server.changed.source == "history" for server in self.servers.values())
-        if unread:
-            notes.append(f"{self.name}: {unread} of {len(self.servers)} servers go by their "
-                         "history alone (urgent): their memory was not read and counts as unlike "
-                         "any other, nothing of it is sent once in the projection, and the "
-                         "intervals are as wide as the hour was.")
-        elif not self.known.exact:
-            notes.append(f"{self.name}: content in common is estimated (sampled or folded).")
-        notes += self._told_apart
-        recurring = self.known.recurring_pages(list(self.servers)) * PAGE_BYTES
-        held = self._request.dictionary_bytes
-        if self.replay is not None and recurring > held:
-            notes.append(f"{self.name}: {recurring / MIB:.0f} MiB of content is held by more than "
-                         f"one server, more than a dictionary of {held // MIB} MiB holds; the "
-                         "rest crosses compressed. [relay] dictionary_mib of both hosts can be "
-                         "raised.")
-        if self._request.strategy != "none" and 0 < recurring <= held:
-            needs = "the relay needs" if self.replay is not None else "a relay would need"
-            notes.append(f"{self.name}: all content held by more than one server "
-                         f"({recurring / MIB:.0f} MiB) fits a dictionary of {held // MIB} MiB: "
-                         f"{needs} no groups.")
-        return notes
-
-    def _crowded(self) -> list[str]:
-        """Say with how much of the link is reckoned where others take nearly all of it."""
-        goodput, other = (self.bandwidth.goodput_bytes_per_second,
-                          self.bandwidth.other_bytes_per_second)
-        if goodput - other >= projection.LEAST_LINK_SHARE * goodput:
-            return []
-        return [f"{self.name}: other traffic takes {other / MIB:.0f} of the link's "
-                f"{goodput / MIB:.0f} MiB/s; {self._links[False].free / MIB:.1f} MiB/s, which TCP "
-                "gets beside any of it, are reckoned with. Move when less is sent."]
 
 
 def _last_done(projections: Sequence[Projection]) -> float:

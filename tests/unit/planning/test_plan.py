@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies
 from oslotest import base
 
 from nova_batch_migrate import exception
-from nova_batch_migrate.planning import plan, relaying
+from nova_batch_migrate.planning import explaining, plan, relaying
 from nova_batch_migrate.planning.learning import Learned
 from nova_batch_migrate.planning.nova_pace import NovaPace
 from nova_batch_migrate.planning.relay_pace import RelayPace
@@ -69,7 +69,7 @@ class TestPlan(base.BaseTestCase):
         self.assertEqual((apart.raw_bytes, apart.wire_bytes),
                          (together.raw_bytes, together.wire_bytes))
         self.assertEqual(together.raw_bytes, together.wire_bytes)
-        self.assertIn(plan.NO_RELAY, together.notes)
+        self.assertIn(explaining.NO_RELAY, together.notes)
 
     def test_it_says_where_no_relay_can_carry_the_streams(self):
         for options, word in (({"native_tls": True}, "encrypts"),
@@ -88,7 +88,7 @@ class TestPlan(base.BaseTestCase):
         without, found = (plan.make_plan(plan_request(host, relay=relay))
                           for relay in (False, True))
         self.assertTrue(found.relay)
-        self.assertNotIn(plan.NO_RELAY, found.notes)
+        self.assertNotIn(explaining.NO_RELAY, found.notes)
         # a round more or less of what is always hot
         self.assertAlmostEqual(without.raw_bytes, found.raw_bytes, delta=1e-3 * without.raw_bytes)
         self.assertAlmostEqual(9999 * 4096, without.wire_bytes - found.wire_bytes,

@@ -2,7 +2,7 @@
 
 from oslotest import base
 
-from nova_batch_migrate.planning import plan
+from nova_batch_migrate.planning import explaining, plan
 from nova_batch_migrate.planning.dirty_model import DirtyModel
 from nova_batch_migrate.planning.relay_pace import RelayPace
 from nova_batch_migrate.planning.request import RelayHost
@@ -35,7 +35,7 @@ class RelayingTest(base.BaseTestCase):
         found = self.made(*hosts, relays=relays("cmpa", "cmpb"))
         self.assertEqual((["a"], {"c": "cmpc: no nova-batch-relay answers there"}), ways(found))
         self.assertTrue(found.relay)
-        self.assertNotIn(plan.NO_RELAY, found.notes)
+        self.assertNotIn(explaining.NO_RELAY, found.notes)
         self.assertIn("Without a relay: c: cmpc: no nova-batch-relay answers there.", found.notes)
 
     def test_native_tls_of_one_source_leaves_the_others_their_relay(self):
@@ -68,7 +68,7 @@ class RelayingTest(base.BaseTestCase):
         found = self.made(builders.host([server("a")]), dedup_scope="off")
         self.assertEqual(([], {"a": "dedup_scope is off"}), ways(found))
         self.assertFalse(found.relay)
-        self.assertIn(plan.NO_RELAY, found.notes)
+        self.assertIn(explaining.NO_RELAY, found.notes)
 
     def test_who_needs_a_relay_to_converge_stays_where_there_is_none(self):
         # pages change faster than a link of 50 MiB/s carries them, and compress to a tenth

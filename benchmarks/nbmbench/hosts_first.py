@@ -9,7 +9,7 @@ import contextlib
 import os
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from nbmlab import daemon, shell
 
@@ -24,45 +24,59 @@ _GUEST = "CPU "
 
 
 @contextlib.contextmanager
-def scheduled() -> Iterator[None]:
-    """Let the hosts' own threads go first until the end, when all are as they were.
+def scheduled(first: bool) -> Iterator[None]:
+    """Until the end let the hosts' own threads go first, or be as all others are.
 
     LabError where this machine permits it to none.
     """
-    daemons = [record.pid for name in cloud.HOSTS for kind in ("libvirtd", "batch-relay")
-               if (record := daemon.record(f"{kind}-{name}"))]
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):
-            for pid in _qemus():
+            for pid in _qemus(_networks()):
                 _schedule(pid, os.SCHED_RR)
 
     looking = threading.Thread(target=look)
+    # an earlier run may have been killed
+    _all(os.SCHED_OTHER)
     try:
-        # what they start later inherits it
-        for pid in [*daemons, *_qemus()]:
-            _schedule(pid, os.SCHED_RR)
-        looking.start()
+        if first:
+            # what they start later inherits it
+            _all(os.SCHED_RR)
+            looking.start()
         yield
-    except PermissionError as error:
-        raise shell.LabError(f"no thread of this machine may be scheduled round-robin: {error}. "
-                             "Measure with --only crowded.") from error
     finally:
         over.set()
         if looking.ident:
             looking.join()
-        for pid in [*daemons, *_qemus()]:
-            _schedule(pid, os.SCHED_OTHER)
+        _all(os.SCHED_OTHER)
 
 
-def _qemus() -> list[int]:
-    """Return the pids of all QEMUs of this machine's libvirts."""
+def _all(policy: int) -> None:
+    daemons = [record.pid for name in cloud.HOSTS for kind in ("libvirtd", "batch-relay")
+               if (record := daemon.record(f"{kind}-{name}"))]
+    try:
+        for pid in [*daemons, *_qemus(_networks())]:
+            _schedule(pid, policy)
+    except PermissionError as error:
+        raise shell.LabError(f"no thread of this machine may be scheduled round-robin: {error}. "
+                             "Measure with --only crowded.") from error
+
+
+def _networks() -> set[int]:
+    """Return the network namespaces of the lab's hosts."""
+    return {path.stat().st_ino for name in cloud.HOSTS
+            if (path := pathlib.Path("/run/netns", name)).exists()}
+
+
+def _qemus(networks: Container[int]) -> list[int]:
+    """Return the pids of the QEMUs in these network namespaces."""
     found = []
     for directory in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (directory / "cmdline").read_bytes().split(b"\0")
-            if b"qemu-system" in words[0] and b"-uuid" in words:
+            if b"qemu-system" in words[0] and b"-uuid" in words \
+                    and (directory / "ns/net").stat().st_ino in networks:
                 found.append(int(directory.name))
     return found
 

@@ -150,7 +150,7 @@ def _sets(settings: Settings, seconds: float, cases: list[dict], first: Sequence
             for hosts in first:
                 if time.monotonic() > end:
                     return
-                with hosts_first.scheduled() if hosts else contextlib.nullcontext():
+                with hosts_first.scheduled(hosts):
                     _set(members, number, cases, hosts_first=hosts)
                 settings.keep(cases)
 

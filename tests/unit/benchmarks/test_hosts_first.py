@@ -53,6 +53,8 @@ class TestHostsFirst(base.BaseTestCase):
         hosts_first._schedule(self.guest.pid, os.SCHED_OTHER)
         self.assertEqual({os.SCHED_OTHER}, set(self.policies().values()))
 
-    def test_qemus_are_known_by_their_words(self):
-        self.assertIn(self.guest.pid, hosts_first._qemus())
-        self.assertNotIn(os.getpid(), hosts_first._qemus())
+    def test_qemus_are_known_by_their_words_and_their_network(self):
+        here = {os.stat("/proc/self/ns/net").st_ino}
+        self.assertIn(self.guest.pid, hosts_first._qemus(here))
+        self.assertNotIn(os.getpid(), hosts_first._qemus(here))
+        self.assertNotIn(self.guest.pid, hosts_first._qemus(()))

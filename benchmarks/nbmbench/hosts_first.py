@@ -14,6 +14,7 @@ from collections.abc import Container, Iterator
 from nbmlab import daemon, shell
 
 from nbmbench import cloud
+from nova_batch_migrate.relay import attribution
 
 PRIORITY = 1
 #: Between two looks for new QEMUs. They inherit libvirtd's scheduling; the guest of one that awaits
@@ -74,8 +75,7 @@ def _qemus(networks: Container[int]) -> list[int]:
     found = []
     for directory in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (directory / "cmdline").read_bytes().split(b"\0")
-            if b"qemu-system" in words[0] and b"-uuid" in words \
+            if attribution.qemu_server(str(directory)) \
                     and (directory / "ns/net").stat().st_ino in networks:
                 found.append(int(directory.name))
     return found

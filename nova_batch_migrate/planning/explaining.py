@@ -93,7 +93,7 @@ def notes(request: PlanRequest, sources: Sequence[Source], relayed: bool) -> tup
     told += [why for host in request.hosts if (why := relaying.unrelayed(host))]
     told += _left_out(sources, told)
     if request.max_bandwidth_bytes_per_second and len(sources) > 1:
-        share = request.max_bandwidth_bytes_per_second / len(sources) / 1024 ** 2
+        share = request.max_bandwidth_bytes_per_second / len(sources) / MIB
         told.append(f"Projected with equal shares of the bandwidth limit, {share:.1f} MiB/s for "
                     f"each of {len(sources)} sources; while they migrate it is shared by need.")
     for source in sources:
@@ -147,14 +147,14 @@ def _source_notes(source: Source) -> list[str]:
         notes.append(f"{source.name}: content in common is estimated (sampled or folded).")
     notes += source.told_apart
     recurring = source.known.recurring_pages(list(source.servers)) * PAGE_BYTES
-    held = source.request.dictionary_bytes
-    if source.replay is not None and recurring > held:
+    held = request.dictionary_bytes
+    if relayed and recurring > held:
         notes.append(f"{source.name}: {recurring / MIB:.0f} MiB of content is held by more than "
                      f"one server, more than a dictionary of {held // MIB} MiB holds; the "
                      "rest crosses compressed. [relay] dictionary_mib of both hosts can be "
                      "raised.")
-    if source.request.strategy != "none" and 0 < recurring <= held:
-        needs = "the relay needs" if source.replay is not None else "a relay would need"
+    if request.strategy != "none" and 0 < recurring <= held:
+        needs = "the relay needs" if relayed else "a relay would need"
         notes.append(f"{source.name}: all content held by more than one server "
                      f"({recurring / MIB:.0f} MiB) fits a dictionary of {held // MIB} MiB: "
                      f"{needs} no groups.")

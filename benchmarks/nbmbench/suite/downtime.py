@@ -12,6 +12,7 @@ and `seconds=N`: with the guests booted, begin nothing new after so long (what i
 makes the next part, for --merge).
 """
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -45,7 +46,8 @@ def run(settings: Settings) -> list[dict]:
     limits = [float(word.removeprefix("seconds=")) for word in settings.options
               if word.startswith("seconds=")]
     seconds = limits[0] if limits else math.inf
-    parts = {"alone": _alone, "gang": _both, "crowded": _crowded}
+    parts = {"alone": _alone, "gang": functools.partial(_sets, first=(True, False)),
+             "crowded": functools.partial(_sets, first=(False,))}
     for name in [name for name in parts if name in settings.options] or ("alone", "gang"):
         parts[name](settings, seconds, cases)
     return cases
@@ -130,14 +132,6 @@ def _case(cases: list[dict], way: str, index: int, guest: Guest, host: str, **fa
 
 
 # ---- sets of four, through Nova ----------------------------------------------------------------
-
-def _both(settings: Settings, seconds: float, cases: list[dict]) -> None:
-    _sets(settings, seconds, cases, (True, False))
-
-
-def _crowded(settings: Settings, seconds: float, cases: list[dict]) -> None:
-    _sets(settings, seconds, cases, (False,))
-
 
 def _sets(settings: Settings, seconds: float, cases: list[dict], first: Sequence[bool]) -> None:
     """Move four together, then one of them through a relay alone, and so on, to and fro.

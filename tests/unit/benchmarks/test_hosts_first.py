@@ -3,6 +3,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import uuid
 
 from oslotest import base
 
@@ -25,8 +26,9 @@ time.sleep(60)
 class TestHostsFirst(base.BaseTestCase):
     def setUp(self):
         super().setUp()
-        self.guest = subprocess.Popen(["qemu-system-x86_64", "-c", GUEST, "-uuid", "none"],
-                                      executable=sys.executable)
+        self.guest = subprocess.Popen(
+            ["qemu-system-x86_64", "-c", GUEST, "-uuid", str(uuid.uuid4())],
+            executable=sys.executable)
         self.addCleanup(self.guest.wait)
         self.addCleanup(self.guest.kill)
         end = time.monotonic() + 30

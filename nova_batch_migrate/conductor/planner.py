@@ -19,6 +19,7 @@ from nova_batch_migrate.db import api as db
 from nova_batch_migrate.planning import plan as planning
 from nova_batch_migrate.planning import request as plan_request
 from nova_batch_migrate.planning import source, telemetry
+from nova_batch_migrate.planning.result import PlanGroup
 
 LOG = log.getLogger(__name__)
 MIB = 1024 * 1024
@@ -43,6 +44,15 @@ class Answers:
     servers: tuple
     #: Of the monotonic clock.
     at: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _UnderWay:
+    """A group of which servers migrate; ``left``: destinations of those that have yet to begin."""
+
+    index: int
+    relayed: bool
+    left: dict[str, str]
 
 
 class Planner:
@@ -144,7 +154,10 @@ class Planner:
                                 for group in plan.groups})
 
     def make(self, batch: dict, rows: list[dict], first_group: int) -> planning.Plan:
-        """Plan what is still pending; groups are numbered from ``first_group`` on, also in it."""
+        """Plan what is still pending; groups are numbered from ``first_group`` on, also in it.
+
+        Not what is left of a group under way, if the plan leaves it as it is.
+        """
         pending = {row["server_id"]: row for row in rows if row["status"] == "pending"}
         hosts = [self._telemetry(batch, host, pending) for host in
                  sorted({row["source"] for row in pending.values()})]
@@ -198,8 +211,11 @@ class Planner:
             now_seconds=timeutils.utcnow_ts(microsecond=True),
         )
         plan = planning.make_plan(request)
+        under_way = _under_way(rows, batch["state"])
         plan = dataclasses.replace(plan, groups=tuple(
-            dataclasses.replace(group, index=group.index + first_group) for group in plan.groups))
+            dataclasses.replace(group, index=under_way[group.source].index
+                                if _goes_on(group, plan.groups, under_way)
+                                else group.index + first_group) for group in plan.groups))
         self._store(batch, pending, plan)
         return plan
 
@@ -259,6 +275,33 @@ class Planner:
         if batch["first_plan"] is None:
             values["first_plan"] = values["plan"]
         db.update_batch(batch["id"], values)
+
+
+def _under_way(rows: list[dict], kept: dict) -> dict[str, _UnderWay]:
+    """Return the group that is under way at each source, where that is no set."""
+    found = {}
+    for row in rows:
+        index = row["group_index"]
+        if row["status"] in ("waiting", "migrating") and index not in kept.get("together", ()):
+            found[row["source"]] = _UnderWay(index, index in kept.get("relayed", ()), {
+                each["server_id"]: each["destination"] for each in rows
+                if each["status"] == "pending" and each["group_index"] == index})
+    return found
+
+
+def _goes_on(group: PlanGroup, groups: tuple[PlanGroup, ...], under_way: dict[str, _UnderWay]
+             ) -> bool:
+    """Tell whether a group is what is left of the one under way at its source.
+
+    Relays are open for that one; with a number of its own it would not begin before all ended that
+    migrates there.
+    """
+    present = under_way.get(group.source)
+    return (present is not None and not group.synchronized
+            and group.index == min(each.index for each in groups if each.source == group.source)
+            and present.relayed == any(member.projection.relay for member in group.members)
+            and all(present.left.get(member.server_id) == member.destination
+                    for member in group.members))
 
 
 def _usable(relays: tuple, sources: set[str], capacity: dict) -> tuple:

@@ -1,5 +1,6 @@
 """Which hosts a plan counts on as having a relay, and who stays because nobody measured it."""
 
+import dataclasses
 import time
 from types import SimpleNamespace
 from unittest import mock
@@ -152,6 +153,51 @@ class StepTest(base.BaseTestCase):
         self.assertEqual(([0, 1, 2, 3, 4], {"cmpa": 3}),
                          (later["state"]["relayed"], later["state"]["plan_groups"]))
         self.assertEqual({}, later["state"]["at_once"])
+
+    def test_what_is_left_of_a_group_under_way_goes_on_in_it(self):
+        """Two sources; one is planned anew because a group of the other has ended."""
+        told = {host: builders.host([builders.server(name) for name in names],
+                                    builders.classes((" ".join(names), 50_000)), name=host,
+                                    mib_s=10, max_concurrent=2).to_dict()
+                for host, names in (("cmpa", "abc"), ("cmpc", "de"))}
+        self.answers = dataclasses.replace(self.answers, sources=("cmpa", "cmpc"), servers=tuple(
+            build.server(id=f"id-{name}", name=name, host="cmpa" if name in "abc" else "cmpc")
+            for name in "abcde"))
+        for scope in ("off", "project"):
+            batch = db.create_batch(
+                {"request": request.normalize({"hosts": ["cmpa", "cmpc"], "dedup_scope": scope}),
+                 "telemetry": told},
+                [loading.new_row(server) for server in self.answers.servers])
+            first = self.plan(batch)
+            index = {group["source"]: group["index"] for group in first["plan"]["groups"]}
+            self.assertEqual(2, len(first["plan"]["groups"]))
+            begun = next(member["server_id"] for group in first["plan"]["groups"]
+                         if group["source"] == "cmpa" for member in group["members"])
+            db.update_server(batch["id"], begun, {"status": "migrating"})
+            later = self.plan(first)
+            self.assertEqual(
+                {"cmpa": index["cmpa"], "cmpc": 2 + index["cmpc"]},
+                {group["source"]: group["index"] for group in later["plan"]["groups"]})
+            self.assertEqual([index["cmpa"]] * 3, [
+                row["group_index"] for row in db.servers_of(batch["id"])
+                if row["source"] == "cmpa"])
+
+            def under_way(changed=None, batch=later, **kept):
+                rows = [row | (changed or {}) if row["status"] == "pending" else row
+                        for row in db.servers_of(batch["id"])]
+                return planner._under_way(rows, batch["state"] | kept)
+
+            plan = self.made.make(later, db.servers_of(batch["id"]), 0)
+            rest = next(group for group in plan.groups if group.source == "cmpa")
+            for expected, present in (
+                    (True, under_way()),
+                    # its relays are open to other destinations, or are none
+                    (False, under_way({"destination": "cmpd"})),
+                    (False, under_way(relayed=[])) if scope == "project" else
+                    (False, under_way(relayed=[index["cmpa"]])),
+                    (False, under_way({"group_index": 7})),
+                    (False, under_way(together=[index["cmpa"]]))):
+                self.assertEqual(expected, planner._goes_on(rest, plan.groups, present))
 
     def test_of_groups_past_relays_it_is_kept_how_many_migrate_at_once(self):
         told = builders.host([builders.server(name) for name in "abc"],

@@ -1,8 +1,9 @@
 """Seconds in which a host of eight guests is emptied: Nova in four ways, plain QEMU, this project.
 
 Through Nova on the lab, the link capped by tc, the same guests going to and fro; multifd with zstd,
-which Nova can't ask for, on plain QEMUs with guests of the same families. The lab is taken from
-whatever it does: all its guests are deleted. Where guests are is read from Nova's database, once a
+which Nova can't ask for, on plain QEMUs with guests of the same families, and so at the same layer
+the relays alone, without Nova as well. The lab is taken from whatever it does: all its guests are
+deleted. Where guests are is read from Nova's database, once a
 second; API and Neutron are left to those who are measured. Words for --only: a fleet, a link's
 Mbit/s, a way.
 With --quick two guests, by this project and by `nova host-evacuate-live`, on a lab that may be up.
@@ -22,12 +23,17 @@ from nbmlab.guests import Guest
 
 from nbmbench import cloud, filled
 from nbmbench.contract import Goal, Settings
+from nbmbench.relays import Relays
 from nbmbench.rig import Frozen, GuestSpec, Move, QemuOptions, Rig
+from nbmbench.rig.link import DESTINATION, SOURCE
 
 NEEDS = "lab"
-#: `*_vs_multifd_zstd` is against plain QEMU, without Nova's fixed seconds.
+#: `*_vs_multifd_zstd` is of whole drains through Nova against plain QEMU, without Nova's fixed
+#: seconds; `*_relay_vs_multifd_zstd` of both on plain QEMU.
 GOALS = {"alike_vs_best": Goal("<=", 0.30), "mixed_vs_best": Goal("<=", 0.60),
-         "alike_vs_multifd_zstd": Goal("<=", 1.00), "mixed_vs_multifd_zstd": Goal("<=", 1.00)}
+         "alike_vs_multifd_zstd": Goal("<=", 1.00), "mixed_vs_multifd_zstd": Goal("<=", 1.00),
+         "alike_relay_vs_multifd_zstd": Goal("<=", 1.00),
+         "mixed_relay_vs_multifd_zstd": Goal("<=", 1.00)}
 FLEETS = {"alike": ("web",) * 8, "mixed": ("web", "cache", "redis", "database") * 2}
 QUICK_FLEETS = {"pair": ("web",) * 2}
 LINKS = (300, 1000, 100)               # Mbit/s, the goals' first
@@ -47,6 +53,10 @@ OFF = "project-off"
 OURS = {PROJECT: (), LARGE: (), PLANNED: (), URGENT: ("--urgent",),
         OFF: ("--dedup-scope", "off")}
 QEMU = {"qemu-all": 8, "qemu-serial": 1}
+#: The relays between the same plain QEMUs, all guests started at once as a group is.
+RELAY = "qemu-relay"
+PLAIN = (*QEMU, RELAY)
+MULTIFD = QemuOptions(multifd_channels=2, multifd_compression="zstd", zstd_level=1)
 QUICK_WAYS = ("nova-all", PROJECT)
 LIMIT_SECONDS = 1200
 AT_ONCE = 8                            # Nova's max_concurrent_live_migrations, for all ways
@@ -70,7 +80,7 @@ def run(settings: Settings) -> list[dict]:
     fleets = {fleet: table[fleet] for fleet in chosen(list(table))}
     links = [GOAL_LINK] if settings.quick else [
         int(link) for link in chosen([str(link) for link in LINKS])]
-    ways = list(QUICK_WAYS) if settings.quick else chosen([*OURS, *NOVA, *QEMU])
+    ways = list(QUICK_WAYS) if settings.quick else chosen([*OURS, *NOVA, *PLAIN])
     cases: list[dict] = []
 
     def keep(case: dict) -> None:
@@ -80,12 +90,12 @@ def run(settings: Settings) -> list[dict]:
         settings.keep(cases)
 
     filled.register()
-    if through_nova := [way for way in ways if way not in QEMU]:
+    if through_nova := [way for way in ways if way not in PLAIN]:
         with cloud.lab(max_live_migrations=AT_ONCE, dictionary_mib=DICTIONARY_MIB,
                        link_mib_per_second=cloud.mib(links[0])):
             for fleet, kinds in fleets.items():
                 _fleet_on_lab(fleet, kinds, links, through_nova, keep)
-    if plain := [way for way in ways if way in QEMU]:
+    if plain := [way for way in ways if way in PLAIN]:
         with Rig(settings.scratch / "rig") as rig:
             rig.link.use_cubic()
             for fleet, kinds in fleets.items():
@@ -296,7 +306,7 @@ def _told(source: str, began: float) -> dict:
 
 def _on_qemu(settings: Settings, rig: Rig, fleet: str, kinds: Sequence[str],
              links: Sequence[int], ways: Sequence[str], keep: Callable[[dict], None]) -> None:
-    """Migrate guests of the same families by plain QEMU with multifd and zstd."""
+    """Migrate guests of the same families by plain QEMU: multifd with zstd, and relays."""
     booted = rig.boot_all([GuestSpec.of(f"{fleet}-{index}", filled.name(kind))
                            for index, kind in enumerate(kinds)], ticks=10)
     for guest in booted:
@@ -304,36 +314,67 @@ def _on_qemu(settings: Settings, rig: Rig, fleet: str, kinds: Sequence[str],
                        lambda guest=guest: filled.READ in guest.console)
     size = _size(kinds, [_resident_bytes(guest.spec.uuid) for guest in booted])
     frozen = [guest.freeze(settings.scratch / f"{guest.spec.name}.stream") for guest in booted]
-    qemu = QemuOptions(multifd_channels=2, multifd_compression="zstd", zstd_level=1)
     for link in links:
         rig.link.cap(link * 1e6 / 8)
         for way in ways:
-            keep(_by_qemu(rig, frozen, way, qemu) | {"fleet": fleet, "link_mbit": link} | size)
+            if way == RELAY:
+                told = _by_relays(settings, rig, frozen, f"{fleet}-{link}", link * 1e6 / 8)
+            else:
+                told = _moved(rig, frozen, QEMU[way], MULTIFD)
+            keep({"way": way, "fleet": fleet, "link_mbit": link} | told | size)
     for state in frozen:
         state.stream.unlink()
 
 
-def _by_qemu(rig: Rig, frozen: Sequence[Frozen], way: str, qemu: QemuOptions) -> dict:
+def _by_relays(settings: Settings, rig: Rig, frozen: Sequence[Frozen], name: str,
+               link_bytes_per_second: float) -> dict:
+    """Let two relays carry the guests as one group of one project, as large as in the lab.
+
+    Guests of one kind are neighbours in its order, as in a plan. Opening the group counts.
+    """
+    relays = Relays(rig, settings.scratch / f"relays-{name}")
+    try:
+        states = sorted(frozen, key=lambda state: state.spec.family.name)
+        began = time.monotonic()
+        group = relays.open([(state.spec.uuid, "project") for state in states],
+                            dictionary_bytes=DICTIONARY_MIB * MIB,
+                            link_bytes_per_second=link_bytes_per_second)
+        opening = time.monotonic() - began
+        case = _moved(rig, states, len(states), QemuOptions())
+        statistics = relays.close(group)
+        if not statistics or not statistics["cross_server_bytes"]:
+            raise RuntimeError(f"the relays carried nothing:\n{relays.log(SOURCE)}")
+        return case | {
+            "seconds": round(case["seconds"] + opening, 2), "opening_seconds": round(opening, 3),
+            "dictionary_mib": DICTIONARY_MIB,
+            "cpu_seconds": {side: relays.cpu_seconds(side) for side in (SOURCE, DESTINATION)}}
+    finally:
+        relays.stop()
+
+
+def _moved(rig: Rig, frozen: Sequence[Frozen], at_once: int, qemu: QemuOptions) -> dict:
+    """Migrate guests between plain QEMUs, so many at once, and return what is known of it."""
     running = [rig.restore(state) for state in frozen]
     time.sleep(1)
     before = [guest.last_tick() or state.tick
               for guest, state in zip(running, frozen, strict=True)]
-    seconds, completed, sent = 0.0, [], rig.link.sent_bytes()
-    for first in range(0, len(running), QEMU[way]):
+    seconds, ended, sent = 0.0, [], rig.link.sent_bytes()
+    for first in range(0, len(running), at_once):
         migrations = rig.migrate(*[Move(guest, qemu=qemu, limit_seconds=LIMIT_SECONDS)
-                                   for guest in running[first:first + QEMU[way]]])
+                                   for guest in running[first:first + at_once]])
         # without the start of the waiting QEMUs: Nova's contenders do that in parallel
         seconds += max(each.total_seconds for each in migrations)
-        completed += [each.guest for each in migrations if each.status == "completed"]
+        ended += migrations
     sent = rig.link.sent_bytes() - sent
-    moved = [guest.last_tick() for guest in completed]
-    told = [guest.judge(old, now) for guest, old, now in zip(completed, before, moved,
-                                                             strict=False)]
-    for guest in running + completed:
+    completed = [(each.guest, old, each.guest.last_tick())
+                 for each, old in zip(ended, before, strict=True) if each.status == "completed"]
+    told = [guest.judge(old, now) for guest, old, now in completed]
+    for guest in (*running, *(guest for guest, _, _ in completed)):
         guest.end()
-    return {"way": way, "seconds": round(seconds, 2), "moved": len(completed),
+    return {"seconds": round(seconds, 2), "moved": len(completed),
             "guests": len(frozen), "wire_bytes": sent,
             "raw_bytes": sum(state.stream.stat().st_size for state in frozen),
+            "migrations": [each.facts() for each in ended],
             "whole": sum(each.alive and each.memory_intact for each in told),
             "not_whole": [each.detail for each in told
                           if not (each.alive and each.memory_intact)]}
@@ -360,12 +401,13 @@ def measured(cases) -> dict:
             def least(*ways: str, fleet=fleet, link=link) -> float | None:
                 return min((float(np.median(told)) for way in ways
                             if (told := _seconds(cases, fleet, link, way))), default=None)
-            mine, nova, plain = least(PROJECT), least(*NOVA), least(*QEMU)
+            nova, plain = least(*NOVA), least(*QEMU)
             mark = "" if link == GOAL_LINK else f"_{link}"
-            if mine and nova:
-                figures[f"{fleet}_vs_best{mark}"] = mine / nova
-            if mine and plain:
-                figures[f"{fleet}_vs_multifd_zstd{mark}"] = mine / plain
+            for name, way, other in (("vs_best", PROJECT, nova),
+                                     ("vs_multifd_zstd", PROJECT, plain),
+                                     ("relay_vs_multifd_zstd", RELAY, plain)):
+                if other and (mine := least(way)):
+                    figures[f"{fleet}_{name}{mark}"] = mine / other
     return figures
 
 
@@ -375,4 +417,4 @@ def missing(cases) -> list[str]:
     Goals are held on one link only; what is slower or faster elsewhere is to be told as well.
     """
     return [f"{fleet} {link} {way}" for link in LINKS for fleet in FLEETS
-            for way in (*NOVA, PROJECT, *QEMU) if not _seconds(cases, fleet, link, way)]
+            for way in (*NOVA, PROJECT, *PLAIN) if not _seconds(cases, fleet, link, way)]

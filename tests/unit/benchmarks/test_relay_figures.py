@@ -118,6 +118,14 @@ class TestDrainTime(base.BaseTestCase):
             self.case("nova-all", 1, link=1000), self.case("qemu-all", 20)])
         self.assertEqual((0.25, 0.5), (told["alike_vs_best"], told["alike_vs_multifd_zstd"]))
 
+    def test_relays_without_nova_are_held_to_plain_qemu_alone(self):
+        told = drain_time.measured([
+            self.case("nova-all", 80), self.case("qemu-serial", 20), self.case("qemu-all", 25),
+            self.case("qemu-relay", 15), self.case("qemu-relay", 1, whole=7)])
+        self.assertEqual(0.75, told["alike_relay_vs_multifd_zstd"])
+        self.assertNotIn("alike_vs_best", told)
+        self.assertNotIn("alike_vs_multifd_zstd", told)
+
     def test_who_did_not_move_all_is_no_contender(self):
         told = drain_time.measured([
             self.case("nova-all", 5, moved=7), self.case("nova-serial", 6, whole=7),
@@ -128,19 +136,22 @@ class TestDrainTime(base.BaseTestCase):
     def test_neither_fleet_may_be_slower_than_plain_qemu_with_multifd_and_zstd(self):
         told = contract.result("drain_time", drain_time.GOALS, [
             self.case(way, seconds, fleet=fleet) for fleet, mine in (("alike", 19), ("mixed", 21))
-            for way, seconds in (("project", mine), ("qemu-all", 20), ("nova-all", 80))],
+            for way, seconds in (("project", mine), ("qemu-all", 20), ("nova-all", 80),
+                                 ("qemu-relay", mine))],
             drain_time.measured, missing=drain_time.missing)
         self.assertEqual({"alike_vs_best": "met", "mixed_vs_best": "met",
-                          "alike_vs_multifd_zstd": "met", "mixed_vs_multifd_zstd": "missed"},
+                          "alike_vs_multifd_zstd": "met", "mixed_vs_multifd_zstd": "missed",
+                          "alike_relay_vs_multifd_zstd": "met",
+                          "mixed_relay_vs_multifd_zstd": "missed"},
                          told["verdicts"])
 
     def test_it_is_whole_when_every_way_emptied_a_host_on_each_link(self):
-        ways = (*drain_time.NOVA, "project", *drain_time.QEMU)
+        ways = (*drain_time.NOVA, "project", *drain_time.PLAIN)
         cases = [self.case(way, 10, fleet=fleet, link=link) for link in (300, 1000, 100)
                  for fleet in drain_time.FLEETS for way in ways]
         self.assertEqual([], drain_time.missing(cases))
         self.assertEqual(["alike 300 nova-two"], drain_time.missing(cases[1:]))
-        self.assertEqual(["mixed 100 qemu-serial"], drain_time.missing(cases[:-1]))
+        self.assertEqual(["mixed 100 qemu-relay"], drain_time.missing(cases[:-1]))
         goals_link = [case for case in cases if case["link_mbit"] == 300]
-        self.assertEqual(28, len(drain_time.missing(goals_link)))
+        self.assertEqual(32, len(drain_time.missing(goals_link)))
         self.assertIn("mixed 1000 project", drain_time.missing(goals_link))

@@ -37,7 +37,7 @@ _SEEN_BYTES = 2 << 20
 #: What of round 0 is worth to be woken for on a fast and on a slow link: half of what the kernel
 #: holds of a stream (service.py). Woken by every packet a thread spends more on that than on taking
 #: it.
-_BULK_LEAST_BYTES, _SLOW_LEAST_BYTES = 512 << 10, 32 << 10
+_BULK_LEAST_BYTES, _SLOW_LEAST_BYTES = 512 << 10, 16 << 10
 
 
 class Portion(NamedTuple):

@@ -31,14 +31,14 @@ LOG = log.getLogger(__name__)
 #: Of the redirected connections that are carried, so that what QEMU believes to have sent is not
 #: far from sent. What is spliced on a fast link has more, no more than without a relay: small ones
 #: cost four times the calls.
-_SLOW_LINK_BUFFER_BYTES = 64 << 10
+_SLOW_LINK_BUFFER_BYTES = 32 << 10
 _FAST_LINK_BUFFER_BYTES = 1 << 20
 _SPLICED_BUFFER_BYTES = 4 << 20
-#: The kernel sizes QEMU's own send buffer by the segment: with loopback's own of 64 KiB some 3 MB
-#: are under way in both buffers together, with this 0.9, and 1.2 MB at most. From there to the
-#: destination's QEMU 0.45 MB are more where nothing compresses. Small buffers cost processor time
-#: for every byte, so a fast link, where 3 MB are nothing, has a listener without.
-_SLOW_LINK_SEGMENT_BYTES = 1448
+#: The kernel sizes QEMU's own send buffer by the number of segments under way and by what one
+#: occupies, a power of two: 1408 bytes and the kernel's own fit into 2 KiB, more take 4. So QEMU's
+#: holds 0.4 MB at most under cubic, with 1448 bytes and twice the buffer 1.0. A fast link, where
+#: 3 MB are nothing, has a listener without.
+_SLOW_LINK_SEGMENT_BYTES = 1400
 #: Of sets that move together, on any link: what QEMU writes into the kernel at once has to be less
 #: than a busy guest dirties from one of QEMU's looks to the next (approach.py). Some 0.6 MB are
 #: under way in all.

@@ -1,9 +1,16 @@
 from oslotest import base
 
+from nova_batch_migrate.relay import qemu_stream, runs
+from nova_batch_migrate.relay.layout import Run
 from tests.unit.benchmarks import paths  # noqa: F401  (before nbmbench)
 
 from nbmbench import contract  # noqa: E402  isort: skip
-from nbmbench.suite import downtime, drain_time, relay_throughput  # noqa: E402  isort: skip
+from nbmbench.suite import (  # noqa: E402  isort: skip
+    downtime,
+    drain_time,
+    in_flight,
+    relay_throughput,
+)
 
 
 def alone(way, seconds, status="completed", run=0):
@@ -155,3 +162,37 @@ class TestDrainTime(base.BaseTestCase):
         goals_link = [case for case in cases if case["link_mbit"] == 300]
         self.assertEqual(32, len(drain_time.missing(goals_link)))
         self.assertIn("mixed 1000 project", drain_time.missing(goals_link))
+
+
+class TestInFlight(base.BaseTestCase):
+    def case(self, way, median, most=9e6):
+        return {"way": way, "bytes_median": median, "bytes_p90": 2 * median, "bytes_most": most,
+                "send_buffer_bytes_median": 1e5, "link_queue_bytes_median": 2e5}
+
+    def test_goals_are_for_the_median_of_the_runs(self):
+        told = contract.result("in_flight", in_flight.GOALS, [
+            *(self.case("relay", each) for each in (3e5, 7.5e5, 9e5)),
+            self.case("plain", 15e5, most=2e6)], in_flight.measured)
+        self.assertEqual(7.5e5, told["measured"]["relay_bytes_median"])
+        self.assertEqual(0.020, told["measured"]["relay_seconds"])
+        self.assertEqual(9e6, told["measured"]["relay_bytes_most"])
+        self.assertEqual({"relay_bytes_median": "missed", "relay_vs_plain": "met"},
+                         told["verdicts"])
+
+    def test_without_the_other_nothing_is_compared(self):
+        self.assertNotIn("relay_vs_plain", in_flight.measured([self.case("relay", 1e6)]))
+
+    def test_what_it_writes_is_a_stream_with_rounds(self):
+        pages = in_flight.PAGES
+        whole = in_flight._head() + in_flight._section(0, pages) + in_flight._section(0, 3)
+        parser, table = qemu_stream.QemuStream(), runs.Runs()
+        at, end = 0, 0
+        while end < len(whole):
+            end = min(end + (1 << 20), len(whole))
+            while (following := parser.parse(memoryview(whole), at, end, table)) > at:
+                at = following
+        self.assertEqual(len(whole), at)
+        self.assertEqual(pages * 4096, parser.position.ram_bytes)
+        self.assertEqual("later", parser.position.phase)
+        found = [count for kind, _, count, _, _ in table.table.tolist() if kind != Run.VERBATIM]
+        self.assertEqual(pages + 3, sum(found))

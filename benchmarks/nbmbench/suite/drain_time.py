@@ -1,11 +1,10 @@
 """Seconds in which a host of eight guests is emptied: Nova in four ways, plain QEMU, this project.
 
 Through Nova on the lab, the link capped by tc, the same guests going to and fro; multifd with zstd,
-which Nova can't ask for, on plain QEMUs with guests of the same families, and so at the same layer
-the relays alone, without Nova as well. The lab is taken from whatever it does: all its guests are
-deleted. Where guests are is read from Nova's database, once a
-second; API and Neutron are left to those who are measured. Words for --only: a fleet, a link's
-Mbit/s, a way.
+which Nova can't ask for, on plain QEMUs with guests of the same families; the relays alone at the
+same layer. The lab is taken from whatever it does: all its guests are deleted. Where guests are is
+read from Nova's database, once a second; API and Neutron are left to those who are measured. Words
+for --only: a fleet, a link's Mbit/s, a way.
 With --quick two guests, by this project and by `nova host-evacuate-live`, on a lab that may be up.
 """
 import dataclasses

@@ -56,7 +56,7 @@ def batch_state(batch: dict, rows: list[dict], truths: dict, options,
         held_up=bool(kept.get("held_up_since")),
         open_groups=open_groups(batch),
         together=frozenset(kept.get("together", ())),
-        relayed=_relayed(kept),
+        relayed=relayed_groups(kept),
         at_once={int(index): number for index, number in kept.get("at_once", {}).items()},
         called_off=_called_off(kept.get("gangs", {})),
         lost=_lost(rows, kept),
@@ -100,7 +100,7 @@ def _most_at_once(request: dict) -> float:
     return max(1.0, budget // allocation.LEAST_BYTES_PER_SECOND)
 
 
-def _relayed(kept: dict) -> frozenset[int]:
+def relayed_groups(kept: dict) -> frozenset[int]:
     """Return the groups that relays carry: planned so, and not begun without one."""
     plain = {int(key.rpartition("/")[2]) for key, opened in
              (kept.get("relay_groups") or {}).items() if not opened}

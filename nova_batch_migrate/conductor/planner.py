@@ -279,11 +279,11 @@ class Planner:
 
 def _under_way(rows: list[dict], kept: dict) -> dict[str, _UnderWay]:
     """Return the group that is under way at each source, where that is no set."""
-    found = {}
+    found, relayed = {}, loading.relayed_groups(kept)
     for row in rows:
         index = row["group_index"]
         if row["status"] in ("waiting", "migrating") and index not in kept.get("together", ()):
-            found[row["source"]] = _UnderWay(index, index in kept.get("relayed", ()), {
+            found[row["source"]] = _UnderWay(index, index in relayed, {
                 each["server_id"]: each["destination"] for each in rows
                 if each["status"] == "pending" and each["group_index"] == index})
     return found

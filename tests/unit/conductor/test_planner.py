@@ -195,6 +195,8 @@ class StepTest(base.BaseTestCase):
                     (False, under_way({"destination": "cmpd"})),
                     (False, under_way(relayed=[])) if scope == "project" else
                     (False, under_way(relayed=[index["cmpa"]])),
+                    # it began without one
+                    (scope == "off", under_way(relay_groups={f"cmpa/{index['cmpa']}": {}})),
                     (False, under_way({"group_index": 7})),
                     (False, under_way(together=[index["cmpa"]]))):
                 self.assertEqual(expected, planner._goes_on(rest, plan.groups, present))

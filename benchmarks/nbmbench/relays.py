@@ -22,7 +22,7 @@ PORT = 49300
 
 
 class Relays:
-    """The pair; options are those of [relay]."""
+    """The pair, for as long as its context; options are those of [relay]."""
 
     def __init__(self, rig: Rig, directory: pathlib.Path, **options):
         directory.mkdir(parents=True)
@@ -47,6 +47,12 @@ class Relays:
             self._clients[side] = control.Client(str(path))
         for side in self._clients:
             shell.wait_for(f"the relay at the {side}", 30, lambda side=side: self._answers(side))
+
+    def __enter__(self) -> "Relays":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.stop()
 
     def _answers(self, side: str) -> bool:
         if self._processes[side].poll() is not None:

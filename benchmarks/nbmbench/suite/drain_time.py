@@ -331,8 +331,7 @@ def _by_relays(settings: Settings, rig: Rig, frozen: Sequence[Frozen], name: str
 
     Guests of one kind are neighbours in its order, as in a plan. Opening the group counts.
     """
-    relays = Relays(rig, settings.scratch / f"relays-{name}")
-    try:
+    with Relays(rig, settings.scratch / f"relays-{name}") as relays:
         states = sorted(frozen, key=lambda state: state.spec.family.name)
         began = time.monotonic()
         group = relays.open([(state.spec.uuid, "project") for state in states],
@@ -347,8 +346,6 @@ def _by_relays(settings: Settings, rig: Rig, frozen: Sequence[Frozen], name: str
             "seconds": round(case["seconds"] + opening, 2), "opening_seconds": round(opening, 3),
             "dictionary_mib": DICTIONARY_MIB,
             "cpu_seconds": {side: relays.cpu_seconds(side) for side in (SOURCE, DESTINATION)}}
-    finally:
-        relays.stop()
 
 
 def _moved(rig: Rig, frozen: Sequence[Frozen], at_once: int, qemu: QemuOptions) -> dict:

@@ -6,7 +6,6 @@ of the link are 375 KB. Of it the send buffer of QEMU's own socket and the link'
 apart. The source is played: it writes pages of new random bytes, round after round; who reads
 bears QEMU's name, for the relay to look at. TCP is cubic, as between the lab's hosts.
 """
-import contextlib
 import fcntl
 import json
 import os
@@ -18,7 +17,6 @@ import termios
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 
 import numpy as np
 from nbmlab import shell
@@ -56,26 +54,19 @@ def run(settings: Settings) -> list[dict]:
                 port = FIRST_PORT + len(cases)
                 seconds = QUICK_SECONDS if settings.quick else SECONDS
                 server = str(uuid.uuid4())
-                directory = settings.scratch / f"relays-{repetition}"
-                with _carried(rig, directory, server) if way == RELAY \
-                        else contextlib.nullcontext(dict) as told:
-                    case = _sent(rig, reader, server, port, seconds) | told()
+                if way == RELAY:
+                    with Relays(rig, settings.scratch / f"relays-{repetition}") as relays:
+                        relays.open([(server, "project")],
+                                    link_bytes_per_second=LINK_BYTES_PER_SECOND)
+                        case = _sent(rig, reader, server, port, seconds)
+                        case["cpu_seconds"] = {side: round(relays.cpu_seconds(side), 2)
+                                               for side in (SOURCE, DESTINATION)}
+                else:
+                    case = _sent(rig, reader, server, port, seconds)
                 cases.append({"way": way, "repetition": repetition} | case)
                 shell.say(f"{way}: {case['bytes_median'] / 1e6:.2f} MB under way")
                 settings.keep(cases)
     return cases
-
-
-@contextlib.contextmanager
-def _carried(rig: Rig, directory: pathlib.Path, server: str) -> Iterator:
-    """Have relays for one server; gives what tells their processor time."""
-    relays = Relays(rig, directory)
-    try:
-        relays.open([(server, "project")], link_bytes_per_second=LINK_BYTES_PER_SECOND)
-        yield lambda: {"cpu_seconds": {side: round(relays.cpu_seconds(side), 2)
-                                       for side in (SOURCE, DESTINATION)}}
-    finally:
-        relays.stop()
 
 
 def _sent(rig: Rig, reader: pathlib.Path, server: str, port: int, seconds: float) -> dict:

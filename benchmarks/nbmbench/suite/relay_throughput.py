@@ -11,7 +11,6 @@ own figure stands how fast the same seconds were at copying and hashing memory. 
 serves several groups, as on a host that is drained; the first finds the dictionaries' memory.
 """
 import collections
-import contextlib
 import dataclasses
 import pathlib
 import subprocess
@@ -122,13 +121,8 @@ def _all_modes(bench: _Bench, half: int, settings: Settings) -> None:
     settings.keep(bench.cases)
 
 
-@contextlib.contextmanager
-def _relays(bench: _Bench, name: str, **options):
-    relays = Relays(bench.rig, bench.scratch / f"relays-{bench.fleet}-{name}", **options)
-    try:
-        yield relays
-    finally:
-        relays.stop()
+def _relays(bench: _Bench, name: str, **options) -> Relays:
+    return Relays(bench.rig, bench.scratch / f"relays-{bench.fleet}-{name}", **options)
 
 
 def _add(bench: _Bench, mode: str, repetition: int, wall_seconds: float | None,
